@@ -1,0 +1,133 @@
+"""The one tree of errors. A class a reason, each with a stable `code` that clients may switch on.
+
+    SidecarError
+    ├── Invalid                  what came in can't be used
+    │   ├── Unparsable           not JSON, even after the bounded repair
+    │   ├── BadName              a room's name that no room can have
+    │   └── BadHost              the Host header names somebody else
+    ├── Refused                  who you are, or what you may
+    │   ├── Unauthenticated
+    │   │   └── TokenExpired
+    │   └── NotAllowed
+    ├── NotFound
+    ├── Conflict
+    ├── TooLarge
+    ├── UnsupportedMedia
+    ├── TooMany                  a limit in numbers
+    │   ├── RateLimited
+    │   └── TooManyRooms
+    └── Unavailable              the store can't take it now; try again
+
+What each becomes on the wire is said in two tables: `http/errors.py` and `sockets/errors.py`; a test fails
+until both name every class here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One bad field: where it stands (`metrics.total_duration`, `logs[3].level`) and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+class SidecarError(Exception):
+    """Base of all. `detail` is one sentence for a person; it never holds a secret or the sender's input."""
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, fields: tuple[FieldError, ...] = (), retry_after_seconds: int | None = None):
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Invalid(SidecarError):
+    code = "invalid"
+    title = "Invalid request"
+
+
+class Unparsable(Invalid):
+    code = "unparsable"
+    title = "Unparsable body"
+
+
+class BadName(Invalid):
+    code = "bad_name"
+    title = "Bad name"
+
+
+class BadHost(Invalid):
+    code = "bad_host"
+    title = "Unknown host"
+
+
+class Refused(SidecarError):
+    code = "refused"
+    title = "Refused"
+
+
+class Unauthenticated(Refused):
+    code = "unauthenticated"
+    title = "Authentication needed"
+
+
+class TokenExpired(Unauthenticated):
+    code = "token_expired"
+    title = "Token expired"
+
+
+class NotAllowed(Refused):
+    code = "not_allowed"
+    title = "Not allowed"
+
+
+class NotFound(SidecarError):
+    code = "not_found"
+    title = "Not found"
+
+
+class Conflict(SidecarError):
+    code = "conflict"
+    title = "Conflict"
+
+
+class TooLarge(SidecarError):
+    code = "too_large"
+    title = "Too large"
+
+
+class UnsupportedMedia(SidecarError):
+    code = "unsupported_media"
+    title = "Unsupported media type"
+
+
+class TooMany(SidecarError):
+    code = "too_many"
+    title = "Too many"
+    retryable = True
+
+
+class RateLimited(TooMany):
+    code = "rate_limited"
+    title = "Rate limit reached"
+
+
+class TooManyRooms(TooMany):
+    code = "too_many_rooms"
+    title = "Too many rooms"
+    retryable = False
+
+
+class Unavailable(SidecarError):
+    code = "unavailable"
+    title = "Temporarily unavailable"
+    retryable = True
