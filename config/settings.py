@@ -1,0 +1,210 @@
+"""Every setting of the sidecar: one frozen object made from the environment, all problems told at once.
+
+Read by `factory`, `server` and `cli` only; everything below them is given the values it needs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsProblem(Exception):
+    """The environment can't be used; `problems` has one line for each bad variable."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _networks(text: str) -> str:
+    for item in _items(text):
+        if item != "loopback":
+            try:
+                ipaddress.ip_network(item, strict=False)
+            except ValueError:
+                raise ValueError(f"{item!r} is neither an address, a network such as 10.0.0.0/8, nor loopback") from None
+    return text
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
+        raise ValueError(f"{text!r} is not an origin such as https://dashboard.example.com")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _origins(text: str) -> str:
+    return ",".join(_origin(item) for item in _items(text))
+
+
+def _public_url(text: str | None) -> str | None:
+    if not text:
+        return None
+    return _origin(text)
+
+
+def _prefix(text: str) -> str:
+    text = "/" + text.strip("/") if text.strip("/") else ""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", text):
+        raise ValueError("must be a path such as /project-dashboard")
+    return text
+
+
+def _rate(text: str) -> str:
+    if text.strip().lower() == "off":
+        return "off"
+    if not re.fullmatch(r"\s*[1-9]\d{0,6}/second(\s*,\s*burst\s+[1-9]\d{0,6})?\s*", text):
+        raise ValueError("must be `off` or such as `200/second, burst 1000`")
+    return text
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Networks of a comma list; the word `loopback` stands for 127.0.0.0/8 and ::1."""
+    found: list[Network] = []
+    for item in _items(text):
+        if item == "loopback":
+            found += [ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")]
+        else:
+            found.append(ipaddress.ip_network(item, strict=False))
+    return tuple(found)
+
+
+class Settings(BaseSettings):
+    """What one sidecar process is told. Each field is the variable SIDECAR_<NAME> in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIDECAR_", frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        8091,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("SIDECAR_PORT", "PORT"),
+        description="Port to listen on; PORT is read when SIDECAR_PORT is unset; 0 takes a free one.",
+    )
+    instance_dir: Path = Field(
+        ROOT / "instance", description="Folder of this installation: database, secret, first tokens."
+    )
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the database. Default: sidecar.db in the instance folder, in SQLite."
+    )
+    redis_url: SecretStr | None = Field(None, description="redis:// URL that hurries several hosts; not used yet.")
+    secret_key: SecretStr | None = Field(
+        None, min_length=16, description="Master secret, 16 characters or more. Default: made in the instance folder."
+    )
+    open: Literal["false", "true", "webhooks"] = Field(
+        "false",
+        description="true: posting deployment webhooks and watching projects need no token; webhooks: only posting.",
+    )
+    webhook_networks: Annotated[str, AfterValidator(_networks)] = Field(
+        "", description="With an open webhook: the only networks that may post without a token (comma list)."
+    )
+    anonymous_read: bool = Field(False, description="true: anyone may watch projects; writing still needs a token.")
+    allowed_origins: Annotated[str, NoDecode, AfterValidator(_origins)] = Field(
+        "", description="Browser origins that may connect, besides the same origin (comma list; * = any)."
+    )
+    prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+        "/project-dashboard", description="Public path prefix; every route answers with and without it."
+    )
+    max_connections: int = Field(20_000, ge=1, le=1_000_000, description="Open sockets; more handshakes get 503.")
+    max_body_bytes: int = Field(1_048_576, ge=1_024, le=104_857_600, description="Larger request bodies get 413.")
+    rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
+        "200/second, burst 1000", description="Requests of one token, or of one address without one; off = none."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        "loopback", description="Networks whose X-Forwarded-* headers count (comma list; loopback is a word)."
+    )
+    public_url: Annotated[str | None, AfterValidator(_public_url)] = Field(
+        None, description="Origin under which browsers reach us; Host and Origin are checked against it."
+    )
+    outbox_bytes: int = Field(
+        4_194_304, ge=4_096, le=1_073_741_824, description="Bound of one connection's unsent bytes."
+    )
+    retention_days: float = Field(
+        30, gt=0, le=36_500, description="How long events, log lines and deliveries stay; deployments stay."
+    )
+    stale_after_hours: float = Field(
+        24, gt=0, le=8_760, description="A running deployment without news for so long is shown as unknown (stale)."
+    )
+    deliveries_bytes: int = Field(
+        268_435_456, ge=1_048_576, description="Bound of the raw bodies kept of deliveries, quarantine included."
+    )
+    max_rooms: int = Field(200, ge=1, le=10_000, description="Rooms that one socket may be in.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="json for machines.")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Settings:
+        if self.outbox_bytes < 4 * self.max_body_bytes:
+            raise ValueError("SIDECAR_OUTBOX_BYTES must be at least 4 x SIDECAR_MAX_BODY_BYTES")
+        if self.webhook_networks and self.open == "false":
+            raise ValueError("SIDECAR_WEBHOOK_NETWORKS needs SIDECAR_OPEN=webhooks or true")
+        return self
+
+    @cached_property
+    def instance_path(self) -> Path:
+        """The instance folder, absolute; a relative one counts from the working folder."""
+        return self.instance_dir.expanduser().resolve()
+
+    @cached_property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.instance_path / 'sidecar.db'}"
+
+    @cached_property
+    def origins(self) -> frozenset[str]:
+        return frozenset(_items(self.allowed_origins))
+
+    @cached_property
+    def rate(self) -> tuple[float, int] | None:
+        """(requests a second, burst), or None when off. The burst defaults to five seconds' worth."""
+        if self.rate_limit == "off":
+            return None
+        numbers = [int(number) for number in re.findall(r"\d+", self.rate_limit)]
+        return float(numbers[0]), numbers[1] if len(numbers) > 1 else numbers[0] * 5
+
+
+CLIENT_VARIABLES = frozenset({"SIDECAR_URL", "SIDECAR_TOKEN"})
+"""Read by the clients and examples, not by the server."""
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process from its environment; `overrides` win (tests, CLI options).
+    Raises SettingsProblem naming every bad variable, never its value."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsProblem([_problem(item["loc"], item["msg"]) for item in error.errors()]) from None
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if not location:
+        return message
+    name = str(location[0])
+    return f"{name if name.isupper() else 'SIDECAR_' + name.upper()}: {message}"
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """SIDECAR_ variables that no setting has: most likely a typing error."""
+    known = {f"SIDECAR_{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES
+    return sorted(name for name in environment if name.startswith("SIDECAR_") and name not in known)

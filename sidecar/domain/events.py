@@ -1,0 +1,61 @@
+"""Events: facts that happened, in the one order of the journal, and the offsets that point between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTROL = "control."
+"""Types that begin so are for the sidecar's own processes and never leave for a browser."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact of the journal. `payload` is JSON text, encoded once when the event was made; `at` is the time
+    at which we stored it (ISO 8601, UTC); `mark` is random and tells this row from one of a restored backup."""
+
+    seq: int
+    mark: int
+    type: str
+    payload: str
+    rooms: tuple[str, ...]
+    at: str
+
+    @property
+    def offset(self) -> str:
+        return Offset(self.seq, self.mark).text
+
+    @property
+    def control(self) -> bool:
+        return self.type.startswith(CONTROL)
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """A place in the journal: everything up to `seq` is known. Without a `mark` (a bare number was given) it is
+    taken at its word; with one it holds only if the journal's row still has that mark."""
+
+    seq: int
+    mark: int | None = None
+
+    @property
+    def text(self) -> str:
+        return str(self.seq) if self.mark is None else f"{self.seq}.{self.mark:08x}"
+
+
+def parse_offset(value: object) -> Offset | None:
+    """The offset that a client sent: our opaque string, or a bare seq as number or text. None if it is neither."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return Offset(value) if 0 <= value < 2**63 else None
+    if not isinstance(value, str) or len(value) > 40 or not value.isascii():
+        return None
+    seq, dot, mark = value.partition(".")
+    if not seq.isdigit() or int(seq) >= 2**63:
+        return None
+    if not dot:
+        return Offset(int(seq))
+    try:
+        return Offset(int(seq), int(mark, 16)) if len(mark) == 8 else None
+    except ValueError:
+        return None

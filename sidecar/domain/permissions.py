@@ -1,0 +1,124 @@
+"""Who may do what. Pure rules over an identity; finding out who somebody is happens in services/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from sidecar.domain import rooms
+
+SCOPES = frozenset(
+    {
+        "webhooks:write",
+        "deployments:read",
+        "messages:send",
+        "rooms:read",
+        "push:manage",
+        "menu:write",
+        "permissions:read",
+        "permissions:write",
+        "authorizations:write",
+        "authorizations:read",
+        "maim:send",
+        "maim:manage",
+        "tokens:issue",
+        "admin",
+    }
+)
+
+ROOM_KINDS = ("project", "deployment", "room", "menu", "everyone")
+"""Kinds of rooms that a connection token's patterns may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks. `projects` None means all; `patterns` None means that rooms follow from scopes and projects,
+    otherwise only rooms matching one of them (`project:axi-*`) may be watched."""
+
+    kind: str
+    """token | connection | cookie | open | anonymous"""
+    name: str
+    scopes: frozenset[str] = field(default_factory=frozenset)
+    projects: tuple[str, ...] | None = ()
+    patterns: tuple[str, ...] | None = None
+    user: str | None = None
+    token_id: str | None = None
+    number: int = 0
+    expires_at: float | None = None
+    """Unix seconds; None never ends."""
+
+    @property
+    def authenticated(self) -> bool:
+        return self.kind in ("token", "connection", "cookie")
+
+    @property
+    def admin(self) -> bool:
+        return "admin" in self.scopes
+
+
+NOBODY = Identity(kind="anonymous", name="anonymous")
+
+
+def may(identity: Identity, scope: str) -> bool:
+    """Has it this scope? `admin` holds every scope."""
+    return scope in identity.scopes or identity.admin
+
+
+def touches(identity: Identity, project: str) -> bool:
+    """Is this project among those of the identity?"""
+    return identity.projects is None or project in identity.projects
+
+
+def may_write(identity: Identity, project: str) -> bool:
+    return may(identity, "webhooks:write") and touches(identity, project)
+
+
+def may_read(identity: Identity, project: str) -> bool:
+    """May it read this project's deployments over HTTP?"""
+    return may(identity, "deployments:read") and touches(identity, project) and _matches(identity, rooms.project(project))
+
+
+def may_watch_project(identity: Identity, project: str) -> bool:
+    return may_read(identity, project)
+
+
+def may_watch_deployment(identity: Identity, deployment_id: str, project: str) -> bool:
+    """A deployment is watched with the right to its project, or by a pattern that names the deployment itself
+    together with a right to read that project."""
+    if not may(identity, "deployments:read") or not touches(identity, project):
+        return False
+    return _matches(identity, rooms.project(project)) or _matches(identity, rooms.deployment(deployment_id))
+
+
+def may_hold_deployment(identity: Identity, deployment_id: str) -> bool:
+    """May it wait for a deployment that nobody has seen yet? The right is checked when its first event comes."""
+    if not may(identity, "deployments:read"):
+        return False
+    if identity.patterns is None:
+        return True
+    return any(
+        pattern.startswith("project:") or fnmatchcase(rooms.deployment(deployment_id), pattern)
+        for pattern in identity.patterns
+    )
+
+
+def may_watch_room(identity: Identity, room: str) -> bool:
+    """For the free rooms, the menu and everyone: `room` is the whole room name."""
+    if room == rooms.EVERYONE:
+        return identity.authenticated
+    if room == rooms.MENU:
+        return identity.authenticated and _matches(identity, room)
+    return may(identity, "rooms:read") and _matches(identity, room)
+
+
+def _matches(identity: Identity, room: str) -> bool:
+    if identity.patterns is None:
+        return True
+    return any(fnmatchcase(room, pattern) for pattern in identity.patterns)
+
+
+def narrower(scopes: frozenset[str], issuer: Identity) -> frozenset[str]:
+    """Of the scopes asked for, those that the issuer may pass on."""
+    if issuer.admin:
+        return scopes
+    return scopes & issuer.scopes

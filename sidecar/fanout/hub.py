@@ -1,0 +1,150 @@
+"""The hub: which subscriber of this process is in which room, and one publish to all of them.
+
+It knows neither Socket.IO nor the database. A frame is made once an event and codec; an event that lies in several
+of a subscriber's rooms reaches it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from sidecar.domain.events import Event
+
+T = TypeVar("T")
+
+Guard = Callable[[Event], bool]
+
+
+class Codec(Protocol):
+    """Turns an event into the frame that its kind of connection sends; two equal codecs share frames."""
+
+    def frame(self, event: Event) -> object: ...
+
+
+class Recipient(Protocol):
+    """The sending side of a connection, as the hub sees it."""
+
+    @property
+    def codec(self) -> Codec: ...
+
+    @property
+    def congested(self) -> bool:
+        """Is more unsent than this connection may hold?"""
+
+    def send(self, frame: object) -> None:
+        """Queue a frame. Never blocks and never raises."""
+
+    def wait_drained(self) -> bool:
+        """Block until nearly nothing is unsent; False when the connection is gone."""
+
+
+class Room:
+    """A subscriber's hold on a room. Live events come after `joined`; everything after `covers` was sent or is
+    promised by a replay; everything after `sent` was sent (as far as the subscriber's position)."""
+
+    __slots__ = ("covers", "joined", "sent")
+
+    def __init__(self, joined: int):
+        self.joined = joined
+        self.covers = joined
+        self.sent = joined
+
+
+class Subscriber:
+    """One namespace of one connection. `position`: everything up to this seq has been sent. Live while
+    `live`; otherwise the catch-up (fanout/catchup.py) owns it and no live frame goes to it."""
+
+    __slots__ = ("closed", "live", "position", "recipient", "rooms")
+
+    def __init__(self, recipient: Recipient, position: int):
+        self.recipient = recipient
+        self.position = position
+        self.rooms: dict[str, Room] = {}
+        self.live = True
+        self.closed = False
+
+    def wants(self, event: Event) -> bool:
+        """Is the event in one of its rooms, and later than the joining of that room?"""
+        held = self.rooms
+        return any(room in held and held[room].joined < event.seq for room in event.rooms)
+
+
+class Hub:
+    """`on_congested` is told of a live subscriber that can't take an event; it must take it off the live path."""
+
+    def __init__(self, on_congested: Callable[[Subscriber, Event], None]):
+        self._rooms: dict[str, dict[Subscriber, None]] = {}
+        self._guards: dict[str, dict[Subscriber, Guard]] = {}
+        self._on_congested = on_congested
+
+    def join(self, subscriber: Subscriber, room: str, at: int) -> Room:
+        """Put the subscriber into the room from `at` on; a hold it already has stays as it is."""
+        self._rooms.setdefault(room, {})[subscriber] = None
+        return subscriber.rooms.setdefault(room, Room(at))
+
+    def leave(self, subscriber: Subscriber, room: str) -> None:
+        if subscriber.rooms.pop(room, None) is None:
+            return
+        _discard(self._rooms, room, subscriber)
+        self.unguard(subscriber, room)
+
+    def drop(self, subscriber: Subscriber) -> None:
+        """The connection ended. Costs the rooms that it was in."""
+        subscriber.closed = True
+        for room in list(subscriber.rooms):
+            self.leave(subscriber, room)
+
+    def guard(self, subscriber: Subscriber, room: str, check: Guard) -> None:
+        """Ask `check` when the room's first event comes: False takes the subscriber out before it sees it."""
+        self._guards.setdefault(room, {})[subscriber] = check
+
+    def unguard(self, subscriber: Subscriber, room: str) -> None:
+        if room in self._guards:
+            _discard(self._guards, room, subscriber)
+
+    def publish(self, event: Event) -> None:
+        """Hand the event to every live subscriber of its rooms. Never yields to the event loop."""
+        if self._guards:
+            self._check_guards(event)
+        frames: dict[Codec, object] = {}
+        for subscriber in self.audience(event.rooms):
+            if not subscriber.live:
+                continue
+            recipient = subscriber.recipient
+            if recipient.congested:
+                self._on_congested(subscriber, event)
+                continue
+            codec = recipient.codec
+            frame = frames.get(codec)
+            if frame is None:
+                frame = frames[codec] = codec.frame(event)
+            recipient.send(frame)
+
+    def audience(self, rooms: Iterable[str]) -> Iterator[Subscriber]:
+        """The subscribers of any of the rooms, each once."""
+        members = [self._rooms[room] for room in rooms if room in self._rooms]
+        if len(members) == 1:
+            return iter(list(members[0]))
+        return iter({subscriber: None for group in members for subscriber in group})
+
+    def count(self, rooms: Iterable[str]) -> int:
+        return sum(1 for _ in self.audience(rooms))
+
+    @property
+    def room_count(self) -> int:
+        return len(self._rooms)
+
+    def _check_guards(self, event: Event) -> None:
+        for room in event.rooms:
+            for subscriber, check in self._guards.pop(room, {}).items():
+                if not check(event):
+                    self.leave(subscriber, room)
+
+
+def _discard(index: dict[str, dict[Subscriber, T]], room: str, subscriber: Subscriber) -> None:
+    members = index.get(room)
+    if members is not None:
+        members.pop(subscriber, None)
+        if not members:
+            del index[room]

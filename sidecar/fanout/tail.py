@@ -1,0 +1,120 @@
+"""The tail: follows the journal by seq and hands its events to this process's hub, in order and once.
+
+Events reach the hub this way alone, also those that this process wrote itself. What the writer hands over is taken
+only if it starts at last + 1; whatever is missing is read from the journal, which a poll also looks at, because
+other processes (the command line, say) write to it too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import gevent
+import structlog
+from gevent.event import Event as Signal
+from sqlalchemy import Connection
+
+from sidecar.domain.errors import Unavailable
+from sidecar.domain.events import Event, Offset
+from sidecar.store.database import Database
+from sidecar.store.journal import Head, events_after, mark_of, read_head
+
+log = structlog.get_logger("sidecar.tail")
+
+POLL_SECONDS = 0.25
+RING_BYTES = 16 * 1024 * 1024
+READ_EVENTS = 500
+
+
+class Tail:
+    """`publish` is called with each event once `last` has moved to it; it must not yield to the event loop."""
+
+    def __init__(self, database: Database, publish: Callable[[Event], None]):
+        self._database = database
+        self._publish = publish
+        self._signal = Signal()
+        self._reading = False
+        self._greenlet: gevent.Greenlet | None = None
+        self._ring_bytes = 0
+        self.ring: deque[Event] = deque()
+        self.last = 0
+        self.last_mark: int | None = None
+        self.epoch = ""
+        self.lag = 0
+        """How many events the journal was ahead when it was last looked at."""
+
+    @property
+    def offset(self) -> Offset:
+        """The place up to which everything has been published."""
+        return Offset(self.last, self.last_mark)
+
+    def start(self) -> None:
+        """Begin after the journal's present end; before any client is accepted."""
+        head, self.last_mark = self._database.read(_head_with_mark)
+        self.last, self.epoch = head.seq, head.epoch
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.name = "tail"
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def offer(self, events: list[Event]) -> None:
+        """A batch that the local writer has just committed."""
+        if not self._reading and events[0].seq == self.last + 1:
+            for event in events:
+                self._apply(event)
+        else:
+            self._signal.set()
+
+    def since(self, seq: int) -> list[Event] | None:
+        """The events after `seq` up to `last`, if the ring of recent events still holds them all; else None."""
+        if seq >= self.last:
+            return []
+        if not self.ring or self.ring[0].seq > seq + 1:
+            return None
+        return [self.ring[index] for index in range(seq - self.last, 0)]
+
+    def _run(self) -> None:
+        while True:
+            self._signal.wait(timeout=POLL_SECONDS)
+            self._signal.clear()
+            try:
+                self._read()
+            except Unavailable as error:
+                log.warning("tail.unreadable", problem=str(error.__cause__))
+
+    def _read(self) -> None:
+        self._reading = True
+        try:
+            head: Head = self._database.read(read_head)
+            self.lag = max(0, head.seq - self.last)
+            while self.last < head.seq:
+                events = self._database.read(lambda c: events_after(c, self.last, READ_EVENTS))
+                if not events or events[0].seq != self.last + 1:
+                    self._skip_to(events[0].seq - 1 if events else head.seq)
+                for event in events:
+                    self._apply(event)
+        finally:
+            self._reading = False
+
+    def _skip_to(self, seq: int) -> None:
+        """The journal no longer holds what comes next (retention overtook us): say so and go on behind it."""
+        log.error("tail.truncated", after=self.last, next=seq + 1)
+        self.ring.clear()
+        self._ring_bytes = 0
+        self.last, self.last_mark = seq, None
+
+    def _apply(self, event: Event) -> None:
+        self.last, self.last_mark = event.seq, event.mark
+        self.ring.append(event)
+        self._ring_bytes += len(event.payload)
+        while self._ring_bytes > RING_BYTES and len(self.ring) > 1:
+            self._ring_bytes -= len(self.ring.popleft().payload)
+        self._publish(event)
+
+
+def _head_with_mark(connection: Connection) -> tuple[Head, int | None]:
+    head = read_head(connection)
+    return head, mark_of(connection, head.seq)

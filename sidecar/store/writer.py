@@ -1,0 +1,173 @@
+"""The one writer of a process: collects commands and commits them as one batch, off the event loop.
+
+A command is a function of a Transaction, run in order inside the write transaction, so that what it decides on is
+not stale. Each runs under a savepoint: one bad command never fails its batch. (Group commit: while one batch is on
+its way to the disk, the next one gathers.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.event import Event as Signal
+from gevent.threadpool import ThreadPool
+from sqlalchemy import Connection
+
+from sidecar.domain.errors import Unavailable
+from sidecar.domain.events import Event
+from sidecar.domain.times import utc_text
+from sidecar.store.database import WRITE, Database, lost, run_in
+from sidecar.store.journal import Transaction
+
+T = TypeVar("T")
+Command = Callable[[Transaction], T]
+
+BATCH_COMMANDS = 256
+QUEUE_COMMANDS = 10_000
+ANSWER_SECONDS = 30
+
+
+class _Pending:
+    """A command on its way, and what became of it."""
+
+    __slots__ = ("answer", "command", "error", "result")
+
+    def __init__(self, command: Command[Any]):
+        self.command = command
+        self.answer: AsyncResult = AsyncResult()
+        self.result: object = None
+        self.error: BaseException | None = None
+
+    def settle(self) -> None:
+        if self.error is None:
+            self.answer.set(self.result)
+        else:
+            self.answer.set_exception(self.error)
+
+
+class Writer:
+    """`on_commit` gets the events of each committed batch, in order, before any of its commands is answered."""
+
+    def __init__(
+        self,
+        database: Database,
+        on_commit: Callable[[list[Event]], None],
+        clock: Callable[[], float] = time.time,
+    ):
+        self._database = database
+        self._on_commit = on_commit
+        self._clock = clock
+        self._waiting: deque[_Pending] = deque()
+        self._signal = Signal()
+        self._thread = ThreadPool(1)
+        self._connection: Connection | None = None
+        self._stopping = False
+        self._greenlet: gevent.Greenlet | None = None
+        self.healthy = True
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.name = "writer"
+
+    def run_alone(self, command: Command[T]) -> T:
+        """Run one command at once as a batch of its own: before `start`, and in the command line's processes."""
+        pending = _Pending(command)
+        self._commit([pending])
+        return pending.answer.get()  # type: ignore[no-any-return]
+
+    def submit(self, command: Command[T]) -> T:
+        """What the command returned, once its batch is committed. Raises what the command raised, or Unavailable
+        when the batch could not be committed or too many commands wait."""
+        if self._stopping or len(self._waiting) >= QUEUE_COMMANDS:
+            raise Unavailable("Too much is waiting to be stored; try again.", retry_after_seconds=1)
+        pending = _Pending(command)
+        self._waiting.append(pending)
+        self._signal.set()
+        try:
+            return pending.answer.get(timeout=ANSWER_SECONDS)  # type: ignore[no-any-return]
+        except gevent.Timeout:
+            raise Unavailable("The store did not answer in time.", retry_after_seconds=5) from None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def stop(self) -> None:
+        """Commit what waits, then end."""
+        self._stopping = True
+        self._signal.set()
+        if self._greenlet is not None:
+            self._greenlet.join()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._thread.kill()
+
+    def _run(self) -> None:
+        while self._waiting or not self._stopping:
+            if not self._waiting:
+                self._signal.clear()
+                self._signal.wait()
+                continue
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_COMMANDS))]
+            self._commit(batch)
+
+    def _commit(self, batch: list[_Pending]) -> None:
+        try:
+            if self._connection is None:
+                self._connection = self._database.engine.connect().execution_options(**{WRITE: True})
+            connection = self._connection
+            events = run_in(self._thread, lambda: self._write(connection, batch))
+        except Exception as error:  # the batch is lost as a whole, whatever the reason: told to every sender
+            self.healthy = False
+            self._drop_connection()
+            for pending in batch:
+                pending.error = _unavailable(error)
+                pending.settle()
+            return
+        self.healthy = True
+        if events:
+            self._on_commit(events)
+        for pending in batch:
+            pending.settle()
+
+    def _write(self, connection: Connection, batch: list[_Pending]) -> list[Event]:
+        with self._database.write_lock(), connection.begin():
+            transaction = Transaction(connection, utc_text(self._clock()))
+            for pending in batch:
+                _run_command(transaction, pending)
+            transaction.flush()
+            return transaction.events
+
+    def _drop_connection(self) -> None:
+        """After a failed commit the connection is thrown away; the next batch opens another."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.invalidate()
+            connection.close()
+
+
+def _run_command(transaction: Transaction, pending: _Pending) -> None:
+    count = len(transaction.events)
+    savepoint = transaction.connection.begin_nested()
+    try:
+        pending.result = pending.command(transaction)
+    except Exception as error:
+        if lost(error):
+            raise
+        savepoint.rollback()
+        transaction.forget(count)
+        pending.error = error
+    else:
+        savepoint.commit()
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    problem = Unavailable("The store can't commit now; nothing of this request was stored.", retry_after_seconds=2)
+    problem.__cause__ = error
+    return problem
