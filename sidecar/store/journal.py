@@ -168,5 +168,5 @@ def count_room_events(
     return connection.execute(query).scalar_one()
 
 
-def _event(row: Row[Any]) -> Event:
+def _event(row: Row[Any, Any, Any, Any, Any, Any]) -> Event:
     return Event(row.seq, row.mark, row.type, row.payload, tuple(json.loads(row.rooms)), row.at)

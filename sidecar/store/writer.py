@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent.event import AsyncResult
@@ -26,6 +26,13 @@ from sidecar.store.journal import Transaction
 
 T = TypeVar("T")
 Command = Callable[[Transaction], T]
+
+
+class Submit(Protocol):
+    """Has a command run and committed, and returns its result: `Writer.submit` or `Writer.run_alone`."""
+
+    def __call__(self, command: Command[T], /) -> T: ...
+
 
 BATCH_COMMANDS = 256
 QUEUE_COMMANDS = 10_000

@@ -1,0 +1,80 @@
+"""What proxies say about a request counts only if they are ours: X-Forwarded-* of others is dropped here, the
+public prefix is cut, and everything behind reads plain WSGI values."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+PUBLIC_PREFIX = "sidecar.prefix"
+"""Environ key: the prefix under which the client reached us, `` or such as `/project-dashboard`."""
+
+FORWARDED = (
+    "HTTP_FORWARDED",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PORT",
+    "HTTP_X_FORWARDED_PREFIX",
+    "HTTP_X_REAL_IP",
+)
+
+
+class Proxies:
+    """WSGI middleware, the outermost. `trusted` are the networks whose word counts."""
+
+    def __init__(self, app: WSGIApplication, trusted: tuple[Network, ...], prefix: str):
+        self._app = app
+        self._trusted = trusted
+        self._prefix = prefix
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self.prepare(environ)
+        return self._app(environ, start_response)
+
+    def prepare(self, environ: WSGIEnvironment) -> None:
+        """Do it to this environ, once (the WebSocket handshake is judged before the app is called)."""
+        if PUBLIC_PREFIX in environ:
+            return
+        environ[PUBLIC_PREFIX] = ""
+        if self._trusts(environ.get("REMOTE_ADDR", "")):
+            self._believe(environ)
+        for name in FORWARDED:
+            environ.pop(name, None)
+        path = environ.get("PATH_INFO", "")
+        if self._prefix and (path == self._prefix or path.startswith(self._prefix + "/")):
+            environ[PUBLIC_PREFIX] = self._prefix
+            environ["PATH_INFO"] = path[len(self._prefix) :] or "/"
+
+    def _believe(self, environ: WSGIEnvironment) -> None:
+        hops = [hop.strip() for hop in environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
+        for hop in reversed(hops):
+            try:
+                address = str(ipaddress.ip_address(hop))
+            except ValueError:
+                break
+            environ["REMOTE_ADDR"] = address
+            if not self._trusts(address):
+                break
+        scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").split(",")[-1].strip().lower()
+        if scheme in ("http", "https"):
+            environ["wsgi.url_scheme"] = scheme
+        host = environ.get("HTTP_X_FORWARDED_HOST", "").split(",")[-1].strip()
+        if host:
+            environ["HTTP_HOST"] = host
+        prefix = "/" + environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[-1].strip().strip("/")
+        if prefix == self._prefix:
+            environ[PUBLIC_PREFIX] = prefix
+
+    def _trusts(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)

@@ -1,0 +1,33 @@
+"""A token bucket a caller: `rate` requests a second on average, `burst` at once. The table is bounded."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sidecar.domain.errors import RateLimited
+
+MAX_CALLERS = 10_000
+
+
+class RateLimit:
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic):
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, caller: str) -> None:
+        """Count one request of `caller`. Raises RateLimited, saying when to come back, if its bucket is empty.
+        When the table is full the caller seen longest ago is forgotten."""
+        now = self._clock()
+        left, seen = self._buckets.pop(caller, (float(self._burst), now))
+        left = min(float(self._burst), left + (now - seen) * self._rate)
+        if left < 1:
+            self._buckets[caller] = (left, now)
+            raise RateLimited("Too many requests.", retry_after_seconds=max(1, math.ceil((1 - left) / self._rate)))
+        self._buckets[caller] = (left - 1, now)
+        if len(self._buckets) > MAX_CALLERS:
+            self._buckets.popitem(last=False)
