@@ -36,7 +36,7 @@ class Identity:
     otherwise only rooms matching one of them (`project:axi-*`) may be watched."""
 
     kind: str
-    """token | connection | cookie | open | anonymous"""
+    """token | connection | cookie | anonymous"""
     name: str
     scopes: frozenset[str] = field(default_factory=frozenset)
     projects: tuple[str, ...] | None = ()
@@ -56,7 +56,18 @@ class Identity:
         return "admin" in self.scopes
 
 
-NOBODY = Identity(kind="anonymous", name="anonymous")
+def stranger(open: str, anonymous_read: bool, in_webhook_networks: bool) -> Identity:
+    """Who somebody without any credential is. `open` is SIDECAR_OPEN: `true` lets strangers post deployment
+    webhooks and watch projects, `webhooks` only post; posting also needs `in_webhook_networks`. Nothing else is
+    ever open."""
+    scopes: set[str] = set()
+    if open in ("true", "webhooks") and in_webhook_networks:
+        scopes.add("webhooks:write")
+    if open == "true":
+        scopes.add("deployments:read")
+    if anonymous_read:
+        scopes |= {"deployments:read", "rooms:read"}
+    return Identity(kind="anonymous", name="anonymous", scopes=frozenset(scopes), projects=None)
 
 
 def may(identity: Identity, scope: str) -> bool:
@@ -75,7 +86,9 @@ def may_write(identity: Identity, project: str) -> bool:
 
 def may_read(identity: Identity, project: str) -> bool:
     """May it read this project's deployments over HTTP?"""
-    return may(identity, "deployments:read") and touches(identity, project) and _matches(identity, rooms.project(project))
+    if not may(identity, "deployments:read") or not touches(identity, project):
+        return False
+    return _matches(identity, rooms.project(project))
 
 
 def may_watch_project(identity: Identity, project: str) -> bool:

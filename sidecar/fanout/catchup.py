@@ -71,6 +71,11 @@ class CatchUp:
         """How many times a slow subscriber was taken off the live path."""
 
     @property
+    def last(self) -> int:
+        """The seq at which a room that is joined now becomes live."""
+        return self._tail.last
+
+    @property
     def behind(self) -> int:
         return len(self._behind)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from sidecar.domain.redaction import redact
 
@@ -22,7 +22,7 @@ def configure_logs(level: str, format: str) -> None:
         if format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)
     )
-    steps = [
+    steps: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

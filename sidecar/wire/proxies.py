@@ -4,6 +4,7 @@ public prefix is cut, and everything behind reads plain WSGI values."""
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PUBLIC_PREFIX = "sidecar.prefix"
 """Environ key: the prefix under which the client reached us, `` or such as `/project-dashboard`."""
+
+PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 FORWARDED = (
     "HTTP_FORWARDED",
@@ -69,7 +72,7 @@ class Proxies:
         if host:
             environ["HTTP_HOST"] = host
         prefix = "/" + environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[-1].strip().strip("/")
-        if prefix == self._prefix:
+        if PREFIX.fullmatch(prefix):
             environ[PUBLIC_PREFIX] = prefix
 
     def _trusts(self, address: str) -> bool:

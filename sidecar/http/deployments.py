@@ -1,0 +1,145 @@
+"""The read API of deployments: lists, one, its events and its log, each with the seq that it is true at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from flask import Blueprint, Response, jsonify, request
+
+from sidecar.domain.deployments import STATUSES, parse_time
+from sidecar.http.paging import Query, decode_cursor, encode_cursor
+from sidecar.http.requests import Caller
+from sidecar.services.deployments import DeploymentView, History
+from sidecar.store.deployments import DeploymentFilter, DeploymentRow, LineRow
+from sidecar.store.journal import Head
+from sidecar.wire.envelopes import envelope_object
+
+LEVELS = ("debug", "info", "warn", "error")
+DOWNLOAD_LINES = 5_000
+SCOPE = "deployments:read"
+
+
+def deployments(history: History, caller: Caller) -> Blueprint:
+    routes = Blueprint("deployments", __name__)
+
+    @routes.get("/api/projects")
+    def list_projects() -> Response:
+        items, head = history.projects(caller.require(SCOPE))
+        return jsonify(items=items, next=None, **_at(head))
+
+    @routes.get("/api/deployments")
+    def list_deployments() -> Response:
+        identity = caller.require(SCOPE)
+        query = Query(request.args)
+        limit = query.number("limit", 20, 1, 200)
+        page = query.number("page", 0, 1, 1_000_000)
+        cursor = query.read("cursor", decode_cursor)
+        wanted = DeploymentFilter(
+            projects=query.names("project"),
+            statuses=query.choices("status", STATUSES),
+            since=query.read("since", parse_time),
+            until=query.read("until", parse_time),
+        )
+        query.finish()
+        skip = (page - 1) * limit if page else 0
+        rows, total, head = history.deployments(identity, wanted, cursor, skip, limit + 1, count=page > 0)
+        more, rows = len(rows) > limit, rows[:limit]
+        answer: dict[str, object] = {"items": [_deployment(row) for row in rows], **_at(head)}
+        answer["next"] = encode_cursor(rows[-1].number) if more else None
+        if total is not None:
+            answer["pagination"] = _pagination(page, limit, total)
+        return jsonify(answer)
+
+    @routes.get("/api/deployments/<path:deployment_id>/events")
+    def list_events(deployment_id: str) -> Response:
+        identity = caller.require(SCOPE)
+        query = Query(request.args)
+        after = query.number("after", 0, 0, 2**63 - 1)
+        limit = query.number("limit", 100, 1, 1_000)
+        query.finish()
+        page, head = history.events(identity, deployment_id, after, limit)
+        next_after = page.events[-1].seq if page.events and page.upto < head.seq else None
+        items = [envelope_object(event, head.epoch) for event in page.events]
+        return jsonify(items=items, next=next_after, **_at(head))
+
+    @routes.get("/api/deployments/<path:deployment_id>/logs")
+    def list_lines(deployment_id: str) -> Response:
+        identity = caller.require(SCOPE)
+        query = Query(request.args)
+        after = query.number("after", 0, 0, 2**63 - 1)
+        limit = query.number("limit", 500, 1, 5_000)
+        levels = query.choices("level", LEVELS)
+        text = query.text("q", 200)
+        query.finish()
+        best = request.accept_mimetypes.best_match(["application/json", "text/plain"], "application/json")
+        if best == "text/plain":
+            return _download(history, caller, deployment_id, levels, text)
+        lines, head = history.lines(identity, deployment_id, after, limit + 1, levels, text)
+        more, lines = len(lines) > limit, lines[:limit]
+        return jsonify(items=[_line(line) for line in lines], next=lines[-1].number if more else None, **_at(head))
+
+    @routes.get("/api/deployments/<path:deployment_id>")
+    def one_deployment(deployment_id: str) -> Response:
+        view = history.deployment(caller.require(SCOPE), deployment_id)
+        return jsonify(_view(view))
+
+    return routes
+
+
+def _download(
+    history: History, caller: Caller, deployment_id: str, levels: Sequence[str], text: str | None
+) -> Response:
+    """The whole log as text, a page of lines at a time."""
+    identity = caller.require(SCOPE)
+    first, _ = history.lines(identity, deployment_id, 0, DOWNLOAD_LINES, levels, text)
+
+    def chunks() -> Iterator[str]:
+        lines = first
+        while lines:
+            yield "".join(f"{row.line.at} {row.line.level:<5} {row.line.message}\n" for row in lines)
+            lines, _ = history.lines(identity, deployment_id, lines[-1].number, DOWNLOAD_LINES, levels, text)
+
+    response = Response(chunks(), content_type="text/plain; charset=utf-8")
+    response.headers.set("Content-Disposition", "attachment", filename=f"deployment-{deployment_id}.log")
+    return response
+
+
+def _at(head: Head) -> dict[str, object]:
+    return {"seq": head.seq, "epoch": head.epoch}
+
+
+def _deployment(row: DeploymentRow) -> dict[str, object]:
+    shown: dict[str, object] = asdict(row.state)
+    shown |= {"id": row.state.deployment_id, "lines": row.lines, "stale": row.stale, "metrics": row.metrics}
+    return shown
+
+
+def _view(view: DeploymentView) -> dict[str, object]:
+    steps = [asdict(step) for step in view.steps]
+    return _deployment(view.row) | {"steps": steps, "last_seq": view.row.seq} | _at(view.head)
+
+
+def _line(row: LineRow) -> dict[str, object]:
+    line = row.line
+    return {
+        "number": row.number,
+        "seq": row.seq,
+        "at": line.at,
+        "level": line.level,
+        "source": line.source,
+        "step": line.step,
+        "message": line.message,
+    }
+
+
+def _pagination(page: int, limit: int, total: int) -> dict[str, object]:
+    pages = -(-total // limit)
+    return {
+        "page": page,
+        "limit": limit,
+        "total": total,
+        "totalPages": pages,
+        "hasNext": page < pages,
+        "hasPrev": page > 1,
+    }

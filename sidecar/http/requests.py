@@ -1,0 +1,160 @@
+"""What every request passes through: an id, the host check, the rate limit, CORS, metrics and the security headers;
+and who the caller is. A handler asks `Caller` and never reads a credential itself."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import Any
+
+import structlog
+from flask import Flask, Response, g, request
+
+from sidecar.domain.errors import BadHost, NotAllowed, SidecarError, Unauthenticated
+from sidecar.domain.permissions import Identity
+from sidecar.observability.metrics import Metrics
+from sidecar.services.access import LOGIN_COOKIE, Access, require
+from sidecar.services.connections import Connections
+from sidecar.services.limits import RateLimit
+from sidecar.wire.bodies import parse_body
+from sidecar.wire.origins import Origins
+from sidecar.wire.proxies import PUBLIC_PREFIX
+
+log = structlog.get_logger("sidecar.http")
+
+CSRF_HEADER = "X-CSRF-Token"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+UNLIMITED = ("/healthz", "/readyz", "/metrics")
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; script-src 'self'; "
+    "object-src 'none'; base-uri 'self'; frame-ancestors 'self'; form-action 'self'"
+)
+
+
+class Caller:
+    """Who sends the request being handled."""
+
+    def __init__(self, access: Access, connections: Connections, origins: Origins):
+        self._access = access
+        self._connections = connections
+        self._origins = origins
+
+    def identity(self) -> Identity:
+        """Found once a request. Raises Unauthenticated for a credential that doesn't hold, NotAllowed for a write
+        that rests on the login cookie without its CSRF token."""
+        if "identity" not in g:
+            g.identity = self._identify()
+        found: Identity = g.identity
+        return found
+
+    def require(self, scope: str) -> Identity:
+        """The caller, who has this scope. Raises Unauthenticated or NotAllowed."""
+        identity = self.identity()
+        require(identity, scope)
+        return identity
+
+    def _identify(self) -> Identity:
+        credential = _credential()
+        if credential is not None:
+            return self._access.by_credential(credential)
+        address = request.remote_addr or ""
+        cookie = request.cookies.get(LOGIN_COOKIE)
+        if cookie is None:
+            return self._access.stranger(address)
+        identity = self._access.by_cookie(cookie, address)
+        if identity.authenticated and request.method not in SAFE_METHODS:
+            given = request.headers.get(CSRF_HEADER, "")
+            if not self._origins.same_origin(request.environ) or not self._connections.csrf_holds(cookie, given):
+                raise NotAllowed(f"A write by the login cookie needs the header {CSRF_HEADER} (GET /api/session).")
+        return identity
+
+
+def _credential() -> str | None:
+    header = request.headers.get("Authorization")
+    if header is not None:
+        scheme, _, rest = header.partition(" ")
+        if scheme.lower() not in ("token", "bearer") or not rest.strip():
+            raise Unauthenticated("Authorization must be `Token <token>` or `Bearer <token>`.")
+        return rest.strip()
+    return request.headers.get("X-API-Key") or request.headers.get("X-Webhook-Token")
+
+
+def json_body() -> dict[str, Any]:
+    """The request's body, a JSON object. Raises Unparsable, Invalid, TooLarge or UnsupportedMedia."""
+    value: dict[str, Any] = parse_body(request.get_data(), request.headers.get("Content-Type")).value
+    return value
+
+
+def register_requests(
+    app: Flask, caller: Caller, origins: Origins, metrics: Metrics, limit: RateLimit | None
+) -> None:
+    """Hook the checks and headers into the app."""
+
+    @app.before_request
+    def begin() -> Response | None:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        g.began = time.perf_counter()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        if not origins.host_known(request.environ):
+            raise BadHost("This host name is not ours (SIDECAR_PUBLIC_URL).")
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return Response(status=204)
+        if limit is not None and request.path not in UNLIMITED:
+            limit.take(_limited_by(caller))
+        return None
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "same-origin"
+        if response.mimetype == "text/html":
+            response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        if "Cache-Control" not in response.headers:
+            response.headers["Cache-Control"] = "no-store"
+        _cors(origins, response)
+        _count(metrics, response)
+        return response
+
+
+def _limited_by(caller: Caller) -> str:
+    """A token has its own bucket; a stranger, and whoever holds a wrong token, that of the address."""
+    try:
+        identity = caller.identity()
+    except SidecarError:
+        return f"address:{request.remote_addr}"
+    return f"token:{identity.token_id}" if identity.token_id else f"address:{request.remote_addr}"
+
+
+def _cors(origins: Origins, response: Response) -> None:
+    origin = origins.cross_origin(request.environ)
+    response.headers.add("Vary", "Origin")
+    if origin is None:
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After, ETag"
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
+        response.headers["Access-Control-Allow-Headers"] = (
+            "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Request-Id, If-None-Match"
+        )
+        response.headers["Access-Control-Max-Age"] = "600"
+
+
+def _count(metrics: Metrics, response: Response) -> None:
+    route = request.url_rule.rule if request.url_rule is not None else "none"
+    seconds = time.perf_counter() - g.get("began", time.perf_counter())
+    metrics.requests.labels(request.method, route, str(response.status_code)).inc()
+    metrics.request_seconds.labels(request.method, route).observe(seconds)
+    log.debug("http.request", method=request.method, route=route, status=response.status_code, seconds=round(seconds, 4))
+
+
+def public_prefix() -> str:
+    """The path prefix under which this caller reaches us, `` or such as `/project-dashboard`."""
+    prefix: str = request.environ.get(PUBLIC_PREFIX, "")
+    return prefix
+

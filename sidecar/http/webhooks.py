@@ -1,0 +1,50 @@
+"""Webhooks in: the three paths that deploy workflows post to. Deployed senders take only 200 for success."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, request
+
+from sidecar.domain import rooms
+from sidecar.fanout.hub import Hub
+from sidecar.fanout.tail import Tail
+from sidecar.http.requests import Caller
+from sidecar.services.deliveries import Deliveries, Posted
+
+PATHS = ("/api/webhooks/deployment", "/api/webhook/deployment", "/api/webhook/step")
+
+
+def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
+    routes = Blueprint("webhooks", __name__)
+
+    def receive() -> Response:
+        identity = caller.identity()
+        receipt = deliveries.receive(
+            identity,
+            Posted(
+                path=request.path.rstrip("/"),
+                body=request.get_data(cache=False),
+                headers=request.headers,  # type: ignore[arg-type]
+                address=request.remote_addr or "",
+                key=request.headers.get("Idempotency-Key"),
+            ),
+        )
+        reached = [rooms.project(receipt.project)]
+        if receipt.deployment_id is not None:
+            reached.append(rooms.deployment(receipt.deployment_id))
+        return jsonify(
+            success=True,
+            status="success",
+            message="Deployment webhook processed successfully",
+            event_id=str(receipt.seq),
+            epoch=tail.epoch,
+            recipients=hub.count(reached),
+            duplicate=receipt.duplicate,
+            type=receipt.type,
+            project=receipt.project,
+            deployment_id=receipt.deployment_id,
+            repaired=receipt.repaired,
+        )
+
+    for path in PATHS:
+        routes.add_url_rule(path, path.rpartition("webhook")[2].replace("/", "_"), receive, methods=["POST"])
+    return routes

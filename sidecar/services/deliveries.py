@@ -1,0 +1,223 @@
+"""Deliveries: a posted webhook from its raw bytes to its answer. What is answered 2xx is stored; what can't be used
+is kept raw in quarantine and can be replayed. Nothing is answered twice for one idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.domain.deployments import Report
+from sidecar.domain.errors import Conflict, FieldError, Invalid, NotFound
+from sidecar.domain.permissions import Identity
+from sidecar.domain.redaction import redact
+from sidecar.domain.times import unix_seconds, utc_text
+from sidecar.observability.metrics import Metrics
+from sidecar.services.access import require
+from sidecar.services.deployments import record
+from sidecar.store import deliveries as store
+from sidecar.store.database import Database
+from sidecar.store.deliveries import NewDelivery
+from sidecar.store.journal import Transaction
+from sidecar.store.writer import Submit
+from sidecar.wire.bodies import parse_body
+from sidecar.wire.deployments import read_report
+
+SCOPE = "webhooks:write"
+KEY_MAX_CHARACTERS = 255
+KEY_SECONDS = 72 * 3_600
+KEPT_HEADERS = ("Content-Type", "User-Agent", "X-Request-Id", "Idempotency-Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A request as it came. `path` is the route (prefix and last slash cut), `key` the sender's idempotency key."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    address: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a delivery."""
+
+    seq: int
+    type: str
+    project: str
+    deployment_id: str | None
+    repaired: bool
+    duplicate: bool = False
+
+    def stored(self) -> dict[str, Any]:
+        return {
+            "seq": self.seq,
+            "type": self.type,
+            "project": self.project,
+            "deployment_id": self.deployment_id,
+            "repaired": self.repaired,
+        }
+
+
+class Deliveries:
+    """`limit_bytes` bounds the raw bodies that are kept; the oldest go first."""
+
+    def __init__(
+        self,
+        database: Database,
+        submit: Submit,
+        metrics: Metrics,
+        limit_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._clock = clock
+        self._database = database
+        self._submit = submit
+        self._metrics = metrics
+        self._limit_bytes = limit_bytes
+        self._kept_bytes = database.read(store.body_bytes)
+
+    def receive(self, identity: Identity, posted: Posted) -> Receipt:
+        """Store a deployment webhook. Raises Unauthenticated or NotAllowed; Unparsable, Invalid (kept in quarantine
+        as a delivery whose number the error tells); Conflict for a key used with another body or a foreign id;
+        UnsupportedMedia; Unavailable."""
+        require(identity, SCOPE)
+        delivery = _delivery(identity, posted)
+        try:
+            report = _read(delivery, utc_text(self._clock()))
+            receipt = self._submit(lambda transaction: self._store(transaction, identity, delivery, report))
+        except Invalid as error:
+            self._quarantine(delivery, error)
+            raise
+        verdict = "duplicate" if receipt.duplicate else "test" if receipt.type == "test" else "stored"
+        self._metrics.deliveries.labels(verdict).inc()
+        return receipt
+
+    def replay(self, identity: Identity, number: int) -> Receipt:
+        """Take a kept delivery again, as if it were posted now by `identity`. Raises NotFound, and what `receive`
+        raises but without a second entry in quarantine."""
+        kept = self.find(number)
+        delivery = NewDelivery(
+            path=kept["path"],
+            source=kept["source"],
+            address=kept["address"],
+            token_id=identity.token_id,
+            delivery_id=None,
+            headers=kept["headers"],
+            body=kept["body"],
+            body_sha256=kept["body_sha256"],
+        )
+        report = _read(delivery, utc_text(self._clock()))
+
+        def command(transaction: Transaction) -> Receipt:
+            receipt = self._store(transaction, identity, delivery, report, replay_of=number)
+            if kept["verdict"] == "quarantined":
+                store.mark_replayed(transaction.connection, number)
+            return receipt
+
+        return self._submit(command)
+
+    def find(self, number: int) -> dict[str, Any]:
+        """Raises NotFound."""
+        row = self._database.read(lambda c: store.find_delivery(c, number))
+        if row is None:
+            raise NotFound("There is no such delivery, or it is no longer kept.")
+        return row
+
+    def list(self, verdict: str | None, before: int | None, limit: int) -> list[dict[str, Any]]:
+        """Newest first."""
+        return self._database.read(lambda c: store.list_deliveries(c, verdict, before, limit))
+
+    def _store(
+        self,
+        transaction: Transaction,
+        identity: Identity,
+        delivery: NewDelivery,
+        report: Report,
+        replay_of: int | None = None,
+    ) -> Receipt:
+        key = _key_scope(identity, delivery)
+        if key is not None:
+            first = store.first_answer(transaction.connection, key, _ago(transaction.now, KEY_SECONDS))
+            if first is not None:
+                if first.body_sha256 != delivery.body_sha256:
+                    raise Conflict("This Idempotency-Key was used with another body.")
+                return Receipt(**first.answer, duplicate=True)
+        report, event = record(transaction, identity, report, delivery.source)
+        receipt = Receipt(event.seq, report.type, report.project, report.deployment_id or None, report.repaired)
+        self._keep(
+            transaction,
+            delivery,
+            "test" if report.type == "test" else "stored",
+            repaired=report.repaired,
+            project=report.project,
+            deployment_id=report.deployment_id or None,
+            seq=event.seq,
+            replay_of=replay_of,
+        )
+        if key is not None:
+            store.store_answer(transaction.connection, key, delivery.body_sha256, receipt.stored(), transaction.now)
+        return receipt
+
+    def _quarantine(self, delivery: NewDelivery, error: Invalid) -> None:
+        """Keep what could not be used, and say so in the error."""
+        reason = {
+            "code": error.code,
+            "detail": error.detail,
+            "errors": [{"path": field.path, "message": field.message} for field in error.fields],
+        }
+        number = self._submit(lambda transaction: self._keep(transaction, delivery, "quarantined", reason=reason))
+        self._metrics.deliveries.labels("quarantined").inc()
+        error.detail = f"{error.detail} Kept in quarantine as delivery {number}."
+
+    def _keep(self, transaction: Transaction, delivery: NewDelivery, verdict: str, **facts: Any) -> int:
+        number = store.insert_delivery(transaction.connection, delivery, transaction.now, verdict, **facts)
+        self._kept_bytes += len(delivery.body)
+        while self._kept_bytes > self._limit_bytes:
+            freed = store.prune_deliveries(transaction.connection)
+            self._kept_bytes = self._kept_bytes - freed if freed else store.body_bytes(transaction.connection)
+            if not freed:
+                break
+        return number
+
+
+def _delivery(identity: Identity, posted: Posted) -> NewDelivery:
+    if posted.key is not None and not (0 < len(posted.key) <= KEY_MAX_CHARACTERS and posted.key.isprintable()):
+        raise Invalid(
+            "The request can't be used.",
+            (FieldError("Idempotency-Key", f"must be 1 to {KEY_MAX_CHARACTERS} printable characters"),),
+        )
+    headers = {name: redact(posted.headers[name])[:500] for name in KEPT_HEADERS if name in posted.headers}
+    return NewDelivery(
+        path=posted.path,
+        source=headers.get("User-Agent", "")[:200],
+        address=posted.address,
+        token_id=identity.token_id,
+        delivery_id=posted.key,
+        headers=headers,
+        body=posted.body,
+        body_sha256=hashlib.sha256(posted.body).hexdigest(),
+    )
+
+
+def _read(delivery: NewDelivery, now: str) -> Report:
+    parsed = parse_body(delivery.body, delivery.headers.get("Content-Type"))
+    kind = "step" if delivery.path.endswith("/step") else "deployment"
+    return read_report(parsed.value, kind, now, repaired=parsed.repaired)
+
+
+def _key_scope(identity: Identity, delivery: NewDelivery) -> str | None:
+    """A key counts for its sender and route only: nobody can answer or suppress another's post with it."""
+    if delivery.delivery_id is None:
+        return None
+    sender = identity.token_id or f"address {delivery.address}"
+    text = "\n".join((sender, delivery.path, delivery.delivery_id))
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _ago(now: str, seconds: float) -> str:
+    return utc_text(unix_seconds(now) - seconds)

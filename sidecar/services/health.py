@@ -1,0 +1,71 @@
+"""Is this process able to do its work? Answered from memory but for one short read of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.domain.errors import Unavailable
+from sidecar.fanout.catchup import CatchUp
+from sidecar.fanout.hub import Hub
+from sidecar.fanout.tail import Tail
+from sidecar.observability.metrics import Metrics
+from sidecar.store.database import Database
+from sidecar.store.journal import read_head
+from sidecar.store.writer import Writer
+
+MAX_TAIL_LAG_EVENTS = 10_000
+
+
+class Health:
+    """`connections` and `subscribers` count this process's sockets and namespaces."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        tail: Tail,
+        hub: Hub,
+        catchup: CatchUp,
+        connections: Callable[[], int],
+        subscribers: Callable[[], int],
+    ):
+        self._database = database
+        self._writer = writer
+        self._tail = tail
+        self._hub = hub
+        self._catchup = catchup
+        self._connections = connections
+        self._subscribers = subscribers
+
+    @property
+    def seq(self) -> int:
+        return self._tail.last
+
+    @property
+    def epoch(self) -> str:
+        return self._tail.epoch
+
+    def problems(self) -> list[str]:
+        """Why this process is not ready, a sentence each; empty when it is."""
+        found = []
+        try:
+            head = self._database.read(read_head)
+        except Unavailable:
+            found.append("The database can't be read.")
+        else:
+            if head.seq - self._tail.last > MAX_TAIL_LAG_EVENTS:
+                found.append("The tail is far behind the journal.")
+        if not self._writer.healthy:
+            found.append("The last batch could not be committed.")
+        return found
+
+    def measure(self, metrics: Metrics) -> None:
+        """Bring the gauges up to date."""
+        metrics.connections.set(self._connections())
+        metrics.subscribers.set(self._subscribers())
+        metrics.rooms.set(self._hub.room_count)
+        metrics.behind.set(self._catchup.behind)
+        metrics.demoted.set(self._catchup.demoted)
+        metrics.tail_seq.set(self._tail.last)
+        metrics.tail_lag.set(self._tail.lag)
+        metrics.writer_waiting.set(self._writer.waiting)

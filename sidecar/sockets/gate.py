@@ -1,0 +1,141 @@
+"""The door before Engine.IO: which paths are its own, and which handshakes are refused before a 101 is sent.
+
+gevent-websocket answers 101 on any path to any origin before the application is asked, so the server asks
+`upgradable` first; what is refused is answered here as plain HTTP.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
+from sidecar.observability.metrics import Metrics
+from sidecar.wire.origins import Origins
+from sidecar.wire.proxies import Proxies
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+ENGINE_PATH = "/socket.io/"
+"""Where Flask-SocketIO listens; the others are led there."""
+
+ENGINE_PATHS = frozenset({"/socket.io", "/socket.io/socket.io", "/ws", "/ws/socket.io"})
+"""With the prefix cut and without the last slash: what clients in the wild and nginx rewrites arrive at."""
+
+URL_TOKEN = "sidecar.url_token"
+"""Environ key: the `?token=` of the handshake, taken out of the query before anything can log it."""
+
+RETRY_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: str
+    code: str
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Gate:
+    """WSGI middleware around Flask-SocketIO's. `connections` counts the open sockets."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        proxies: Proxies,
+        origins: Origins,
+        metrics: Metrics,
+        connections: Callable[[], int],
+        max_connections: int,
+        max_body_bytes: int,
+    ):
+        self._app = app
+        self._proxies = proxies
+        self._origins = origins
+        self._metrics = metrics
+        self._connections = connections
+        self._max_connections = max_connections
+        self._max_body_bytes = max_body_bytes
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not is_engine_path(environ):
+            return self._app(environ, start_response)
+        refusal = self._refusal(environ)
+        if refusal is not None:
+            self._metrics.handshakes_refused.labels(refusal.code).inc()
+            return _answer(refusal, start_response)
+        environ["PATH_INFO"] = ENGINE_PATH
+        return self._app(environ, start_response)
+
+    def upgradable(self, environ: WSGIEnvironment) -> bool:
+        """May this request, which asks for a WebSocket, be answered 101? Otherwise it is served as plain HTTP."""
+        self._proxies.prepare(environ)
+        return is_engine_path(environ) and self._refusal(environ) is None
+
+    def _refusal(self, environ: WSGIEnvironment) -> _Refusal | None:
+        _take_token(environ)
+        query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+        if not self._origins.host_known(environ):
+            return _Refusal("400 Bad Request", "bad_host", "This host name is not ours (SIDECAR_PUBLIC_URL).")
+        if not self._origins.allows(environ):
+            return _Refusal("403 Forbidden", "bad_origin", "This origin may not connect (SIDECAR_ALLOWED_ORIGINS).")
+        if query.get("EIO") != "4":
+            return _Refusal("400 Bad Request", "invalid", "EIO=4 is missing: speak Socket.IO 3 or later to this path.")
+        if "sid" not in query and self._connections() >= self._max_connections:
+            retry = (("Retry-After", str(RETRY_SECONDS)),)
+            return _Refusal("503 Service Unavailable", "unavailable", "Too many open connections.", retry)
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            return _bad_handshake(environ)
+        if environ["REQUEST_METHOD"] == "POST":
+            return self._bad_post(environ)
+        return None
+
+    def _bad_post(self, environ: WSGIEnvironment) -> _Refusal | None:
+        length = environ.get("CONTENT_LENGTH") or ""
+        if not (length.isascii() and length.isdigit()):
+            return _Refusal("411 Length Required", "invalid", "Content-Length is missing.")
+        if int(length) > self._max_body_bytes:
+            return _Refusal("413 Content Too Large", "too_large", "The payload is too large.", (("Connection", "close"),))
+        return None
+
+
+def is_engine_path(environ: WSGIEnvironment) -> bool:
+    return environ.get("PATH_INFO", "").rstrip("/") in ENGINE_PATHS
+
+
+def _bad_handshake(environ: WSGIEnvironment) -> _Refusal | None:
+    """What RFC 6455, section 4.2.1, asks of the opening request, as far as the server has not looked itself."""
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
+        version = (("Sec-WebSocket-Version", "13"),)
+        return _Refusal("426 Upgrade Required", "invalid", "Sec-WebSocket-Version must be 13.", version)
+    try:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        return _Refusal("400 Bad Request", "invalid", "Sec-WebSocket-Key must be 16 bytes in base64.")
+    connection = [item.strip() for item in environ.get("HTTP_CONNECTION", "").lower().split(",")]
+    if "upgrade" not in connection or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        return _Refusal("400 Bad Request", "invalid", "A WebSocket needs HTTP/1.1 and `Connection: Upgrade`.")
+    return None
+
+
+def _take_token(environ: WSGIEnvironment) -> None:
+    if URL_TOKEN in environ:
+        return
+    pairs = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    environ[URL_TOKEN] = next((value for name, value in pairs if name == "token"), "")
+    if environ[URL_TOKEN]:
+        environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] != "token"])
+
+
+def _answer(refusal: _Refusal, start_response: StartResponse) -> Iterable[bytes]:
+    body = json.dumps({"code": refusal.code, "message": refusal.message}).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *refusal.headers]
+    start_response(refusal.status, headers)
+    return [body]

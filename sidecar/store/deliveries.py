@@ -1,0 +1,137 @@
+"""Rows of deliveries (what was posted, as it came) and of idempotency keys."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from sidecar.store.tables import deliveries, idempotency
+
+PRUNE_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A posted body with what is known of its sender; `headers` hold no secret."""
+
+    path: str
+    source: str
+    address: str
+    token_id: str | None
+    delivery_id: str | None
+    headers: dict[str, str]
+    body: bytes
+    body_sha256: str
+
+
+def insert_delivery(
+    connection: Connection,
+    delivery: NewDelivery,
+    now: str,
+    verdict: str,
+    reason: object = None,
+    repaired: bool = False,
+    project: str | None = None,
+    deployment_id: str | None = None,
+    seq: int | None = None,
+    replay_of: int | None = None,
+) -> int:
+    """The number of the stored delivery."""
+    stored = connection.execute(
+        insert(deliveries).values(
+            received_at=now,
+            path=delivery.path,
+            source=delivery.source,
+            address=delivery.address,
+            token_id=delivery.token_id,
+            delivery_id=delivery.delivery_id,
+            headers=json.dumps(delivery.headers, ensure_ascii=False),
+            body=delivery.body,
+            body_sha256=delivery.body_sha256,
+            verdict=verdict,
+            reason=None if reason is None else json.dumps(reason, ensure_ascii=False),
+            repaired=repaired,
+            project=project,
+            deployment_id=deployment_id,
+            seq=seq,
+            replay_of=replay_of,
+        )
+    )
+    number: int = stored.inserted_primary_key[0]
+    return number
+
+
+def mark_replayed(connection: Connection, number: int) -> None:
+    connection.execute(update(deliveries).where(deliveries.c.number == number).values(verdict="replayed"))
+
+
+def find_delivery(connection: Connection, number: int) -> dict[str, Any] | None:
+    row = connection.execute(select(deliveries).where(deliveries.c.number == number)).mappings().first()
+    return None if row is None else _shown(dict(row))
+
+
+def list_deliveries(connection: Connection, verdict: str | None, before: int | None, limit: int) -> list[dict[str, Any]]:
+    """Newest first, with their bodies."""
+    query = select(deliveries).order_by(deliveries.c.number.desc()).limit(limit)
+    if verdict is not None:
+        query = query.where(deliveries.c.verdict == verdict)
+    if before is not None:
+        query = query.where(deliveries.c.number < before)
+    return [_shown(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def body_bytes(connection: Connection) -> int:
+    """Bytes of all the bodies kept."""
+    return connection.execute(select(func.coalesce(func.sum(func.length(deliveries.c.body)), 0))).scalar_one()
+
+
+def prune_deliveries(connection: Connection) -> int:
+    """Forget some of the oldest deliveries; the bytes set free."""
+    oldest = connection.execute(
+        select(deliveries.c.number, func.length(deliveries.c.body)).order_by(deliveries.c.number).limit(PRUNE_ROWS)
+    ).all()
+    if oldest:
+        connection.execute(delete(deliveries).where(deliveries.c.number <= oldest[-1][0]))
+    return sum(size for _, size in oldest)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """What the first request with a key was answered, and the hash of its body."""
+
+    body_sha256: str
+    answer: dict[str, Any]
+
+
+def first_answer(connection: Connection, scope: str, since: str) -> FirstAnswer | None:
+    """The answer stored for this key after `since`; older ones have expired."""
+    row = connection.execute(
+        select(idempotency.c.body_sha256, idempotency.c.answer).where(
+            idempotency.c.scope == scope, idempotency.c.at >= since
+        )
+    ).first()
+    return None if row is None else FirstAnswer(row.body_sha256, json.loads(row.answer))
+
+
+def store_answer(connection: Connection, scope: str, body_sha256: str, answer: dict[str, Any], now: str) -> None:
+    connection.execute(delete(idempotency).where(idempotency.c.scope == scope))
+    connection.execute(
+        insert(idempotency).values(
+            scope=scope, body_sha256=body_sha256, answer=json.dumps(answer, ensure_ascii=False), at=now
+        )
+    )
+
+
+def forget_answers(connection: Connection, before: str, limit: int) -> int:
+    """Delete expired keys, at most `limit`; how many they were."""
+    old = select(idempotency.c.scope).where(idempotency.c.at < before).limit(limit)
+    return connection.execute(delete(idempotency).where(idempotency.c.scope.in_(old))).rowcount
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    row["headers"] = json.loads(row["headers"])
+    row["reason"] = None if row["reason"] is None else json.loads(row["reason"])
+    return row

@@ -1,0 +1,274 @@
+"""Rows of projects, deployments, steps and log lines: the read models kept beside the journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+
+from sidecar.domain.deployments import TERMINAL, Deployment, LogLine, Step
+from sidecar.store.tables import deployments, log_lines, projects, steps
+
+_DEPLOYMENT_FIELDS = tuple(field.name for field in fields(Deployment))
+_STEP_FIELDS = tuple(field.name for field in fields(Step))
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRow:
+    """A stored deployment (its newest attempt unless said otherwise) with what only the store knows of it."""
+
+    state: Deployment
+    number: int
+    seq: int
+    lines: int
+    stale: bool
+    metrics: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LineRow:
+    number: int
+    seq: int
+    line: LogLine
+
+
+def find_deployment(connection: Connection, deployment_id: str) -> DeploymentRow | None:
+    """The newest attempt."""
+    row = connection.execute(
+        select(deployments).where(deployments.c.deployment_id == deployment_id, deployments.c.latest.is_(True))
+    ).first()
+    return None if row is None else _deployment(row._mapping)
+
+
+def project_of(connection: Connection, deployment_id: str) -> str | None:
+    """The project that owns this deployment id, None for an id not seen yet."""
+    return connection.execute(
+        select(deployments.c.project).where(deployments.c.deployment_id == deployment_id).limit(1)
+    ).scalar()
+
+
+def save_project(connection: Connection, name: str, now: str) -> None:
+    changed = connection.execute(update(projects).where(projects.c.name == name).values(last_at=now))
+    if changed.rowcount == 0:
+        connection.execute(insert(projects).values(name=name, first_at=now, last_at=now))
+
+
+def insert_deployment(connection: Connection, state: Deployment, seq: int) -> None:
+    """A new attempt, which becomes the latest; `seq` is that of its first event."""
+    connection.execute(
+        update(deployments).where(deployments.c.deployment_id == state.deployment_id).values(latest=False)
+    )
+    connection.execute(insert(deployments).values(_values(state) | {"number": seq, "seq": seq}, latest=True, stale=False, lines=0))
+
+
+def update_deployment(connection: Connection, state: Deployment, seq: int) -> None:
+    connection.execute(
+        update(deployments)
+        .where(deployments.c.deployment_id == state.deployment_id, deployments.c.attempt == state.attempt)
+        .values(_values(state) | {"seq": seq, "stale": False})
+    )
+
+
+def save_metrics(connection: Connection, deployment_id: str, attempt: int, metrics: Mapping[str, object]) -> None:
+    connection.execute(
+        update(deployments)
+        .where(deployments.c.deployment_id == deployment_id, deployments.c.attempt == attempt)
+        .values(metrics=json.dumps(metrics, ensure_ascii=False))
+    )
+
+
+def find_step(connection: Connection, deployment_id: str, attempt: int, key: str) -> Step | None:
+    row = connection.execute(
+        select(steps).where(
+            steps.c.deployment_id == deployment_id, steps.c.attempt == attempt, steps.c.key == key
+        )
+    ).first()
+    return None if row is None else _step(row._mapping)
+
+
+def list_steps(connection: Connection, deployment_id: str, attempt: int) -> list[Step]:
+    rows = connection.execute(
+        select(steps)
+        .where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt)
+        .order_by(steps.c.position, steps.c.first_at)
+    )
+    return [_step(row._mapping) for row in rows]
+
+
+def count_steps(connection: Connection, deployment_id: str, attempt: int) -> int:
+    return connection.execute(
+        select(func.count()).where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt)
+    ).scalar_one()
+
+
+def save_step(connection: Connection, deployment_id: str, attempt: int, step: Step, new: bool) -> None:
+    values = {name: getattr(step, name) for name in _STEP_FIELDS}
+    if new:
+        connection.execute(insert(steps).values(values | {"deployment_id": deployment_id, "attempt": attempt}))
+    else:
+        connection.execute(
+            update(steps)
+            .where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt, steps.c.key == step.key)
+            .values(values)
+        )
+
+
+def insert_lines(
+    connection: Connection, deployment_id: str, attempt: int, seq: int, lines: Sequence[LogLine]
+) -> None:
+    connection.execute(
+        insert(log_lines),
+        [
+            {
+                "deployment_id": deployment_id,
+                "attempt": attempt,
+                "seq": seq,
+                "at": line.at,
+                "level": line.level,
+                "source": line.source,
+                "step": line.step,
+                "message": line.message,
+            }
+            for line in lines
+        ],
+    )
+    connection.execute(
+        update(deployments)
+        .where(deployments.c.deployment_id == deployment_id, deployments.c.attempt == attempt)
+        .values(lines=deployments.c.lines + len(lines))
+    )
+
+
+def newest_open(connection: Connection, project: str) -> str | None:
+    """The id of the project's newest deployment that has not ended."""
+    return connection.execute(
+        select(deployments.c.deployment_id)
+        .where(
+            deployments.c.project == project,
+            deployments.c.latest.is_(True),
+            deployments.c.status.not_in(sorted(TERMINAL)),
+        )
+        .order_by(deployments.c.number.desc())
+        .limit(1)
+    ).scalar()
+
+
+def recent_deployments(connection: Connection, since: str, source: str, limit: int) -> list[Deployment]:
+    """Deployments of one kind of sender with news after `since`, newest first."""
+    rows = connection.execute(
+        select(deployments)
+        .where(deployments.c.latest.is_(True), deployments.c.source == source, deployments.c.last_at >= since)
+        .order_by(deployments.c.number.desc())
+        .limit(limit)
+    )
+    return [_deployment(row._mapping).state for row in rows]
+
+
+def list_projects(connection: Connection, only: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Projects with their newest deployment and the number of deployments, those with the latest news first."""
+    newest = (
+        select(deployments.c.project, func.max(deployments.c.number).label("number"), func.count().label("count"))
+        .where(deployments.c.latest.is_(True))
+        .group_by(deployments.c.project)
+        .subquery()
+    )
+    query = (
+        select(
+            projects.c.name,
+            projects.c.first_at,
+            projects.c.last_at,
+            func.coalesce(newest.c.count, 0).label("deployments"),
+            deployments.c.deployment_id,
+            deployments.c.status,
+        )
+        .select_from(projects)
+        .outerjoin(newest, newest.c.project == projects.c.name)
+        .outerjoin(deployments, deployments.c.number == newest.c.number)
+        .order_by(projects.c.last_at.desc(), projects.c.name)
+    )
+    if only is not None:
+        query = query.where(projects.c.name.in_(only))
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFilter:
+    """`projects` None is all; `since` and `until` compare with the first sight of a deployment."""
+
+    projects: tuple[str, ...] | None = None
+    statuses: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+
+    def clause(self) -> ColumnElement[bool]:
+        conditions: list[ColumnElement[bool]] = [deployments.c.latest.is_(True)]
+        if self.projects is not None:
+            conditions.append(deployments.c.project.in_(self.projects))
+        if self.statuses:
+            conditions.append(deployments.c.status.in_(self.statuses))
+        if self.since is not None:
+            conditions.append(deployments.c.first_at >= self.since)
+        if self.until is not None:
+            conditions.append(deployments.c.first_at < self.until)
+        return and_(*conditions)
+
+
+def list_deployments(
+    connection: Connection, wanted: DeploymentFilter, before: int | None, offset: int, limit: int
+) -> list[DeploymentRow]:
+    """Newest first; `before` is the number of the last one already seen."""
+    query = select(deployments).where(wanted.clause()).order_by(deployments.c.number.desc()).limit(limit).offset(offset)
+    if before is not None:
+        query = query.where(deployments.c.number < before)
+    return [_deployment(row._mapping) for row in connection.execute(query)]
+
+
+def count_deployments(connection: Connection, wanted: DeploymentFilter) -> int:
+    return connection.execute(select(func.count()).select_from(deployments).where(wanted.clause())).scalar_one()
+
+
+def list_lines(
+    connection: Connection,
+    deployment_id: str,
+    after: int,
+    limit: int,
+    levels: Sequence[str] = (),
+    text: str | None = None,
+) -> list[LineRow]:
+    """Log lines in the order of their arrival; `text` is searched without regard to ASCII case."""
+    query = (
+        select(log_lines)
+        .where(log_lines.c.deployment_id == deployment_id, log_lines.c.number > after)
+        .order_by(log_lines.c.number)
+        .limit(limit)
+    )
+    if levels:
+        query = query.where(log_lines.c.level.in_(levels))
+    if text:
+        query = query.where(log_lines.c.message.icontains(text, autoescape=True))
+    return [
+        LineRow(row.number, row.seq, LogLine(at=row.at, level=row.level, source=row.source, step=row.step, message=row.message))
+        for row in connection.execute(query)
+    ]
+
+
+def _values(state: Deployment) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in _DEPLOYMENT_FIELDS}
+
+
+def _deployment(row: Mapping[str, Any]) -> DeploymentRow:
+    return DeploymentRow(
+        state=Deployment(**{name: row[name] for name in _DEPLOYMENT_FIELDS}),
+        number=row["number"],
+        seq=row["seq"],
+        lines=row["lines"],
+        stale=row["stale"],
+        metrics=None if row["metrics"] is None else json.loads(row["metrics"]),
+    )
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    return Step(**{name: row[name] for name in _STEP_FIELDS})
