@@ -38,7 +38,9 @@ def _networks(text: str) -> str:
             try:
                 ipaddress.ip_network(item, strict=False)
             except ValueError:
-                raise ValueError(f"{item!r} is neither an address, a network such as 10.0.0.0/8, nor loopback") from None
+                raise ValueError(
+                    f"{item!r} is neither an address, a network such as 10.0.0.0/8, nor loopback"
+                ) from None
     return text
 
 

@@ -119,6 +119,8 @@ def may_watch_room(identity: Identity, room: str) -> bool:
     """For the free rooms, the menu and everyone: `room` is the whole room name."""
     if room == rooms.EVERYONE:
         return identity.authenticated
+    if room == rooms.PROJECTS:
+        return may(identity, "deployments:read") and identity.projects is None and identity.patterns is None
     if room == rooms.MENU:
         return identity.authenticated and _matches(identity, room)
     return may(identity, "rooms:read") and _matches(identity, room)

@@ -6,6 +6,8 @@ from sidecar.domain.errors import BadName
 
 MENU = "menu"
 EVERYONE = "everyone"
+PROJECTS = "projects"
+"""News of projects seen for the first time, for those who may watch all of them."""
 
 NAME_MAX_CHARACTERS = 200
 

@@ -60,6 +60,10 @@ class _Behind:
         self.running = False
 
 
+class _Truncated(Exception):
+    """Retention has overtaken this subscriber: it must come back and be told, never silently get less."""
+
+
 class CatchUp:
     """Owns every subscriber that is off the live path; one greenlet each, ended when it is live again."""
 
@@ -134,6 +138,9 @@ class CatchUp:
                         break
                 except Unavailable:
                     gevent.sleep(RETRY_SECONDS)
+                except _Truncated:
+                    subscriber.recipient.close()
+                    break
             del self._behind[subscriber]
             subscriber.live = True
         finally:
@@ -182,7 +189,14 @@ class CatchUp:
             hold.sent = min(hold.sent, backfill.since)
 
     def _page(self, rooms: list[str], after: int, upto: int) -> Page:
-        return self._database.read(lambda c: room_events(c, rooms, after, upto, PAGE_EVENTS, PAGE_BYTES))
+        """Raises _Truncated when the journal no longer holds all of it."""
+
+        def query(connection: Connection) -> Page:
+            if after < read_head(connection).floor:
+                raise _Truncated
+            return room_events(connection, rooms, after, upto, PAGE_EVENTS, PAGE_BYTES)
+
+        return self._database.read(query)
 
 
 def _send(subscriber: Subscriber, events: list[Event]) -> None:

@@ -23,7 +23,9 @@ from sidecar.wire.envelopes import envelope
 PING_INTERVAL_SECONDS = 25
 PING_TIMEOUT_SECONDS = 20
 POLLING_PACKETS = 128
-RESERVED_EVENTS = frozenset({"connect", "disconnect", "connect_error", "disconnecting", "newListener", "removeListener"})
+RESERVED_EVENTS = frozenset(
+    {"connect", "disconnect", "connect_error", "disconnecting", "newListener", "removeListener"}
+)
 UNSENT_PACKETS = 512
 DRAINED_PACKETS = 4
 DRAIN_SECONDS = 0.05
@@ -54,9 +56,7 @@ class SocketIoCodec:
         self._epoch = epoch
 
     def frame(self, event: Event) -> object:
-        return engine_packet.Packet(
-            engine_packet.MESSAGE, f'{self._head}["event",{envelope(event, self._epoch)}]'
-        )
+        return engine_packet.Packet(engine_packet.MESSAGE, f'{self._head}["event",{envelope(event, self._epoch)}]')
 
 
 class SocketIoRecipient:
@@ -82,6 +82,9 @@ class SocketIoRecipient:
     def send(self, frame: object) -> None:
         if not self._socket.closed:
             self._socket.queue.put_nowait(frame)
+
+    def close(self) -> None:
+        gevent.spawn(self._socket.close, wait=False)
 
     def wait_drained(self) -> bool:
         while not self._socket.closed and self._socket.queue.qsize() > DRAINED_PACKETS:

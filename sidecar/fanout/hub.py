@@ -35,6 +35,9 @@ class Recipient(Protocol):
     def send(self, frame: object) -> None:
         """Queue a frame. Never blocks and never raises."""
 
+    def close(self) -> None:
+        """Close the transport, so that the client comes back and is told what it missed. Never blocks."""
+
     def wait_drained(self) -> bool:
         """Block until nearly nothing is unsent; False when the connection is gone."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from flask import Blueprint, Response, jsonify, request
 
-from sidecar.domain.deployments import STATUSES, parse_time
+from sidecar.domain.deployments import STATUSES, TERMINAL, parse_time
+from sidecar.domain.times import utc_text
 from sidecar.http.paging import Query, decode_cursor, encode_cursor
 from sidecar.http.requests import Caller
 from sidecar.services.deployments import DeploymentView, History
@@ -20,8 +22,12 @@ DOWNLOAD_LINES = 5_000
 SCOPE = "deployments:read"
 
 
-def deployments(history: History, caller: Caller) -> Blueprint:
+def deployments(history: History, caller: Caller, stale_after_hours: float) -> Blueprint:
+    """A deployment that is not over but has had no news for `stale_after_hours` is shown as unknown (stale)."""
     routes = Blueprint("deployments", __name__)
+
+    def stale_before() -> str:
+        return utc_text(time.time() - stale_after_hours * 3_600)
 
     @routes.get("/api/projects")
     def list_projects() -> Response:
@@ -45,7 +51,7 @@ def deployments(history: History, caller: Caller) -> Blueprint:
         skip = (page - 1) * limit if page else 0
         rows, total, head = history.deployments(identity, wanted, cursor, skip, limit + 1, count=page > 0)
         more, rows = len(rows) > limit, rows[:limit]
-        answer: dict[str, object] = {"items": [_deployment(row) for row in rows], **_at(head)}
+        answer: dict[str, object] = {"items": [_deployment(row, stale_before()) for row in rows], **_at(head)}
         answer["next"] = encode_cursor(rows[-1].number) if more else None
         if total is not None:
             answer["pagination"] = _pagination(page, limit, total)
@@ -71,9 +77,10 @@ def deployments(history: History, caller: Caller) -> Blueprint:
         limit = query.number("limit", 500, 1, 5_000)
         levels = query.choices("level", LEVELS)
         text = query.text("q", 200)
+        form = query.choices("format", ("json", "text"))
         query.finish()
-        best = request.accept_mimetypes.best_match(["application/json", "text/plain"], "application/json")
-        if best == "text/plain":
+        accepted = request.accept_mimetypes.best_match(["application/json", "text/plain"], "application/json")
+        if form == ("text",) or (not form and accepted == "text/plain"):
             return _download(history, caller, deployment_id, levels, text)
         lines, head = history.lines(identity, deployment_id, after, limit + 1, levels, text)
         more, lines = len(lines) > limit, lines[:limit]
@@ -82,7 +89,7 @@ def deployments(history: History, caller: Caller) -> Blueprint:
     @routes.get("/api/deployments/<path:deployment_id>")
     def one_deployment(deployment_id: str) -> Response:
         view = history.deployment(caller.require(SCOPE), deployment_id)
-        return jsonify(_view(view))
+        return jsonify(_view(view, stale_before()))
 
     return routes
 
@@ -109,15 +116,18 @@ def _at(head: Head) -> dict[str, object]:
     return {"seq": head.seq, "epoch": head.epoch}
 
 
-def _deployment(row: DeploymentRow) -> dict[str, object]:
-    shown: dict[str, object] = asdict(row.state)
-    shown |= {"id": row.state.deployment_id, "lines": row.lines, "stale": row.stale, "metrics": row.metrics}
+def _deployment(row: DeploymentRow, stale_before: str) -> dict[str, object]:
+    state = row.state
+    shown: dict[str, object] = asdict(state)
+    shown |= {"id": state.deployment_id, "lines": row.lines, "metrics": row.metrics, "stale": False}
+    if state.status not in TERMINAL and state.last_at < stale_before:
+        shown |= {"stale": True, "status": "unknown", "last_status": state.status}
     return shown
 
 
-def _view(view: DeploymentView) -> dict[str, object]:
+def _view(view: DeploymentView, stale_before: str) -> dict[str, object]:
     steps = [asdict(step) for step in view.steps]
-    return _deployment(view.row) | {"steps": steps, "last_seq": view.row.seq} | _at(view.head)
+    return _deployment(view.row, stale_before) | {"steps": steps, "last_seq": view.row.seq} | _at(view.head)
 
 
 def _line(row: LineRow) -> dict[str, object]:

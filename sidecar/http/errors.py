@@ -68,9 +68,7 @@ def _unexpected(error: Exception) -> Response:
     return _problem(500, "error", "Internal error", "This is a fault of the server; it has been logged.", ())
 
 
-def _problem(
-    status: int, code: str, title: str, detail: str, fields: tuple[errors.FieldError, ...]
-) -> Response:
+def _problem(status: int, code: str, title: str, detail: str, fields: tuple[errors.FieldError, ...]) -> Response:
     body = {
         "type": f"about:blank#{code}",
         "title": title,

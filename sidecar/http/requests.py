@@ -87,9 +87,7 @@ def json_body() -> dict[str, Any]:
     return value
 
 
-def register_requests(
-    app: Flask, caller: Caller, origins: Origins, metrics: Metrics, limit: RateLimit | None
-) -> None:
+def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Metrics, limit: RateLimit | None) -> None:
     """Hook the checks and headers into the app."""
 
     @app.before_request
@@ -150,11 +148,12 @@ def _count(metrics: Metrics, response: Response) -> None:
     seconds = time.perf_counter() - g.get("began", time.perf_counter())
     metrics.requests.labels(request.method, route, str(response.status_code)).inc()
     metrics.request_seconds.labels(request.method, route).observe(seconds)
-    log.debug("http.request", method=request.method, route=route, status=response.status_code, seconds=round(seconds, 4))
+    log.debug(
+        "http.request", method=request.method, route=route, status=response.status_code, seconds=round(seconds, 4)
+    )
 
 
 def public_prefix() -> str:
     """The path prefix under which this caller reaches us, `` or such as `/project-dashboard`."""
     prefix: str = request.environ.get(PUBLIC_PREFIX, "")
     return prefix
-

@@ -20,7 +20,9 @@ def configure_logs(level: str, format: str) -> None:
     renderer = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     steps: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -51,7 +53,9 @@ class RateLimited:
     """Lets one line a kind through each `seconds`, and says how many were kept back: a flood of bad input must
     not become a flood of log lines."""
 
-    def __init__(self, logger: FilteringBoundLogger, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, logger: FilteringBoundLogger, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ):
         self._logger = logger
         self._seconds = seconds
         self._clock = clock

@@ -168,7 +168,9 @@ def _patterns(patterns: Sequence[object] | None, problems: list[FieldError]) -> 
     for index, pattern in enumerate(patterns):
         kind = pattern.partition(":")[0] if isinstance(pattern, str) else ""
         if not isinstance(pattern, str) or len(pattern) > 220 or kind not in ROOM_KINDS:
-            problems.append(FieldError(f"rooms[{index}]", "must begin with project: deployment: room: menu or everyone"))
+            problems.append(
+                FieldError(f"rooms[{index}]", "must begin with project: deployment: room: menu or everyone")
+            )
         else:
             found.append(pattern)
     return tuple(found)

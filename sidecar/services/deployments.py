@@ -43,6 +43,7 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
         raise NotAllowed("The token does not give the right to write to this project.")
     if report.type == "test":
         return report, transaction.append(report.type, report.payload, [rooms.project(report.project)])
+    _announce(transaction, report.project)
     stored = store.find_deployment(connection, report.deployment_id)
     if stored is not None and stored.state.project != report.project:
         raise _foreign(identity, stored.state.project)
@@ -56,6 +57,12 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
         report.type, report.payload, [rooms.project(report.project), rooms.deployment(report.deployment_id)]
     )
     return report, event
+
+
+def _announce(transaction: Transaction, project: str) -> None:
+    """Note news of the project; its first sight is an event of its own."""
+    if store.save_project(transaction.connection, project, transaction.now):
+        transaction.append("project_created", {"project": project}, [rooms.PROJECTS])
 
 
 def _foreign(identity: Identity, owner: str) -> Exception:
@@ -111,10 +118,8 @@ def _merge(
         return before, True
     if before is None or state.attempt > before.attempt:
         state = replace(state, source=source)
-        store.save_project(transaction.connection, state.project, transaction.now)
         store.insert_deployment(transaction.connection, state, transaction.seq + 1)
     else:
-        store.save_project(transaction.connection, state.project, transaction.now)
         store.update_deployment(transaction.connection, state, transaction.seq + 1)
     return state, False
 

@@ -23,6 +23,9 @@ log = structlog.get_logger("sidecar.sockets")
 
 Answer = dict[str, object]
 
+NAMELESS = {"menu": rooms.MENU, "projects": rooms.PROJECTS}
+"""Kinds of which there is one room only, so that a subscribe names none."""
+
 
 class Subscriptions:
     """`project_of_deployment` finds the project that owns a deployment id, None for an id not seen yet."""
@@ -44,7 +47,7 @@ class Subscriptions:
         self._max_rooms = max_rooms
         for namespace in namespaces:
             on = partial(self._register, socketio, namespace)
-            for kind in ("project", "deployment", "room", "menu"):
+            for kind in ("project", "deployment", "room", *NAMELESS):
                 for mark in ("_", ":"):
                     on(f"subscribe{mark}{kind}", partial(self._subscribe, kind))
                     on(f"unsubscribe{mark}{kind}", partial(self._unsubscribe, kind))
@@ -159,7 +162,7 @@ class Subscriptions:
                     if project is None
                     else permissions.may_watch_deployment(session.identity, name, project)
                 )
-            elif kind in ("room", "menu"):
+            elif kind == "room" or kind in NAMELESS:
                 kept = permissions.may_watch_room(session.identity, room)
             else:
                 kept = True
@@ -173,9 +176,9 @@ class Subscriptions:
 
 
 def _arguments(kind: str, args: tuple[object, ...]) -> tuple[str, object]:
-    """(name, options) of a subscribe. The menu has no name: its only argument may be the options."""
-    if kind == "menu":
-        return rooms.MENU, args[0] if args and isinstance(args[0], dict) else None
+    """(name, options) of a subscribe. Where there is one room only a name is not looked at."""
+    if kind in NAMELESS:
+        return NAMELESS[kind], next((item for item in args[:2] if isinstance(item, dict)), None)
     return clean_name(args[0] if args else None, f"the {kind}'s name"), args[1] if len(args) > 1 else None
 
 
@@ -198,4 +201,4 @@ def _room(kind: str, name: str) -> str:
         "deployment": rooms.deployment,
         "room": rooms.free,
     }
-    return spell[kind](name) if kind in spell else rooms.MENU
+    return spell[kind](name) if kind in spell else NAMELESS[kind]

@@ -27,7 +27,7 @@ ENGINE_PATH = "/socket.io/"
 ENGINE_PATHS = frozenset({"/socket.io", "/socket.io/socket.io", "/ws", "/ws/socket.io"})
 """With the prefix cut and without the last slash: what clients in the wild and nginx rewrites arrive at."""
 
-URL_TOKEN = "sidecar.url_token"
+URL_TOKEN = "sidecar.url_token"  # noqa: S105 - a key's name
 """Environ key: the `?token=` of the handshake, taken out of the query before anything can log it."""
 
 RETRY_SECONDS = 5
@@ -100,7 +100,9 @@ class Gate:
         if not (length.isascii() and length.isdigit()):
             return _Refusal("411 Length Required", "invalid", "Content-Length is missing.")
         if int(length) > self._max_body_bytes:
-            return _Refusal("413 Content Too Large", "too_large", "The payload is too large.", (("Connection", "close"),))
+            return _Refusal(
+                "413 Content Too Large", "too_large", "The payload is too large.", (("Connection", "close"),)
+            )
         return None
 
 

@@ -177,9 +177,7 @@ class Sessions:
     def _expect_end(self, session: Session) -> None:
         end = session.identity.expires_at
         if end is not None:
-            heapq.heappush(
-                self._expiries, (end - WARNING_SECONDS, next(self._tie), session, session.identity, False)
-            )
+            heapq.heappush(self._expiries, (end - WARNING_SECONDS, next(self._tie), session, session.identity, False))
             self._wake.set()
 
     def _watch_expiries(self) -> None:

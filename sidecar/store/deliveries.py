@@ -40,8 +40,9 @@ def insert_delivery(
     replay_of: int | None = None,
 ) -> int:
     """The number of the stored delivery."""
-    stored = connection.execute(
-        insert(deliveries).values(
+    number: int = connection.execute(
+        insert(deliveries)
+        .values(
             received_at=now,
             path=delivery.path,
             source=delivery.source,
@@ -59,8 +60,8 @@ def insert_delivery(
             seq=seq,
             replay_of=replay_of,
         )
-    )
-    number: int = stored.inserted_primary_key[0]
+        .returning(deliveries.c.number)
+    ).scalar_one()
     return number
 
 
@@ -73,7 +74,9 @@ def find_delivery(connection: Connection, number: int) -> dict[str, Any] | None:
     return None if row is None else _shown(dict(row))
 
 
-def list_deliveries(connection: Connection, verdict: str | None, before: int | None, limit: int) -> list[dict[str, Any]]:
+def list_deliveries(
+    connection: Connection, verdict: str | None, before: int | None, limit: int
+) -> list[dict[str, Any]]:
     """Newest first, with their bodies."""
     query = select(deliveries).order_by(deliveries.c.number.desc()).limit(limit)
     if verdict is not None:
@@ -85,7 +88,8 @@ def list_deliveries(connection: Connection, verdict: str | None, before: int | N
 
 def body_bytes(connection: Connection) -> int:
     """Bytes of all the bodies kept."""
-    return connection.execute(select(func.coalesce(func.sum(func.length(deliveries.c.body)), 0))).scalar_one()
+    total: int = connection.execute(select(func.coalesce(func.sum(func.length(deliveries.c.body)), 0))).scalar_one()
+    return total
 
 
 def prune_deliveries(connection: Connection) -> int:

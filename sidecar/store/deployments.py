@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, insert, select, update
 
 from sidecar.domain.deployments import TERMINAL, Deployment, LogLine, Step
 from sidecar.store.tables import deployments, log_lines, projects, steps
@@ -24,7 +24,6 @@ class DeploymentRow:
     number: int
     seq: int
     lines: int
-    stale: bool
     metrics: Mapping[str, object] | None
 
 
@@ -50,10 +49,12 @@ def project_of(connection: Connection, deployment_id: str) -> str | None:
     ).scalar()
 
 
-def save_project(connection: Connection, name: str, now: str) -> None:
+def save_project(connection: Connection, name: str, now: str) -> bool:
+    """Note news of a project; True if it was not known."""
     changed = connection.execute(update(projects).where(projects.c.name == name).values(last_at=now))
     if changed.rowcount == 0:
         connection.execute(insert(projects).values(name=name, first_at=now, last_at=now))
+    return changed.rowcount == 0
 
 
 def insert_deployment(connection: Connection, state: Deployment, seq: int) -> None:
@@ -61,14 +62,16 @@ def insert_deployment(connection: Connection, state: Deployment, seq: int) -> No
     connection.execute(
         update(deployments).where(deployments.c.deployment_id == state.deployment_id).values(latest=False)
     )
-    connection.execute(insert(deployments).values(_values(state) | {"number": seq, "seq": seq}, latest=True, stale=False, lines=0))
+    connection.execute(
+        insert(deployments).values(_values(state) | {"number": seq, "seq": seq, "latest": True, "lines": 0})
+    )
 
 
 def update_deployment(connection: Connection, state: Deployment, seq: int) -> None:
     connection.execute(
         update(deployments)
         .where(deployments.c.deployment_id == state.deployment_id, deployments.c.attempt == state.attempt)
-        .values(_values(state) | {"seq": seq, "stale": False})
+        .values(_values(state) | {"seq": seq})
     )
 
 
@@ -82,9 +85,7 @@ def save_metrics(connection: Connection, deployment_id: str, attempt: int, metri
 
 def find_step(connection: Connection, deployment_id: str, attempt: int, key: str) -> Step | None:
     row = connection.execute(
-        select(steps).where(
-            steps.c.deployment_id == deployment_id, steps.c.attempt == attempt, steps.c.key == key
-        )
+        select(steps).where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt, steps.c.key == key)
     ).first()
     return None if row is None else _step(row._mapping)
 
@@ -116,9 +117,7 @@ def save_step(connection: Connection, deployment_id: str, attempt: int, step: St
         )
 
 
-def insert_lines(
-    connection: Connection, deployment_id: str, attempt: int, seq: int, lines: Sequence[LogLine]
-) -> None:
+def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: int, lines: Sequence[LogLine]) -> None:
     connection.execute(
         insert(log_lines),
         [
@@ -250,7 +249,11 @@ def list_lines(
     if text:
         query = query.where(log_lines.c.message.icontains(text, autoescape=True))
     return [
-        LineRow(row.number, row.seq, LogLine(at=row.at, level=row.level, source=row.source, step=row.step, message=row.message))
+        LineRow(
+            row.number,
+            row.seq,
+            LogLine(at=row.at, level=row.level, source=row.source, step=row.step, message=row.message),
+        )
         for row in connection.execute(query)
     ]
 
@@ -259,16 +262,15 @@ def _values(state: Deployment) -> dict[str, Any]:
     return {name: getattr(state, name) for name in _DEPLOYMENT_FIELDS}
 
 
-def _deployment(row: Mapping[str, Any]) -> DeploymentRow:
+def _deployment(row: RowMapping) -> DeploymentRow:
     return DeploymentRow(
         state=Deployment(**{name: row[name] for name in _DEPLOYMENT_FIELDS}),
         number=row["number"],
         seq=row["seq"],
         lines=row["lines"],
-        stale=row["stale"],
         metrics=None if row["metrics"] is None else json.loads(row["metrics"]),
     )
 
 
-def _step(row: Mapping[str, Any]) -> Step:
+def _step(row: RowMapping) -> Step:
     return Step(**{name: row[name] for name in _STEP_FIELDS})

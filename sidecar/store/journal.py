@@ -48,9 +48,7 @@ class Transaction:
         """Add an event for these rooms. It is stored when the transaction commits, or not at all.
         Raises ValueError for a payload that strict JSON can't hold."""
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        event = Event(
-            self.seq + 1, secrets.randbits(32), type, text, tuple(dict.fromkeys(rooms)), self.now
-        )
+        event = Event(self.seq + 1, secrets.randbits(32), type, text, tuple(dict.fromkeys(rooms)), self.now)
         self.events.append(event)
         return event
 
@@ -148,14 +146,10 @@ def room_events(
     return Page(found, found[-1].seq if cut and found else upto)
 
 
-def count_room_events(
-    connection: Connection, room: str, after: int, upto: int, held: Mapping[str, int]
-) -> int:
+def count_room_events(connection: Connection, room: str, after: int, upto: int, held: Mapping[str, int]) -> int:
     """How many events of the room have after < seq <= upto and did not already go out through one of the `held`
     rooms, each of which covers what lies after its number."""
-    query = select(func.count()).where(
-        event_rooms.c.room == room, event_rooms.c.seq > after, event_rooms.c.seq <= upto
-    )
+    query = select(func.count()).where(event_rooms.c.room == room, event_rooms.c.seq > after, event_rooms.c.seq <= upto)
     covering = [(name, since) for name, since in held.items() if since < upto and name != room]
     if covering:
         other = event_rooms.alias()

@@ -31,7 +31,7 @@ journal_head = Table(
     Column("floor", BigInteger, nullable=False),
     Column("epoch", Text, nullable=False),
 )
-"""One row. `seq` is the last one given out, `floor` the oldest event still kept less one, `epoch` this journal's name."""
+"""One row. `seq` is the last one given out; events up to `floor` are no longer kept; `epoch` names this journal."""
 
 events = Table(
     "events",
@@ -88,15 +88,13 @@ deployments = Table(
     Column("error_message", Text),
     Column("logs", Text),
     Column("metrics", Text),
-    Column("stale", Boolean, nullable=False),
     Column("lines", Integer, nullable=False),
     Column("first_at", Text, nullable=False),
     Column("last_at", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
 )
-"""A row an attempt. `number` orders them by first sight (it pages the lists); `seq` is the last event that touched it."""
+"""A row an attempt. `number` (the seq of its first event) pages the lists; `seq` is the last event that touched it."""
 Index("deployments_project", deployments.c.project, deployments.c.number)
-Index("deployments_open", deployments.c.status, deployments.c.last_at)
 
 steps = Table(
     "steps",

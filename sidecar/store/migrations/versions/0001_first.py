@@ -42,9 +42,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
-        sa.Column(
-            "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False
-        ),
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("mark", sa.BigInteger(), nullable=False),
         sa.Column("batch", sa.Text(), nullable=False),
         sa.Column("type", sa.Text(), nullable=False),
@@ -161,7 +159,6 @@ def upgrade() -> None:
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("logs", sa.Text(), nullable=True),
         sa.Column("metrics", sa.Text(), nullable=True),
-        sa.Column("stale", sa.Boolean(), nullable=False),
         sa.Column("lines", sa.Integer(), nullable=False),
         sa.Column("first_at", sa.Text(), nullable=False),
         sa.Column("last_at", sa.Text(), nullable=False),
@@ -173,7 +170,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("deployment_id", "attempt"),
         sa.UniqueConstraint("number"),
     )
-    op.create_index("deployments_open", "deployments", ["status", "last_at"], unique=False)
     op.create_index("deployments_project", "deployments", ["project", "number"], unique=False)
 
 

@@ -1,0 +1,21 @@
+"""The process that hosting starts: `python app.py`. Nothing may be imported before the patch.
+
+Also the application of `flask --app app`, whose command `sidecar` is the command line.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("The sidecar needs Python 3.11 or later; this is %s." % sys.version.split()[0])
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from sidecar.cli import flask_app as create_app
+from sidecar.cli import run_server
+
+__all__ = ["create_app", "run_server"]
+
+if __name__ == "__main__":
+    run_server()

@@ -1,0 +1,9 @@
+"""`python -m sidecar`."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from sidecar.cli import cli
+
+cli(prog_name="sidecar")

@@ -1,0 +1,304 @@
+"""The command line: `python -m sidecar`. `serve` runs a sidecar; most others work on its installation or talk to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask
+
+from config.settings import Settings, SettingsProblem, load_settings, unknown_variables
+from sidecar.client.demo import play
+from sidecar.client.http import ApiError, SidecarClient
+from sidecar.client.listener import follow
+from sidecar.domain.errors import SidecarError
+from sidecar.domain.permissions import SCOPES
+from sidecar.factory import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, Core, create_app, open_core
+from sidecar.observability.logs import configure_logs
+from sidecar.server import PortTaken, line_buffer_output, listen, serve
+from sidecar.version import VERSION
+
+
+def run_server(overrides: dict[str, Any] | None = None) -> None:
+    """Read the settings, listen, open the installation, say where it is, serve. Exits with 2 when it can't."""
+    line_buffer_output()
+    settings = _settings(**(overrides or {}))
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        listener = listen(settings.host, settings.port)
+    except (PortTaken, OSError) as error:
+        _give_up(str(error))
+    port = listener.getsockname()[1]
+    first = _first_start(settings)
+    sidecar = create_app(settings)
+    _welcome(settings, port, first)
+    serve(sidecar, listener, settings.max_connections)
+
+
+def flask_app() -> Flask:
+    """For `flask --app app`: the app of this environment's settings, not started, with the command `sidecar`."""
+    app = create_app(_settings()).app
+    app.cli.add_command(cli, "sidecar")
+    return app
+
+
+@click.group(help="The sidecar: deploy webhooks in, live rooms out.")
+@click.version_option(VERSION)
+def cli() -> None:
+    """Entry of `python -m sidecar`."""
+
+
+@cli.command(name="serve", help="Run a sidecar (settings: SIDECAR_ variables, docs/settings.md).")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.")
+def serve_command(host: str | None, port: int | None) -> None:
+    given = {"host": host, "SIDECAR_PORT": port}
+    run_server({name: value for name, value in given.items() if value is not None})
+
+
+@cli.group(help="API tokens.")
+def token() -> None:
+    """Group."""
+
+
+@token.command(name="create", help="Make a token; it is shown this once.")
+@click.option("--name", required=True)
+@click.option("--scope", "scopes", multiple=True, required=True, help=f"One of {' '.join(sorted(SCOPES))}; repeatable.")
+@click.option("--project", "projects", multiple=True, help="Only for these projects; repeatable. Default: all.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Life in days. Default: without end.")
+def create_token(name: str, scopes: tuple[str, ...], projects: tuple[str, ...], days: float | None) -> None:
+    with_core(lambda core, settings: _create_token(core, settings, name, scopes, projects, days))
+
+
+@token.command(name="list", help="All tokens, without their secrets.")
+def list_tokens() -> None:
+    def show(core: Core, _settings: Settings) -> None:
+        for row in core.tokens.list():
+            state = "revoked" if row.revoked_at else f"until {row.expires_at}" if row.expires_at else "active"
+            projects = " ".join(row.projects) if row.projects else "all projects"
+            click.echo(f"{row.id}  {row.name}  {' '.join(row.scopes)}  {projects}  {state}")
+
+    with_core(show)
+
+
+@token.command(name="revoke", help="Revoke a token by its id; its live sockets close.")
+@click.argument("id")
+def revoke_token(id: str) -> None:
+    with_core(lambda core, _settings: core.tokens.revoke(id))
+    click.echo(f"Token {id} is revoked.")
+
+
+@cli.command(help="Print a new one-time login link of the dashboard.")
+def login() -> None:
+    with_core(lambda core, settings: click.echo(_login_url(core, settings, settings.port)))
+
+
+@cli.group(help="The database.")
+def db() -> None:
+    """Group."""
+
+
+@db.command(help="Make or upgrade the schema (serve does it by itself).")
+def upgrade() -> None:
+    with_core(lambda _core, settings: click.echo(f"The database in {settings.instance_path} is up to date."))
+
+
+@cli.group(help="Posted webhooks as they came.")
+def deliveries() -> None:
+    """Group."""
+
+
+@deliveries.command(name="list", help="The newest deliveries.")
+@click.option("--verdict", type=click.Choice(["stored", "test", "quarantined", "replayed"]))
+@click.option("--limit", type=click.IntRange(1, 100), default=20)
+def list_deliveries(verdict: str | None, limit: int) -> None:
+    def show(client: SidecarClient) -> None:
+        for item in client.deliveries(verdict=verdict, limit=limit):
+            reason = (item["reason"] or {}).get("detail", "")
+            click.echo(f"{item['number']}  {item['received_at']}  {item['verdict']}  {item['path']}  {reason}")
+
+    with_client(show)
+
+
+@deliveries.command(name="replay", help="Take a kept delivery once more.")
+@click.argument("number", type=int)
+def replay_delivery(number: int) -> None:
+    with_client(lambda client: click.echo(f"Stored as event {client.replay(number)['seq']}."))
+
+
+@cli.command(help="Send a message of the deployment webhook: a log line, or any JSON body.")
+@click.option("--project", required=True)
+@click.option("--deployment", required=True, help="The deployment's id.")
+@click.option("--level", default="info", type=click.Choice(["debug", "info", "warn", "error"]))
+@click.argument("message")
+def send(project: str, deployment: str, level: str, message: str) -> None:
+    body = {
+        "type": "log_entry",
+        "project": project,
+        "deployment_id": deployment,
+        "level": level,
+        "message": message,
+        "source": "sidecar send",
+    }
+    with_client(lambda client: click.echo(f"Stored as event {client.webhook(body)['event_id']}."))
+
+
+@cli.command(help="Print live events of projects and deployments, a line each; ends with Ctrl+C.")
+@click.option("--project", "projects", multiple=True)
+@click.option("--deployment", "deployments", multiple=True)
+@click.option("--since", help="Begin after this seq or offset; 0 is everything kept.")
+@click.option("--json", "as_json", is_flag=True, help="Whole events as JSON lines.")
+def tail(projects: tuple[str, ...], deployments: tuple[str, ...], since: str | None, as_json: bool) -> None:
+    if not projects and not deployments:
+        raise click.UsageError("Name at least one --project or --deployment.")
+    rooms = [("project", name) for name in projects] + [("deployment", name) for name in deployments]
+    with_client(lambda client: follow(client, rooms, since, as_json, click.echo))
+
+
+@cli.command(help="Play a realistic deployment into a running sidecar.")
+@click.option("--project", default="demo-shop")
+@click.option("--fail", is_flag=True, help="Let a step fail.")
+@click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, help="2 is twice as fast.")
+def demo(project: str, fail: bool, speed: float) -> None:
+    with_client(lambda client: play(client, project, fail, speed, click.echo))
+
+
+def with_core(work: Callable[[Core, Settings], object]) -> None:
+    """Run `work` on this installation's store, beside a running server or without one."""
+    settings = _settings()
+    configure_logs("warning", settings.log_format)
+    core = open_core(settings)
+    try:
+        work(core, settings)
+    except SidecarError as error:
+        raise click.ClickException(_told(error)) from None
+    finally:
+        core.writer.stop()
+        core.database.close()
+
+
+def with_client(work: Callable[[SidecarClient], object]) -> None:
+    """Run `work` with a client of the running sidecar: SIDECAR_URL and SIDECAR_TOKEN, else the local one with its
+    admin token."""
+    settings = _settings()
+    url = os.environ.get("SIDECAR_URL") or f"http://{_reachable(settings.host)}:{settings.port}{settings.prefix}"
+    token_text = os.environ.get("SIDECAR_TOKEN") or _read(settings.instance_path / ADMIN_TOKEN_FILE)
+    with SidecarClient(url, token_text) as client:
+        try:
+            work(client)
+        except ApiError as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _settings(**overrides: Any) -> Settings:
+    try:
+        settings = load_settings(**overrides)
+    except SettingsProblem as error:
+        _give_up(*error.problems)
+    for name in unknown_variables(os.environ):
+        click.echo(f"Warning: {name} is not a setting of the sidecar.", err=True)
+    return settings
+
+
+def _give_up(*problems: str) -> Any:
+    for problem in problems:
+        click.echo(f"sidecar: {problem}", err=True)
+    sys.exit(2)
+
+
+def _told(error: SidecarError) -> str:
+    return " ".join([error.detail, *(f"{field.path}: {field.message}" for field in error.fields)])
+
+
+def _create_token(
+    core: Core,
+    settings: Settings,
+    name: str,
+    scopes: tuple[str, ...],
+    projects: tuple[str, ...],
+    days: float | None,
+) -> None:
+    made = core.tokens.create(name, scopes, projects or None, None if days is None else days * 86_400)
+    click.echo(made.text)
+    if "webhooks:write" in made.scopes:
+        url = settings.public_url or f"http://{_reachable(settings.host)}:{settings.port}"
+        click.echo("\nTry it:\n" + _curl(f"{url}{settings.prefix}", made.text, (projects or ("my-project",))[0]))
+
+
+def _first_start(settings: Settings) -> str:
+    """Make the first tokens of a new installation, each in a file that only its owner can read; every start gets a
+    one-time login link."""
+    core = open_core(settings)
+    try:
+        if not core.tokens.list():
+            admin = core.tokens.create("admin", ["admin"])
+            _write_secret(settings.instance_path / ADMIN_TOKEN_FILE, admin.text)
+            first = core.tokens.create("first webhooks", ["webhooks:write"])
+            _write_secret(settings.instance_path / WEBHOOK_TOKEN_FILE, first.text)
+        return _login_code(core)
+    finally:
+        core.writer.stop()
+        core.database.close()
+
+
+def _login_code(core: Core) -> str:
+    admin = next((row for row in core.tokens.list() if "admin" in row.scopes and row.revoked_at is None), None)
+    if admin is None:
+        raise SidecarError("No admin token is left: make one with `sidecar token create --name admin --scope admin`.")
+    return core.connections.login_link(admin.id)
+
+
+def _login_url(core: Core, settings: Settings, port: int) -> str:
+    return f"{_public(settings, port)}/login?code={_login_code(core)}"
+
+
+def _public(settings: Settings, port: int) -> str:
+    return f"{settings.public_url or f'http://{_reachable(settings.host)}:{port}'}{settings.prefix}"
+
+
+def _reachable(host: str) -> str:
+    """A host to put into an address: the wildcard addresses are reached through loopback."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"[{named}]" if ":" in named and not named.startswith("[") else named
+
+
+def _welcome(settings: Settings, port: int, code: str) -> None:
+    public = _public(settings, port)
+    click.echo(f"The sidecar serves {public}/ - log in once: {public}/login?code={code}")
+    file = settings.instance_path / WEBHOOK_TOKEN_FILE
+    if file.exists():
+        click.echo("First curl:\n" + _curl(public, f"$(cat '{file}')", "my-project"))
+    if settings.open != "false":
+        what = "post webhooks and watch projects" if settings.open == "true" else "post webhooks"
+        click.echo(f"WARNING: SIDECAR_OPEN={settings.open}: anybody who reaches this port may {what} without a token.")
+
+
+def _curl(url: str, token_text: str, project: str) -> str:
+    body = (
+        f'{{"type":"step_started","project":"{project}","deployment_id":"1",'
+        '"step_name":"build","step_status":"started"}'
+    )
+    return (
+        f"  curl {url}/api/webhooks/deployment \\\n"
+        f'    -H "Authorization: Token {token_text}" -H "Content-Type: application/json" \\\n'
+        f"    -d '{body}'"
+    )
+
+
+def _write_secret(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

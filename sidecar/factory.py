@@ -1,0 +1,187 @@
+"""Puts the parts together: settings in, a Flask app out, with its running pieces beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Flask
+from flask_socketio import SocketIO
+
+from config.settings import ROOT, Settings, parse_networks
+from sidecar.domain.events import Event
+from sidecar.fanout.catchup import CatchUp
+from sidecar.fanout.engine import connection_count, make_socketio
+from sidecar.fanout.hub import Hub
+from sidecar.fanout.tail import Tail
+from sidecar.http.deliveries import deliveries as deliveries_routes
+from sidecar.http.deployments import deployments as deployments_routes
+from sidecar.http.errors import register_errors
+from sidecar.http.operating import operating
+from sidecar.http.pages import pages
+from sidecar.http.requests import Caller, register_requests
+from sidecar.http.tokens import tokens as tokens_routes
+from sidecar.http.webhooks import webhooks
+from sidecar.jobs.upkeep import Upkeep
+from sidecar.observability.metrics import Metrics
+from sidecar.services.access import Access
+from sidecar.services.connections import Connections
+from sidecar.services.deliveries import Deliveries
+from sidecar.services.deployments import History
+from sidecar.services.health import Health
+from sidecar.services.keys import load_keys
+from sidecar.services.limits import RateLimit
+from sidecar.services.tokens import REVOKED, Tokens
+from sidecar.sockets.deployments import Subscriptions
+from sidecar.sockets.gate import Gate
+from sidecar.sockets.sessions import Sessions
+from sidecar.store.database import Database, open_database
+from sidecar.store.journal import found_journal
+from sidecar.store.writer import Writer
+from sidecar.version import VERSION
+from sidecar.wire.origins import Origins
+from sidecar.wire.proxies import Proxies
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
+WEBHOOK_TOKEN_FILE = "webhook-token"  # noqa: S105 - a file's name
+"""In the instance folder, written at the first start, readable by the owner alone."""
+
+Control = Callable[[dict[str, str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What the command line needs of an installation: its store and its tokens, without edges."""
+
+    app: Flask
+    database: Database
+    writer: Writer
+    tail: Tail
+    hub: Hub
+    catchup: CatchUp
+    metrics: Metrics
+    tokens: Tokens
+    connections: Connections
+    controls: dict[str, list[Control]]
+    """What each type of control event does to this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A whole sidecar: `app` answers requests once `start` was called; `stop` ends its greenlets."""
+
+    app: Flask
+    core: Core
+    socketio: SocketIO
+    gate: Gate
+    sessions: Sessions
+    upkeep: Upkeep
+
+    def start(self) -> None:
+        self.core.writer.start()
+        self.core.tail.start()
+        self.sessions.start()
+        self.upkeep.start()
+
+    def stop(self) -> None:
+        """Commit what waits, then end."""
+        self.upkeep.stop()
+        self.sessions.stop()
+        self.core.writer.stop()
+        self.core.tail.stop()
+        self.core.database.close()
+
+
+def open_core(settings: Settings, running: bool = False) -> Core:
+    """The store and the tokens of an installation, made or upgraded if need be. With `running` the commands go
+    through the writer's greenlet (after `writer.start`), otherwise each is committed at once by the caller."""
+    app = Flask("sidecar", static_folder=None, template_folder=str(ROOT / "sidecar" / "web" / "templates"))
+    instance = settings.instance_path
+    database = open_database(app, settings.resolved_database_url, instance)
+    database.upgrade(found_journal)
+    metrics = Metrics()
+    controls: dict[str, list[Control]] = {REVOKED: []}
+
+    def publish(event: Event) -> None:
+        if event.control:
+            for apply in controls.get(event.type, ()):
+                apply(json.loads(event.payload))
+        else:
+            hub.publish(event)
+            metrics.events.inc()
+
+    tail = Tail(database, publish)
+    catchup = CatchUp(database, tail)
+    hub = Hub(catchup.congested)
+    writer = Writer(database, tail.offer if running else lambda events: None)
+    submit = writer.submit if running else writer.run_alone
+    keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
+    tokens = Tokens(database, submit)
+    controls[REVOKED].append(lambda body: tokens.forget(body["id"]))
+    connections = Connections(keys, tokens, submit)
+    return Core(app, database, writer, tail, hub, catchup, metrics, tokens, connections, controls)
+
+
+def create_app(settings: Settings) -> Sidecar:
+    """A sidecar for these settings, not started yet."""
+    core = open_core(settings, running=True)
+    app = core.app
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    origins = Origins(settings.origins, settings.public_url)
+    access = Access(core.connections, settings.open, settings.anonymous_read, parse_networks(settings.webhook_networks))
+    history = History(core.database)
+    deliveries = Deliveries(core.database, core.writer.submit, core.metrics, settings.deliveries_bytes)
+    caller = Caller(access, core.connections, origins)
+
+    socketio = make_socketio(app, settings.max_body_bytes)
+    namespaces = tuple(dict.fromkeys(("/", f"{settings.prefix}/ws")))
+    sessions = Sessions(socketio, namespaces, access, origins, core.hub, core.tail, settings.outbox_bytes)
+    core.controls[REVOKED].append(lambda body: sessions.token_revoked(body["id"]))
+    Subscriptions(socketio, namespaces, sessions, core.hub, core.catchup, history.project_of, settings.max_rooms)
+    health = Health(
+        core.database,
+        core.writer,
+        core.tail,
+        core.hub,
+        core.catchup,
+        lambda: connection_count(socketio),
+        lambda: len(sessions),
+    )
+    register_errors(app)
+    register_requests(app, caller, origins, core.metrics, RateLimit(*settings.rate) if settings.rate else None)
+    app.register_blueprint(webhooks(deliveries, caller, core.hub, core.tail))
+    app.register_blueprint(deployments_routes(history, caller, settings.stale_after_hours))
+    app.register_blueprint(deliveries_routes(deliveries, caller))
+    app.register_blueprint(tokens_routes(core.tokens, core.connections, caller, origins))
+    app.register_blueprint(operating(health, core.metrics, caller, _info(settings)))
+    app.register_blueprint(pages(caller, settings.instance_path / WEBHOOK_TOKEN_FILE, settings.open, namespaces[-1]))
+
+    proxies = Proxies(app.wsgi_app, parse_networks(settings.trusted_proxies), settings.prefix)
+    gate = Gate(
+        app.wsgi_app,
+        proxies,
+        origins,
+        core.metrics,
+        lambda: connection_count(socketio),
+        settings.max_connections,
+        settings.max_body_bytes,
+    )
+    app.wsgi_app = Proxies(gate, parse_networks(settings.trusted_proxies), settings.prefix)  # type: ignore[method-assign]
+    return Sidecar(app, core, socketio, gate, sessions, Upkeep(core.writer.submit, settings.retention_days))
+
+
+def _info(settings: Settings) -> dict[str, object]:
+    return {
+        "name": "sidecar",
+        "version": VERSION,
+        "prefix": settings.prefix,
+        "namespaces": ["/", f"{settings.prefix}/ws"],
+        "open": settings.open,
+        "anonymous_read": settings.anonymous_read,
+        "max_body_bytes": settings.max_body_bytes,
+    }

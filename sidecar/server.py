@@ -1,0 +1,153 @@
+"""Serves one sidecar on one port until TERM or INT: a pywsgi server with our handler class, and an orderly end.
+
+At the end clients get close code 1012 ("service restart"), never a Socket.IO DISCONNECT, after which they would not
+come back; what waits is committed; the process exits with 0 within ten seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import gevent
+import structlog
+from gevent.event import Event as Signal
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIServer
+from geventwebsocket.exceptions import WebSocketError
+from geventwebsocket.handler import WebSocketHandler
+
+from sidecar.factory import Sidecar
+from sidecar.fanout.engine import close_polling
+
+log = structlog.get_logger("sidecar.server")
+
+BACKLOG = 1_024
+SPARE_GREENLETS = 2_000
+CLOSE_RESTART = 1012
+STOP_SECONDS = 5
+CLOSE_SECONDS = 2
+
+
+class PortTaken(Exception):
+    """Somebody else listens there; the text says who, where that can be read, and the cure."""
+
+
+class Handler(WebSocketHandler):  # type: ignore[misc]
+    """pywsgi's handler of one connection: upgrades only what the gate lets through, remembers open WebSockets, and
+    writes no line a request."""
+
+    def run_websocket(self) -> None:
+        self.server.websockets.add(self.websocket)
+        websocket = self.websocket
+        try:
+            super().run_websocket()
+        finally:
+            self.server.websockets.discard(websocket)
+
+    def log_request(self) -> None:
+        """Requests are counted by the metrics; no line a request in the hot path."""
+
+    def log_error(self, msg: str, *args: Any) -> None:
+        """Malformed requests; the client has its 400."""
+        log.debug("server.bad_request", problem=msg % args if args else msg)
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ["REMOTE_ADDR"] = environ.get("REMOTE_ADDR", "").removeprefix("::ffff:")
+        return environ
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises PortTaken; OSError for a host that is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(_taken(port)) from None
+        raise
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> None:
+    """Start the sidecar and answer until a signal comes."""
+    stopping = Signal()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stopping.set)
+    server = WSGIServer(
+        listener,
+        sidecar.app,
+        handler_class=Handler,
+        spawn=Pool(max_connections + SPARE_GREENLETS),
+        log=None,
+        error_log=None,
+    )
+    server.websockets = set()
+    server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
+    sidecar.start()
+    server.start()
+    stopping.wait()
+    log.info("server.stopping", connections=len(server.websockets))
+    _stop(server, sidecar)
+
+
+def _stop(server: Any, sidecar: Sidecar) -> None:
+    server.close()
+    closing = [gevent.spawn(_close, websocket) for websocket in list(server.websockets)]
+    close_polling(sidecar.socketio)
+    gevent.joinall(closing, timeout=CLOSE_SECONDS)
+    server.stop(timeout=STOP_SECONDS - CLOSE_SECONDS)
+    sidecar.stop()
+
+
+def _close(websocket: Any) -> None:
+    try:
+        websocket.close(CLOSE_RESTART, b"restart")
+    except (WebSocketError, OSError):
+        return
+
+
+def _taken(port: int) -> str:
+    holder = _holder(port)
+    by = f" by process {holder}" if holder else ""
+    return f"Port {port} is taken{by}: stop that process, or choose another port with SIDECAR_PORT."
+
+
+def _holder(port: int) -> int | None:
+    """The pid that listens on this port, where /proc lets us read it (Linux, proc(5))."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            parts = line.split()
+            if parts[3] == "0A" and int(parts[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{parts[9]}]")
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            if any(os.readlink(link) in inodes for link in folder.iterdir()):
+                return int(folder.parent.name)
+        except OSError:
+            continue
+    return None
+
+
+def line_buffer_output() -> None:
+    """Each line reaches a process manager's log at once, also through a pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)

@@ -1,0 +1,61 @@
+"""Forgetting what is older than the retention, a small chunk a command, so that nobody waits for it."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import and_, delete, or_, select, update
+
+from sidecar.store.deliveries import forget_answers
+from sidecar.store.journal import Transaction
+from sidecar.store.tables import deliveries, event_rooms, events, journal_head, log_lines
+
+CHUNK = 200
+
+
+def retire_events(transaction: Transaction, before: str) -> int:
+    """Delete the oldest events stored before this time, and move the journal's floor; how many they were."""
+    connection = transaction.connection
+    rows = connection.execute(
+        select(events.c.seq, events.c.at, events.c.rooms).order_by(events.c.seq).limit(CHUNK)
+    ).all()
+    old = [row for row in rows if row.at < before]
+    if not old:
+        return 0
+    pairs = [
+        and_(event_rooms.c.room == room, event_rooms.c.seq == row.seq) for row in old for room in json.loads(row.rooms)
+    ]
+    if pairs:
+        connection.execute(delete(event_rooms).where(or_(*pairs)))
+    floor = old[-1].seq
+    connection.execute(delete(events).where(events.c.seq <= floor))
+    connection.execute(update(journal_head).values(floor=floor))
+    return len(old)
+
+
+def retire_lines(transaction: Transaction) -> int:
+    """Delete log lines whose event is gone; lines are numbered in the order of their events."""
+    connection = transaction.connection
+    floor = connection.execute(select(journal_head.c.floor)).scalar_one()
+    rows = connection.execute(
+        select(log_lines.c.number, log_lines.c.seq).order_by(log_lines.c.number).limit(CHUNK)
+    ).all()
+    old = [row.number for row in rows if row.seq <= floor]
+    if old:
+        connection.execute(delete(log_lines).where(log_lines.c.number <= old[-1]))
+    return len(old)
+
+
+def retire_deliveries(transaction: Transaction, before: str) -> int:
+    connection = transaction.connection
+    rows = connection.execute(
+        select(deliveries.c.number, deliveries.c.received_at).order_by(deliveries.c.number).limit(CHUNK)
+    ).all()
+    old = [row.number for row in rows if row.received_at < before]
+    if old:
+        connection.execute(delete(deliveries).where(deliveries.c.number <= old[-1]))
+    return len(old)
+
+
+def retire_answers(transaction: Transaction, before: str) -> int:
+    return forget_answers(transaction.connection, before, CHUNK)

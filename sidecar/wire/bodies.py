@@ -1,0 +1,136 @@
+"""A posted body as a JSON object: bounded, strict first, then the few repairs that real senders need.
+
+Nothing of the input is echoed in an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from sidecar.domain.errors import FieldError, Invalid, Unparsable, UnsupportedMedia
+
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+MAX_FORM_FIELDS = 100
+
+_DOUBLED = re.compile(
+    r'("(?:message|logs|step_logs|error_message|errorMessage)"\s{0,20}:\s{0,20})""((?:[^"\\]|\\.)*+)""', re.DOTALL
+)
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+"""Strings (an unclosed one to the end, so that no start is scanned twice) and brackets."""
+_UNTYPED = ("application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBody:
+    """`repaired` tells that the body was not JSON as it came."""
+
+    value: dict[str, Any]
+    repaired: bool
+
+
+def parse_body(raw: bytes, content_type: str | None) -> ParsedBody:
+    """The object in a body. JSON is taken under its own media types and under those that `curl -d` and plain
+    scripts send; a form may carry it as `payload=`. Raises Unparsable, Invalid or UnsupportedMedia."""
+    text = _text(raw)
+    media = (content_type or "").partition(";")[0].strip().lower()
+    if media == "application/x-www-form-urlencoded" and text.startswith("payload="):
+        text = _form_payload(text)
+    elif media and media not in _UNTYPED and not re.fullmatch(r"(application|text)/([\w.-]+\+)?json", media):
+        raise UnsupportedMedia("Send application/json.")
+    _check_depth(text)
+    value, repaired = _load(text)
+    if not isinstance(value, dict):
+        raise Invalid("The body must be a JSON object.", (FieldError("", "must be an object"),))
+    return ParsedBody(_clean(value, [0]), repaired)
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unparsable(f"The body is not UTF-8 (byte {error.start}).") from None
+
+
+def _form_payload(text: str) -> str:
+    try:
+        return parse_qs(text, max_num_fields=MAX_FORM_FIELDS, strict_parsing=True)["payload"][0]
+    except (ValueError, KeyError):
+        raise Unparsable("The form has no readable field `payload`.") from None
+
+
+def _check_depth(text: str) -> None:
+    """Nesting, counted outside of strings, before any recursive parser sees it."""
+    depth = 0
+    for match in _TOKENS.finditer(text):
+        character = match[0][0]
+        if character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.")
+        elif character in "]}":
+            depth -= 1
+
+
+def _load(text: str) -> tuple[Any, bool]:
+    try:
+        return _decode(text, strict=True), False
+    except json.JSONDecodeError as error:
+        problem = error
+    for candidate in (text, _DOUBLED.sub(r'\1"\2"', text)):
+        try:
+            return _decode(candidate, strict=False), True
+        except json.JSONDecodeError:
+            continue
+    where = f"line {problem.lineno}, column {problem.colno}"
+    raise Unparsable(f"The body is not JSON: {problem.msg} at {where}.", (FieldError("", f"{problem.msg} at {where}"),))
+
+
+def _decode(text: str, strict: bool) -> Any:
+    try:
+        return json.loads(text, strict=strict, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
+    except ValueError:  # an integer of thousands of digits
+        raise Unparsable("The body holds a number that is out of range.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise Unparsable(f"The body holds {name}, which is not JSON.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise Unparsable("The body holds a number that is out of range.")
+    return number
+
+
+def _clean(value: Any, nodes: list[int]) -> Any:
+    """Text that every store and client can hold: no lone surrogates, no NUL. Counts what it walks."""
+    nodes[0] += 1
+    if nodes[0] > MAX_NODES:
+        raise Invalid(f"The body holds more than {MAX_NODES} values.")
+    if isinstance(value, str):
+        return _clean_text(value)
+    if isinstance(value, list):
+        return [_clean(item, nodes) for item in value]
+    if isinstance(value, dict):
+        return {_clean_text(key): _clean(item, nodes) for key, item in value.items()}
+    return value
+
+
+def _clean_text(text: str) -> str:
+    if "\x00" in text:
+        text = text.replace("\x00", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

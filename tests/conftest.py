@@ -1,0 +1,48 @@
+"""Fixtures that every test may ask for. `sidecar` is one real server shared by a worker's tests, so each test uses
+names of its own; `start_sidecar` starts another with settings of the test's choice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RunningSidecar
+
+Start = Callable[..., RunningSidecar]
+
+
+@pytest.fixture(scope="session")
+def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
+    server = RunningSidecar(tmp_path_factory.mktemp("sidecar"), {"SIDECAR_RATE_LIMIT": "off"})
+    server.start()
+    yield server
+    server.stop()
+    assert "Traceback" not in server.output(), server.output()
+
+
+@pytest.fixture
+def start_sidecar(tmp_path: Path) -> Iterator[Start]:
+    """`start_sidecar(SIDECAR_OPEN="true")`: a new installation, running; stopped at the end of the test."""
+    servers: list[RunningSidecar] = []
+
+    def start(**environment: str) -> RunningSidecar:
+        server = RunningSidecar(tmp_path / f"sidecar-{len(servers)}", environment)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A project's name that no other test uses."""
+    return f"{request.node.name[:60]}-{next(_numbers)}"

@@ -1,0 +1,128 @@
+"""A real sidecar process for tests: started on a free port with an installation of its own, ended by its pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 30
+STOP_SECONDS = 15
+
+
+class RunningSidecar:
+    """`url` is its origin without the prefix; `token` an admin token."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.instance = folder / "instance"
+        self._log = folder / "output.log"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
+        self._environment = inherited | {"SIDECAR_INSTANCE_DIR": str(self.instance), "SIDECAR_PORT": "0"} | environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        self.url = ""
+        self.token = ""
+
+    def start(self) -> None:
+        """Start it (again) and wait until it is ready."""
+        begin = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(ROOT / "app.py")], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready(begin):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"The sidecar did not start:\n{self.output()}")
+            time.sleep(0.05)
+        self.token = (self.instance / "admin-token").read_text().strip()
+        # The same port again after a restart, as a hosted one has.
+        self._environment["SIDECAR_PORT"] = str(self.port)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """kill -9, as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end; its exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise AssertionError(f"The sidecar did not stop:\n{self.output()}") from None
+        return self._process.returncode
+
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def get(self, path: str, token: str | None = None, **options: Any) -> httpx.Response:
+        return self.request("GET", path, token, **options)
+
+    def post(self, path: str, json: Any = None, token: str | None = None, **options: Any) -> httpx.Response:
+        if json is not None:
+            options["json"] = json
+        return self.request("POST", path, token, **options)
+
+    def request(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx.Response:
+        """With the admin token unless another is given; `token=""` sends none."""
+        token = self.token if token is None else token
+        headers = options.pop("headers", {})
+        if token:
+            headers = {"Authorization": f"Token {token}", **headers}
+        return httpx.request(method, self.url + path, headers=headers, timeout=30, **options)
+
+    def new_token(self, *scopes: str, projects: list[str] | None = None, **more: Any) -> str:
+        """An API token of these scopes (and projects)."""
+        answer = self.post("/api/tokens", {"name": "test", "scopes": scopes, "projects": projects, **more})
+        assert answer.status_code == 200, answer.text
+        text: str = answer.json()["token"]
+        return text
+
+    def connection_token(self, **body: Any) -> str:
+        """A browser's connection token, issued by the admin."""
+        answer = self.post("/api/tokens/connection", body)
+        assert answer.status_code == 200, answer.text
+        text: str = answer.json()["token"]
+        return text
+
+    def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m sidecar …` on this installation."""
+        return subprocess.run(
+            [sys.executable, "-m", "sidecar", *arguments],
+            cwd=ROOT,
+            env=self._environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _ready(self, begin: int) -> bool:
+        text = self._log.read_text(errors="replace")[begin:] if self._log.exists() else ""
+        if "log in once: " not in text:
+            return False
+        address = text.split("The sidecar serves ", 1)[1].split(" ", 1)[0]
+        self.port = int(address.split("//", 1)[1].split("/", 1)[0].rpartition(":")[2])
+        self.url = f"http://127.0.0.1:{self.port}"
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
