@@ -18,10 +18,14 @@ function print(socket, what, rest = {}) {
 function connect(name, url, options = {}) {
   const socket = io(url, { forceNew: true, ...options });
   sockets.set(name, socket);
-  socket.on("connect", () => {
+  socket.io.on("open", () => {
     const { engine } = socket.io;
-    print(name, "connect", { sid: socket.id, recovered: socket.recovered, transport: engine.transport.name });
+    print(name, "open", { transport: engine.transport.name });
     engine.once("upgrade", (transport) => print(name, "upgrade", { transport: transport.name }));
+  });
+  socket.on("connect", () => {
+    const transport = socket.io.engine.transport.name;
+    print(name, "connect", { sid: socket.id, recovered: socket.recovered ?? false, transport });
   });
   socket.on("connect_error", (error) => {
     print(name, "connect_error", {
