@@ -198,8 +198,8 @@ class PythonClient:
 
 
 def test_the_guides_own_client_line(shipped: Nginx, sidecar: Any, js: JsClient, name: str) -> None:
-    """io('<origin>/project-dashboard/ws', {transports: ['websocket'], path: '/socket.io'}) asks at /socket.io/
-    for the namespace /project-dashboard/ws."""
+    """io('<origin>/project-dashboard/ws', {transports: ['websocket'], path: '/socket.io'}): it asks
+    at /socket.io/ for the namespace /project-dashboard/ws."""
     js.connect(
         f"{shipped.url}/project-dashboard/ws",
         socket=name,
