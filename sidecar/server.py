@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
@@ -83,6 +84,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> None:
     """Start the sidecar and answer until a signal comes."""
+    _raise_descriptor_limit()
     stopping = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
@@ -101,6 +103,12 @@ def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> No
     stopping.wait()
     log.info("server.stopping", connections=len(server.websockets))
     _stop(server, sidecar)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each socket takes a descriptor; the usual soft limit of 1,024 is far below the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _stop(server: Any, sidecar: Sidecar) -> None:

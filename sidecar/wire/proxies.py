@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIEnvironment
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -30,19 +29,14 @@ FORWARDED = (
 
 
 class Proxies:
-    """WSGI middleware, the outermost. `trusted` are the networks whose word counts."""
+    """`trusted` are the networks whose word counts; `prefix` is the public one."""
 
-    def __init__(self, app: WSGIApplication, trusted: tuple[Network, ...], prefix: str):
-        self._app = app
+    def __init__(self, trusted: tuple[Network, ...], prefix: str):
         self._trusted = trusted
         self._prefix = prefix
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self.prepare(environ)
-        return self._app(environ, start_response)
-
     def prepare(self, environ: WSGIEnvironment) -> None:
-        """Do it to this environ, once (the WebSocket handshake is judged before the app is called)."""
+        """Do it to this environ; a second time changes nothing."""
         if PUBLIC_PREFIX in environ:
             return
         environ[PUBLIC_PREFIX] = ""
