@@ -450,6 +450,25 @@ def test_a_front_end_of_ones_own(upstream: Upstream, tmp_path: Path) -> None:
             assert httpx.get(site.url + path).json()["path"] == path
 
 
+def test_the_parts_join_a_site_of_ones_own(upstream: Upstream, tmp_path: Path) -> None:
+    """docs/nginx.md: part 1 into the http block, the lines between BEGIN and END into a server that exists;
+    its regular expressions and prefixes don't take what is the sidecar's."""
+    http_part = SHIPPED.partition("# ---- Part 2")[0]
+    begin, end = SHIPPED.index("    # BEGIN sidecar"), SHIPPED.index("    # END sidecar")
+    own = """
+    server {
+        listen 80;
+        location / { return 200 neighbour; }
+        location /api/ { return 200 neighbour; }
+        location ~ \\.js$ { return 200 neighbour; }
+    """
+    with running_nginx(tmp_path / "site", f"{http_part}{own}{SHIPPED[begin:end]}}}", upstream.port) as site:
+        for path in ("/project-dashboard/static/page.js", "/socket.io/socket.io.js", "/api/menu/version"):
+            assert httpx.get(site.url + path).json()["path"] == path
+        for path in ("/", "/api/webhooks/deployment", "/app.js", "/project-dashboards"):
+            assert httpx.get(site.url + path).text == "neighbour"
+
+
 # -- Several processes
 
 

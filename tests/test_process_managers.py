@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -129,3 +130,13 @@ def test_pm2_starts_a_killed_sidecar_again(pm2: Pm2, port: int) -> None:
 
     wait_until(lambda: described(pm2)["pid"] not in (0, killed), "pm2 has noticed", START_SECONDS)
     wait_until(lambda: healthy(port), "the sidecar answers again", START_SECONDS)
+
+
+def test_pm2_leaves_it_when_the_port_is_taken(pm2: Pm2, port: int) -> None:
+    """The exit code 2 says that another try is no use; without that pm2 would start it again and again."""
+    with socket.create_server(("127.0.0.1", port)):
+        pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
+        wait_until(lambda: described(pm2)["status"] == "stopped", "pm2 has given up", START_SECONDS)
+        state = described(pm2)
+    assert state["exit_code"] == 2
+    assert state["restart_time"] == 0
