@@ -281,6 +281,11 @@ def test_the_page_needs_no_last_slash(shipped: Nginx) -> None:
     assert httpx.get(f"{shipped.url}/project-dashboard").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/project-dashboard/metrics", "/project-dashboard/metrics/"])
+def test_the_figures_are_not_for_the_public(shipped: Nginx, path: str) -> None:
+    assert httpx.get(shipped.url + path).status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/socket.io", "/project-dashboard/ws"])
 def test_engine_paths_need_no_last_slash(shipped: Nginx, path: str) -> None:
     answer = httpx.get(shipped.url + path, params={"EIO": "4", "transport": "polling"})
