@@ -181,7 +181,8 @@ pause_seconds() {
         -v random="$(od -An -N2 -tu2 /dev/urandom)" '
         tolower($1) == "retry-after:" && $2 ~ /^[0-9]/ { asked = $2 + 0 }
         END {
-            pause = base * 2 ^ (attempt - 1)
+            pause = base
+            while (--attempt > 0) pause *= 2 # busybox may lack ^
             if (pause > 30) pause = 30
             pause = pause * (0.5 + random / 131072)
             if (asked) pause = asked + base * random / 131072
@@ -189,12 +190,18 @@ pause_seconds() {
         }' "$_work/headers"
 }
 
+# How long a server that didn't take a message wants to be left alone: 5 s if it doesn't say.
+asked_seconds() {
+    awk 'tolower($1) == "retry-after:" && $2 ~ /^[0-9]/ { asked = int($2) }
+        END { print asked ? asked : 5 }' "$_work/headers"
+}
+
 # What the server or curl says about a failure, printable and short.
 reason() {
     if [ "$_status" = 000 ]; then _reason=$(cat "$_work/curl_error"); else
         _reason="HTTP $_status $(cat "$_work/answer" 2>/dev/null)"
     fi
-    printf '%s' "$_reason" | LC_ALL=C tr -c '[:print:]' ' ' | cut -c 1-300
+    printf '%s' "$_reason" | LC_ALL=C tr -c '\040-\176' ' ' | cut -c 1-300
 }
 
 # deliver BODY_FILE KEY TRIES: 0 delivered, 1 given up for now, 2 refused for good. The key is the same
@@ -264,6 +271,7 @@ send_lines() {
             1)
                 # once is enough from now on, until it answers again: a dead sidecar must not hold up a deploy
                 _tries=1
+                _resume_second=$(($(date +%s) + $(asked_seconds)))
                 return 1
                 ;;
             *) return 2 ;;
@@ -280,6 +288,7 @@ ship() {
     _sent_bytes=0
     _batch_bytes=0
     _tries=5
+    _resume_second=0
     _last_second=''
     [ -z "$_step" ] || post "start of step $_step"
     while :; do
@@ -289,7 +298,7 @@ ship() {
             return
         fi
         _second=$(date +%s)
-        if [ "$_second" != "$_last_second" ]; then
+        if [ "$_second" != "$_last_second" ] && [ "$_second" -ge "$_resume_second" ]; then
             _last_second=$_second
             send_lines "$1" 0
             if [ $? -eq 2 ]; then
@@ -532,7 +541,7 @@ log() {
 metrics() {
     [ $# -ge 1 ] || misused 'metrics needs KEY=VALUE'
     for _pair in "$@"; do
-        case $_pair in =* | [!=]*=*) ;; *) misused "metrics needs KEY=VALUE, not $_pair" ;; esac
+        case $_pair in [!=]*=*) ;; *) misused "metrics needs KEY=VALUE, not $_pair" ;; esac
     done
     {
         opening metrics_update
