@@ -146,6 +146,7 @@ now() {
 opening() {
     printf '{"type":"%s","project":%s,"deployment_id":%s,"timestamp":"%s"' \
         "$1" "$_project_json" "$_deployment_json" "$(now)"
+    [ -z "$_run_attempt" ] || printf ',"attempt":%s' "$_run_attempt"
 }
 
 field() { printf ',"%s":%s' "$1" "$(string "$2")"; }
@@ -618,6 +619,10 @@ identify() {
     fi
     SIDECAR_DEPLOYMENT_ID=$_deployment_id
     export SIDECAR_DEPLOYMENT_ID
+    _run_attempt=''
+    if [ "$_deployment_id" = "${GITHUB_RUN_ID-}" ] && is_number "${GITHUB_RUN_ATTEMPT-}"; then
+        _run_attempt=$GITHUB_RUN_ATTEMPT # a run that is started again keeps its id
+    fi
     _project_json=$(string "${SIDECAR_PROJECT-}")
     _deployment_json=$(string "$_deployment_id")
 }

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages, driven over the DevTools protocol with nothing but a WebSocket client."""
+"""A headless Chromium for tests of pages, driven over the DevTools protocol by a plain WebSocket client."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class PageError(AssertionError):
 class Browser:
     """One browser with one page. `profile` is a folder of its own that nothing else uses.
 
-    `errors` collects uncaught exceptions, console.error and failed requests since the last `open`, as text; it is
-    up to date after each call.
+    `errors` collects uncaught exceptions, console.error and failed requests since the last `open`, as text;
+    it is up to date after each call.
     """
 
     def __init__(self, profile: Path, program: str = "chromium"):
@@ -92,7 +92,8 @@ class Browser:
             self._receive()
 
     def evaluate(self, javascript: str) -> Any:
-        """The value of an expression, awaited if it is a promise; JSON values only. Raises PageError."""
+        """The value of a script, awaited if it is a promise. It must be JSON: end a script whose value you
+        don't need with `; null`. Raises PageError."""
         answer = self._call(
             "Runtime.evaluate", expression=javascript, awaitPromise=True, returnByValue=True, userGesture=True
         )
@@ -100,15 +101,14 @@ class Browser:
             raise PageError(_exception_text(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
-    def wait_for(self, condition: str, deadline_seconds: float = DEADLINE_SECONDS) -> Any:
-        """The first true value of a JavaScript expression. Raises PageError after the deadline."""
+    def wait_for(self, condition: str, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Until a JavaScript expression is truthy. Raises PageError after the deadline."""
         end = time.monotonic() + deadline_seconds
-        while not (value := self.evaluate(condition)):
+        while not self.evaluate(f"Boolean({condition})"):
             if time.monotonic() > end:
                 text = self.evaluate("document.body.innerText")
                 raise PageError(f"never true: {condition}\nerrors: {self.errors}\npage: {text}")
             time.sleep(POLL_SECONDS)
-        return value
 
     def screenshot(self, path: Path, width: int, height: int) -> None:
         """A PNG of the page in a window of this size."""

@@ -3,6 +3,8 @@
 // textContent only, never as HTML.
 
 const MAX_LOG_LINES = 2000; // more would make the page slow; the whole log is at /api/deployments/<id>/logs
+const MAX_EVENTS = 2000; // kept of one deployment
+const MAX_DEPLOYMENTS = 50;
 const TOKEN_RETRY_MILLISECONDS = 3000;
 const FINISHED = ['success', 'failed', 'cancelled', 'skipped', 'timed_out'];
 
@@ -15,6 +17,10 @@ let openDeployment = null;
 
 // Every room we want to be in, with the place up to which we know it: {kind, name, since, seq, epoch}.
 const rooms = new Map();
+
+// What came of each deployment: id -> {epoch, events} in the order of seq. An event is sent once on a connection:
+// what came by the project's room does not come again when its deployment is opened.
+const stories = new Map();
 
 start();
 
@@ -111,9 +117,7 @@ function watchDeployment(id) {
   if (openDeployment !== null) leave(`deployment:${openDeployment}`);
   openDeployment = id;
   byId('deployment').value = id;
-  byId('steps').replaceChildren();
-  byId('log').replaceChildren();
-  byId('metrics').textContent = '';
+  retell();
   want({ kind: 'deployment', name: id, seq: 0, since: 0, epoch: null });
 }
 
@@ -145,51 +149,89 @@ function subscribe(room) {
   });
 }
 
-// Notes how far each room of the event is known now; false if the event was seen before. Seq grows within an
-// epoch; another epoch is another journal.
-function isNew(event) {
+// Notes how far each room of the event is known now. Seq grows within an epoch; another epoch is another journal.
+function notePlace(event) {
   const { project, deployment_id: id } = event.payload;
-  let unseen = false;
   for (const key of [`project:${project}`, `deployment:${id}`]) {
     const room = rooms.get(key);
     if (!room || (room.epoch === event.epoch && room.seq >= event.seq)) continue;
-    unseen = true;
     Object.assign(room, { since: event.offset, seq: event.seq, epoch: event.epoch });
   }
-  return unseen;
 }
 
 // ---- events --------------------------------------------------------------------------------------
 
 function receive(event) {
-  if (!isNew(event)) return;
   const { payload } = event;
-  const isOpen = String(payload.deployment_id) === openDeployment;
-  switch (event.type) {
-    case 'deployment_started':
-    case 'deployment_completed':
-      showDeployment(payload, payload.status, event.timestamp);
-      break;
+  if (event.offset) notePlace(event); // what has none is not kept by the sidecar
+  if (payload.deployment_id) {
+    const id = String(payload.deployment_id);
+    showDeployment(id, event);
+    const place = remember(id, event);
+    if (id === openDeployment && place === 'last') tell(event);
+    if (id === openDeployment && place === 'between') retellSoon();
+  } else if (event.type === 'test') {
+    notice(`Test message for project ${payload.project}.`);
+  }
+}
+
+// Where the event stands in its deployment's story: 'last', 'between', or 'known' if it came before.
+function remember(id, event) {
+  let story = stories.get(id);
+  if (story?.epoch !== event.epoch) {
+    story = { epoch: event.epoch, events: [] };
+    stories.set(id, story);
+    if (stories.size > MAX_DEPLOYMENTS) stories.delete(stories.keys().next().value);
+  }
+  const { events } = story;
+  let place = events.length;
+  while (place > 0 && events[place - 1].seq > event.seq) place -= 1;
+  if (event.offset && events[place - 1]?.seq === event.seq) return 'known';
+  events.splice(place, 0, event);
+  const isLast = place === events.length - 1;
+  if (events.length > MAX_EVENTS) events.shift();
+  return isLast ? 'last' : 'between';
+}
+
+// A replay brings many older events at once: they are told together.
+let retelling = null;
+
+function retellSoon() {
+  retelling ??= setTimeout(retell);
+}
+
+function retell() {
+  clearTimeout(retelling);
+  retelling = null;
+  byId('steps').replaceChildren();
+  byId('log').replaceChildren();
+  byId('metrics').textContent = '';
+  stories.get(openDeployment)?.events.forEach(tell);
+}
+
+// Shows what an event says about the open deployment.
+function tell({ type, payload }) {
+  switch (type) {
     case 'step_started':
     case 'step_completed':
     case 'step_manual':
-      showDeployment(payload, null, event.timestamp);
-      if (isOpen) showStep(payload);
+      showStep(payload);
       break;
     case 'log_entry':
-      if (isOpen) showLines([payload]);
+      showLines([payload]);
       break;
     case 'log_batch':
-      if (isOpen) showLines(payload.logs);
+      showLines(payload.logs);
       break;
     case 'metrics_update':
-      if (isOpen) showMetrics(payload.metrics);
+      showMetrics(payload.metrics);
       break;
+    case 'deployment_started':
+    case 'deployment_completed':
     case 'test':
-      notice(`Test message for project ${payload.project}.`);
-      break;
+      break; // its row says it all
     default: // a newer sidecar may know more types than this page
-      console.info('event of unknown type', event.type);
+      console.info('event of unknown type', type);
   }
 }
 
@@ -208,10 +250,9 @@ function showStatus(cell, status) {
   cell.dataset.status = status;
 }
 
-// A step tells that its deployment runs, unless that has ended: deliveries may overtake each other.
-function showDeployment(payload, status, timestamp) {
-  const id = String(payload.deployment_id);
-  const [idCell, project, statusCell, changed] = row(byId('deployments'), id, 4).cells;
+// Anything that is said of a deployment tells that it runs, unless it has ended: deliveries may overtake each other.
+function showDeployment(id, { type, payload, timestamp }) {
+  const [idCell, project, status, changed] = row(byId('deployments'), id, 4).cells;
   if (!idCell.firstChild) {
     const button = document.createElement('button');
     button.textContent = id;
@@ -220,7 +261,8 @@ function showDeployment(payload, status, timestamp) {
   }
   project.textContent = payload.project;
   changed.textContent = new Date(timestamp).toLocaleTimeString();
-  if (!FINISHED.includes(statusCell.dataset.status)) showStatus(statusCell, status ?? 'running');
+  if (FINISHED.includes(status.dataset.status)) return;
+  showStatus(status, type.startsWith('deployment_') ? payload.status : 'running');
 }
 
 function showStep(payload) {

@@ -1,9 +1,10 @@
 """A team's own dashboard back end: it knows its users, and gives their browsers tokens for the sidecar.
 
-The API token of the sidecar stays here. A browser gets a connection token of a few minutes that opens only the
-rooms of its user. The login is a FAKE: anybody is whoever they say. Put your own in its place.
+The API token of the sidecar stays here. A browser gets a connection token of a few minutes that opens only
+the rooms of its user. The login is a FAKE: anybody is whoever they say. Put your own in its place.
 """
 
+import glob
 import os
 import secrets
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from flask import Flask, Response, jsonify, redirect, request, send_from_directory, session
+from werkzeug.wrappers import Response as BaseResponse
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -46,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.update(SESSION_COOKIE_NAME="browser_example", SESSION_COOKIE_SAMESITE="Lax")
 
     @app.get("/login")
-    def login() -> Response:
+    def login() -> BaseResponse:
         """FAKE: /login?user=ada makes you ada."""
         session["user"] = request.args["user"]
         return redirect("/")
@@ -94,9 +96,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         return jsonify(token=issued["token"], expires_at=issued["expires_at"]), 200
 
     def rooms_of(user: str) -> list[str]:
-        """Which rooms this user may watch is for your application to say. A project's room gives its deployments
-        too; the pattern `deployment:*` would give those of every project that our token may read."""
-        return [f"project:{settings.project}"]
+        """Which rooms this user may watch is for your application to say. A project's room gives its
+        deployments too; `deployment:*` would give those of every project that our token may read."""
+        return [f"project:{glob.escape(settings.project)}"]  # rooms are patterns: * ? [ must mean themselves
 
     @app.after_request
     def restrict(response: Response) -> Response:

@@ -577,6 +577,14 @@ def test_the_deployment_is_that_of_the_ci(
     assert server.bodies()[0]["deployment_id"] == expected
 
 
+def test_a_run_started_again_is_another_attempt(notify: Notify, server: Recorder) -> None:
+    """GitHub keeps the run's id; without the attempt the finished deployment could not begin again."""
+    del notify.environment["SIDECAR_DEPLOYMENT_ID"]
+    notify.run("start", GITHUB_RUN_ID="77", GITHUB_RUN_ATTEMPT="2")
+    notify.run("start", SIDECAR_DEPLOYMENT_ID="99", GITHUB_RUN_ID="77", GITHUB_RUN_ATTEMPT="2")
+    assert [body.get("attempt") for body in server.bodies()] == [2, None]
+
+
 def test_a_made_up_deployment_id_is_made_once(notify: Notify, server: Recorder) -> None:
     del notify.environment["SIDECAR_DEPLOYMENT_ID"]
     first = notify.run("start").stdout.decode().strip()
