@@ -60,9 +60,7 @@ class Browser:
         )
         try:
             port = self._debugging_port(profile / "DevToolsActivePort")
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{port}/json/list", timeout=DEADLINE_SECONDS
-            ) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=DEADLINE_SECONDS) as answer:
                 page = next(target for target in json.load(answer) if target["type"] == "page")
             self._socket = websocket.create_connection(
                 page["webSocketDebuggerUrl"], timeout=DEADLINE_SECONDS, suppress_origin=True

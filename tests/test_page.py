@@ -45,9 +45,7 @@ def text(browser: Browser, selector: str) -> str:
 
 
 def shows(browser: Browser, selector: str, words: str) -> None:
-    browser.wait_for(
-        f"(document.querySelector({json.dumps(selector)})?.innerText ?? '').includes({json.dumps(words)})"
-    )
+    browser.wait_for(f"(document.querySelector({json.dumps(selector)})?.innerText ?? '').includes({json.dumps(words)})")
 
 
 def step(server: RunningSidecar, project: str, id: str, name: str, status: str) -> None:
@@ -61,9 +59,7 @@ def line(server: RunningSidecar, project: str, id: str, message: str, level: str
     assert server.post("/api/webhooks/deployment", body).status_code == 200
 
 
-def test_the_empty_page_shows_a_curl_that_works_and_then_what_it_sent(
-    browser: Browser, fresh: RunningSidecar
-) -> None:
+def test_the_empty_page_shows_a_curl_that_works_and_then_what_it_sent(browser: Browser, fresh: RunningSidecar) -> None:
     log_in(browser, fresh)
     shows(browser, "#first-curl", "sct_")
     command = text(browser, "#first-curl")
@@ -75,9 +71,7 @@ def test_the_empty_page_shows_a_curl_that_works_and_then_what_it_sent(
     assert browser.errors == []
 
 
-def test_a_deployment_is_followed_live_and_is_the_same_after_a_reload(
-    browser: Browser, fresh: RunningSidecar
-) -> None:
+def test_a_deployment_is_followed_live_and_is_the_same_after_a_reload(browser: Browser, fresh: RunningSidecar) -> None:
     step(fresh, "shop", "42", "build", "started")
     log_in(browser, fresh)
     shows(browser, "#detail-title", "42")

@@ -38,9 +38,7 @@ def idle_server() -> Any:
 def start_team(start_sidecar: Callable[..., Any], name: str) -> Iterator[Callable[..., Team]]:
     running: list[tuple[Any, threading.Thread]] = []
 
-    def start(
-        token_seconds: int = 300, scopes: tuple[str, ...] = ("tokens:issue", "deployments:read")
-    ) -> Team:
+    def start(token_seconds: int = 300, scopes: tuple[str, ...] = ("tokens:issue", "deployments:read")) -> Team:
         server = idle_server()
         url = f"http://127.0.0.1:{server.server_port}"
         sidecar = start_sidecar(SIDECAR_ALLOWED_ORIGINS=url)
@@ -72,9 +70,7 @@ NOTICE = "document.getElementById('notice').textContent"
 
 
 def cells(table: str) -> str:
-    return (
-        f"[...document.getElementById('{table}').rows].map((row) => [...row.cells].map((c) => c.innerText))"
-    )
+    return f"[...document.getElementById('{table}').rows].map((row) => [...row.cells].map((c) => c.innerText))"
 
 
 def same(expression: str, value: Any) -> str:
@@ -102,9 +98,7 @@ def test_a_deployment_is_seen_live(browser: Browser, start_team: Callable[..., T
     team.deploy("step_completed", "7", step_name="build", step_status="completed", duration=12)
     team.deploy("step_manual", "7", step_name="smoke test", step_status="failed", logs="no answer")
     team.deploy("metrics_update", "7", metrics={"steps_count": 2})
-    browser.wait_for(
-        same(cells("steps"), [["build", "success", "12", ""], ["smoke test", "failed", "", "no answer"]])
-    )
+    browser.wait_for(same(cells("steps"), [["build", "success", "12", ""], ["smoke test", "failed", "", "no answer"]]))
     browser.wait_for("document.getElementById('metrics').textContent.includes('steps_count: 2')")
     assert browser.evaluate(LINES) == ["one", "two", "three"]
     assert browser.evaluate("document.querySelector('[data-level=error]').textContent") == "three"
@@ -116,9 +110,7 @@ def test_a_deployment_is_seen_live(browser: Browser, start_team: Callable[..., T
     assert browser.errors == []
 
 
-def test_a_deployment_opened_late_shows_its_whole_story(
-    browser: Browser, start_team: Callable[..., Team]
-) -> None:
+def test_a_deployment_opened_late_shows_its_whole_story(browser: Browser, start_team: Callable[..., Team]) -> None:
     """Also what came by the project's room: the sidecar doesn't send that again."""
     team = start_team()
     team.deploy("step_started", "7", step_name="build", step_status="started")
@@ -150,9 +142,7 @@ def test_markup_is_shown_and_not_obeyed(browser: Browser, start_team: Callable[.
     assert browser.evaluate("typeof window.owned") == "undefined"
 
 
-def test_a_reconnect_misses_nothing_and_doubles_nothing(
-    browser: Browser, start_team: Callable[..., Team]
-) -> None:
+def test_a_reconnect_misses_nothing_and_doubles_nothing(browser: Browser, start_team: Callable[..., Team]) -> None:
     team = start_team()
     enter(browser, team)
     open_deployment(browser, "7")
@@ -224,9 +214,7 @@ def test_other_projects_stay_closed(browser: Browser, start_team: Callable[..., 
     browser.wait_for(f"{NOTICE}.startsWith('deployment theirs-1: ') && {NOTICE}.includes('not_allowed')")
 
 
-def test_a_back_end_with_too_narrow_a_token_says_so(
-    browser: Browser, start_team: Callable[..., Team]
-) -> None:
+def test_a_back_end_with_too_narrow_a_token_says_so(browser: Browser, start_team: Callable[..., Team]) -> None:
     team = start_team(scopes=("deployments:read",))
     browser.open(f"{team.url}/login?user=ada")
     browser.wait_for(f"{NOTICE} === 'The dashboard is not set up right.'")

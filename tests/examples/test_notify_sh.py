@@ -21,9 +21,7 @@ from hypothesis import strategies as st
 SCRIPT = Path(__file__).parents[2] / "examples" / "notify.sh"
 DEADLINE_SECONDS = 30
 TOKEN = "sct_17_" + "s3cret" * 4  # a made-up one, easy to find in a process list
-BUSYBOX_TOOLS = (
-    "awk cat cut date env grep kill mkfifo mktemp od readlink rm seq sh sleep tail tee touch tr wc"
-)
+BUSYBOX_TOOLS = "awk cat cut date env grep kill mkfifo mktemp od readlink rm seq sh sleep tail tee touch tr wc"
 
 
 @dataclass
@@ -116,9 +114,7 @@ class Notify:
             start_new_session=True,
         )
 
-    def run(
-        self, *arguments: str | bytes, stdin: bytes = b"", **changes: str
-    ) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *arguments: str | bytes, stdin: bytes = b"", **changes: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [*self.command, *arguments],
             env=self.environment | changes,
@@ -360,9 +356,7 @@ def test_the_command_runs_as_it_would_alone(notify: Notify, server: Recorder) ->
     assert seen == notify.environment | callers
 
 
-def test_a_daemon_left_behind_does_not_hold_the_step(
-    notify: Notify, server: Recorder, tmp_path: Path
-) -> None:
+def test_a_daemon_left_behind_does_not_hold_the_step(notify: Notify, server: Recorder, tmp_path: Path) -> None:
     release = tmp_path / "release"
     daemon = 'until [ -e "$1" ]; do sleep 0.05; done; touch "$1.seen"'
     with (tmp_path / "output").open("wb") as output:
@@ -520,9 +514,7 @@ def test_no_token_means_no_header(notify: Notify, server: Recorder) -> None:
         ("SIDECAR_GIVE_UP_SECONDS", "1.5"),
     ],
 )
-def test_unusable_settings_send_nothing_and_say_so(
-    notify: Notify, server: Recorder, variable: str, value: str
-) -> None:
+def test_unusable_settings_send_nothing_and_say_so(notify: Notify, server: Recorder, variable: str, value: str) -> None:
     done = notify.run("step", "build", "--", "sh", "-c", "echo out; exit 3", **{variable: value})
     assert (done.returncode, done.stdout, server.requests) == (3, b"out\n", [])
     assert variable.encode() in done.stderr
@@ -546,9 +538,7 @@ def test_unusable_settings_send_nothing_and_say_so(
         ["metrics", "=value"],
     ],
 )
-def test_wrong_usage_is_said_and_sends_nothing(
-    notify: Notify, server: Recorder, arguments: list[str]
-) -> None:
+def test_wrong_usage_is_said_and_sends_nothing(notify: Notify, server: Recorder, arguments: list[str]) -> None:
     done = notify.run(*arguments)
     assert (done.returncode, server.requests) == (2, [])
     assert b"notify.sh" in done.stderr
