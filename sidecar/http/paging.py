@@ -38,6 +38,8 @@ class Query:
         text = self._args.get(name)
         if text is not None and len(text) > most:
             self._problems.append(FieldError(name, f"is longer than {most} characters"))
+        if text is not None and "\x00" in text:  # SQLite's LIKE would stop reading there and match everything
+            self._problems.append(FieldError(name, "holds a NUL character"))
         return text or None
 
     def read(self, name: str, parse: Callable[[str], T]) -> T | None:
