@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -108,8 +110,15 @@ def _download(
             lines, _ = history.lines(identity, deployment_id, lines[-1].number, DOWNLOAD_LINES, levels, text)
 
     response = Response(chunks(), content_type="text/plain; charset=utf-8")
-    response.headers.set("Content-Disposition", "attachment", filename=f"deployment-{deployment_id}.log")
+    response.headers["Content-Disposition"] = _attachment(f"deployment-{deployment_id}.log")
     return response
+
+
+def _attachment(name: str) -> str:
+    """A file's name for every client: in ASCII, and as it is (RFC 6266, section 4.3)."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    whole = quote(re.sub(r"[/\\]", "-", name), safe="")
+    return f"attachment; filename={plain}; filename*=UTF-8''{whole}"
 
 
 def _at(head: Head) -> dict[str, object]:
