@@ -129,7 +129,7 @@ def may_watch_room(identity: Identity, room: str) -> bool:
 def _matches(identity: Identity, room: str) -> bool:
     if identity.patterns is None:
         return True
-    return any(fnmatchcase(room, pattern) for pattern in identity.patterns)
+    return any(room == pattern or fnmatchcase(room, pattern) for pattern in identity.patterns)
 
 
 def narrower(scopes: frozenset[str], issuer: Identity) -> frozenset[str]:
