@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
-from sidecar.domain.deployments import STATUSES, TERMINAL, parse_time
+from sidecar.domain.deployments import STATUSES, TERMINAL, Deployment, Step, duration_of, parse_time
 from sidecar.domain.times import utc_text
 from sidecar.http.paging import Query, decode_cursor, encode_cursor
 from sidecar.http.requests import Caller
@@ -125,9 +125,13 @@ def _at(head: Head) -> dict[str, object]:
     return {"seq": head.seq, "epoch": head.epoch}
 
 
+def _state(state: Deployment | Step) -> dict[str, object]:
+    return asdict(state) | {"duration_seconds": duration_of(state)}
+
+
 def _deployment(row: DeploymentRow, stale_before: str) -> dict[str, object]:
     state = row.state
-    shown: dict[str, object] = asdict(state)
+    shown = _state(state)
     shown |= {"id": state.deployment_id, "lines": row.lines, "metrics": row.metrics, "stale": False}
     if state.status not in TERMINAL and state.last_at < stale_before:
         shown |= {"stale": True, "status": "unknown", "last_status": state.status}
@@ -135,7 +139,7 @@ def _deployment(row: DeploymentRow, stale_before: str) -> dict[str, object]:
 
 
 def _view(view: DeploymentView, stale_before: str) -> dict[str, object]:
-    steps = [asdict(step) for step in view.steps]
+    steps = [_state(step) for step in view.steps]
     return _deployment(view.row, stale_before) | {"steps": steps, "last_seq": view.row.seq} | _at(view.head)
 
 
