@@ -18,6 +18,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
@@ -42,12 +43,14 @@ class Database:
         self.engine = engine
         self._lock_path = lock_path
         self._threads = ThreadPool(READ_THREADS)
+        self._turns = Semaphore(READ_THREADS)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What `query` returns, run in a thread inside one read transaction, so that all it reads is true at one
-        seq. Raises Unavailable when the database can't be read."""
+        seq. Raises Unavailable when the database can't be read. Readers wait for a thread before they take a
+        connection, so that a crowd of them queues instead of running the pool dry."""
         try:
-            with self.engine.connect() as connection:
+            with self._turns, self.engine.connect() as connection:
                 return run_in(self._threads, lambda: _transaction(connection, query))
         except SQLAlchemyError as error:
             raise Unavailable("The database can't be read now.", retry_after_seconds=2) from error

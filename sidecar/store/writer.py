@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -102,6 +103,8 @@ class Writer:
         try:
             return pending.answer.get(timeout=ANSWER_SECONDS)  # type: ignore[no-any-return]
         except gevent.Timeout:
+            with suppress(ValueError):  # not on its way yet: then it shall not happen after this answer
+                self._waiting.remove(pending)
             raise Unavailable("The store did not answer in time.", retry_after_seconds=5) from None
 
     @property
