@@ -12,8 +12,8 @@ import pytest
 
 from tests.chromium import Browser
 from tests.conftest import Start
+from tests.programs import require
 from tests.servers import RunningSidecar
-from tests.services import require
 
 PHONE = (390, 844)
 
