@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.services import (
+from tests.programs import (
     DEADLINE_SECONDS,
     ROOT,
     JsClient,
@@ -281,6 +281,11 @@ def test_the_page_needs_no_last_slash(shipped: Nginx) -> None:
     assert httpx.get(f"{shipped.url}/project-dashboard").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/project-dashboard/metrics", "/project-dashboard/metrics/"])
+def test_the_figures_are_not_for_the_public(shipped: Nginx, path: str) -> None:
+    assert httpx.get(shipped.url + path).status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/socket.io", "/project-dashboard/ws"])
 def test_engine_paths_need_no_last_slash(shipped: Nginx, path: str) -> None:
     answer = httpx.get(shipped.url + path, params={"EIO": "4", "transport": "polling"})
@@ -366,9 +371,7 @@ class TellingHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        body = json.dumps(
-            {"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}}
-        ).encode()
+        body = json.dumps({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.services import (
+from tests.programs import (
     DEADLINE_SECONDS,
     ROOT,
     free_port,
