@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import pytest
 import requests
 import socketio
 import websocket
@@ -39,7 +40,9 @@ class Page:
     ):
         self._js = js
         self.name = f"socket-{next(_numbers)}"
-        self._seen = len(js.lines)
+        self._seen = self._read = len(js.lines)
+        self._lines: list[Line] = []
+        self._events: list[dict[str, Any]] = []
         if token is not None:
             options["auth"] = {"token": token}
         options.setdefault("transports", ["websocket"])
@@ -57,7 +60,7 @@ class Page:
                     found.append(line)
             return bool(found)
 
-        wait_until(look, f"{what} among {self.lines()}")
+        wait_until(look, f"{what} of {self.name}", self.lines)
         return found[0]
 
     def connected(self) -> Page:
@@ -86,11 +89,19 @@ class Page:
 
     def lines(self) -> list[Line]:
         """All that happened to this socket."""
-        return [line for line in list(self._js.lines) if line["socket"] == self.name]
+        while self._read < len(self._js.lines):
+            line = self._js.lines[self._read]
+            self._read += 1
+            if line["socket"] == self.name:
+                self._lines.append(line)
+                if line["what"] == "event" and line["event"] == "event":
+                    self._events.append(line["args"][0])
+        return self._lines
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return [line["args"][0] for line in self.lines() if line["what"] == "event" and line["event"] == "event"]
+        self.lines()
+        return self._events
 
     @property
     def seqs(self) -> list[int]:
@@ -216,11 +227,17 @@ def closed_by_server(made: websocket.WebSocket) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Returns once the condition holds; fails the test naming `what` otherwise."""
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    instead: Callable[[], object] | None = None,
+    seconds: float = DEADLINE_SECONDS,
+) -> None:
+    """Returns once the condition holds; fails the test naming `what`, and what there is `instead`, otherwise."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"after {seconds:g} s still not: {what}"
+        if time.monotonic() > end:
+            pytest.fail(f"after {seconds:g} s still not: {what}" + (f"; instead: {instead()}" if instead else ""))
         time.sleep(0.01)
 
 
