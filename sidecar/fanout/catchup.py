@@ -3,7 +3,7 @@
 The rule that makes it exact: joining a room notes the tail's position H without a switch to another greenlet, and a
 subscriber off the live path gets no live frame. What it lacks is then read from the journal in pages, never beyond
 the tail's position, and it returns to the live path in the same step in which the last of it is queued.
-Nothing is buffered a subscriber but one page. (See docs/design/journal.md.)
+Nothing is buffered a subscriber but one page. (See docs/design/fanout.md.)
 """
 
 from __future__ import annotations
