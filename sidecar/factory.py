@@ -111,7 +111,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
             hub.publish(event)
             metrics.events.inc()
 
-    tail = Tail(database, publish)
+    tail = Tail(database, publish, on_gap=lambda: hub.cut_off_all())
     catchup = CatchUp(database, tail)
     hub = Hub(catchup.congested)
     writer = Writer(database, tail.offer if running else lambda events: None)

@@ -17,6 +17,18 @@ from sidecar.store.journal import events_after, found_journal, read_head
 from sidecar.store.tables import event_rooms
 from sidecar.store.writer import Command, Writer
 
+APPENDER = """
+import sys
+from pathlib import Path
+from tests.store.stores import open_journal
+from sidecar.store.writer import Writer
+database = open_journal(Path(sys.argv[1]))
+writer = Writer(database, lambda events: None)
+seqs = [writer.run_alone(lambda t: t.append("fact", {"by": sys.argv[2]}, ["room:a"])).seq for _ in range(60)]
+print(*seqs)
+"""
+"""Another process: `python -c APPENDER <folder> <name>` appends sixty events, one commit each, prints their seqs."""
+
 
 class Store:
     """A migrated database in `folder` and a writer, started; `committed` are the events that it handed over."""

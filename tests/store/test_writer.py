@@ -18,7 +18,7 @@ from sidecar.store.journal import Transaction, events_after, read_head
 from sidecar.store.tables import projects
 from sidecar.store.writer import Writer
 from tests.servers import ROOT
-from tests.store.stores import Store, counted, open_journal
+from tests.store.stores import APPENDER, Store, counted, open_journal
 
 
 class Refused(Exception):
@@ -272,18 +272,6 @@ def test_two_writers_of_one_process_share_the_journal(tmp_path: Path):
     assert {event.seq for event in one.committed} | {event.seq for event in two.committed} == set(range(1, 201))
     one.close()
     two.close()
-
-
-APPENDER = """
-import sys
-from pathlib import Path
-from tests.store.stores import open_journal
-from sidecar.store.writer import Writer
-database = open_journal(Path(sys.argv[1]))
-writer = Writer(database, lambda events: None)
-seqs = [writer.run_alone(lambda t: t.append("fact", {"by": sys.argv[2]}, ["room:a"])).seq for _ in range(60)]
-print(*seqs)
-"""
 
 
 def test_writers_of_several_processes_interleave_without_losing_or_repeating_a_seq(tmp_path: Path):
