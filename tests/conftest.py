@@ -7,9 +7,14 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import RunningSidecar
+
+# No limit in time for one example: the machine may be busy.
+hypothesis.settings.register_profile("sidecar", deadline=None)
+hypothesis.settings.load_profile("sidecar")
 
 Start = Callable[..., RunningSidecar]
 
