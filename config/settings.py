@@ -10,14 +10,20 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_PORTS = {"http": 80, "https": 443}
+ORIGIN_NEEDED = "needs an origin such as https://dashboard.example.com"
+SECRET_CHARACTERS = 16
 
 
 class SettingsProblem(Exception):
@@ -38,19 +44,25 @@ def _networks(text: str) -> str:
             try:
                 ipaddress.ip_network(item, strict=False)
             except ValueError:
-                raise ValueError(
-                    f"{item!r} is neither an address, a network such as 10.0.0.0/8, nor loopback"
-                ) from None
+                raise ValueError("needs addresses, networks such as 10.0.0.0/8, or loopback") from None
     return text
 
 
 def _origin(text: str) -> str:
+    """As browsers write it: no user, no path, no default port."""
     if text == "*":
         return text
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
-        raise ValueError(f"{text!r} is not an origin such as https://dashboard.example.com")
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(ORIGIN_NEEDED) from None
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.path not in ("", "/"):
+        raise ValueError(ORIGIN_NEEDED)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(ORIGIN_NEEDED)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + ("" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}")
 
 
 def _origins(text: str) -> str:
@@ -60,6 +72,8 @@ def _origins(text: str) -> str:
 def _public_url(text: str | None) -> str | None:
     if not text:
         return None
+    if text == "*":
+        raise ValueError(ORIGIN_NEEDED)
     return _origin(text)
 
 
@@ -68,6 +82,32 @@ def _prefix(text: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", text):
         raise ValueError("must be a path such as /project-dashboard")
     return text
+
+
+def _database_url(text: str | None) -> str | None:
+    """A relative SQLite file counts from the working folder (Flask-SQLAlchemy would put it elsewhere)."""
+    if not text:
+        return None
+    needed = "needs a URL such as sqlite:////var/lib/sidecar.db or postgresql+psycopg://user@host/name"
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError(needed) from None
+    backend = url.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise ValueError(needed)
+    if backend == "postgresql":
+        return text
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ValueError("needs a file: the journal must outlive the process")
+    absolute = url.set(database=str(Path(url.database).expanduser().resolve()))
+    return absolute.render_as_string(hide_password=False)
+
+
+def _secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and len(secret.get_secret_value()) < SECRET_CHARACTERS:
+        raise ValueError(f"needs {SECRET_CHARACTERS} characters or more")
+    return secret
 
 
 def _rate(text: str) -> str:
@@ -107,12 +147,14 @@ class Settings(BaseSettings):
     instance_dir: Path = Field(
         ROOT / "instance", description="Folder of this installation: database, secret, first tokens."
     )
-    database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the database. Default: sidecar.db in the instance folder, in SQLite."
+    database_url: Annotated[str | None, AfterValidator(_database_url)] = Field(
+        None,
+        repr=False,
+        description="SQLAlchemy URL of the database. Default: sidecar.db in the instance folder, in SQLite.",
     )
     redis_url: SecretStr | None = Field(None, description="redis:// URL that hurries several hosts; not used yet.")
-    secret_key: SecretStr | None = Field(
-        None, min_length=16, description="Master secret, 16 characters or more. Default: made in the instance folder."
+    secret_key: Annotated[SecretStr | None, AfterValidator(_secret)] = Field(
+        None, description="Master secret, 16 characters or more. Default: made in the instance folder."
     )
     open: Literal["false", "true", "webhooks"] = Field(
         "false",
@@ -157,10 +199,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit(self) -> Settings:
+        problems = []
         if self.outbox_bytes < 4 * self.max_body_bytes:
-            raise ValueError("SIDECAR_OUTBOX_BYTES must be at least 4 x SIDECAR_MAX_BODY_BYTES")
+            problems.append("SIDECAR_OUTBOX_BYTES must be at least 4 x SIDECAR_MAX_BODY_BYTES")
         if self.webhook_networks and self.open == "false":
-            raise ValueError("SIDECAR_WEBHOOK_NETWORKS needs SIDECAR_OPEN=webhooks or true")
+            problems.append("SIDECAR_WEBHOOK_NETWORKS needs SIDECAR_OPEN=webhooks or true")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @cached_property
@@ -203,10 +248,62 @@ def _problem(location: tuple[int | str, ...], message: str) -> str:
     if not location:
         return message
     name = str(location[0])
-    return f"{name if name.isupper() else 'SIDECAR_' + name.upper()}: {message}"
+    if name in ("SIDECAR_PORT", "PORT"):
+        name = "SIDECAR_PORT (or PORT)"
+    return f"{name if name[:1].isupper() else 'SIDECAR_' + name.upper()}: {message}"
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """SIDECAR_ variables that no setting has: most likely a typing error."""
     known = {f"SIDECAR_{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES
     return sorted(name for name in environment if name.startswith("SIDECAR_") and name not in known)
+
+
+def settings_table() -> str:
+    """docs/settings.md: every setting with its default, bounds and meaning, in Markdown."""
+    rows = [
+        f"| {_variable(name)} | {_default(name, field)} | {_bounds(field)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join([*_TABLE_HEAD, *rows, ""])
+
+
+_TABLE_HEAD = (
+    "# Settings",
+    "",
+    "Written by `python -m sidecar settings`; a test fails when this page is older than the code. The sidecar reads",
+    "these environment variables at its start, tells every bad one at once and exits with 2; an empty variable counts",
+    "as unset. An unknown variable that begins with `SIDECAR_` is warned of.",
+    "",
+    "`SIDECAR_URL` and `SIDECAR_TOKEN` are read by the clients (`python -m sidecar send`, `tail`, `demo`, examples),",
+    "not by the server.",
+    "",
+    "| variable | default | bounds | meaning |",
+    "|---|---|---|---|",
+)
+
+
+def _variable(name: str) -> str:
+    return "`SIDECAR_PORT`, `PORT`" if name == "port" else f"`SIDECAR_{name.upper()}`"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if name == "instance_dir":
+        return "`instance`"
+    if field.default in (None, ""):
+        return "unset"
+    shown = field.default
+    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
+
+
+def _bounds(field: FieldInfo) -> str:
+    """What the field's type and constraints say: `1 to 10000`, the words it takes, or nothing."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(field.annotation))
+    limits = {type(item).__name__: item for item in field.metadata}
+    least = getattr(limits.get("Ge"), "ge", None)
+    above = getattr(limits.get("Gt"), "gt", None)
+    most = getattr(limits.get("Le"), "le", None)
+    if most is None:
+        return "" if least is None else f"{least} or more"
+    return f"{least} to {most}" if least is not None else f"more than {above}, to {most}"

@@ -1,5 +1,10 @@
 """`python -m sidecar`."""
 
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("The sidecar needs Python 3.11 or later; this is %s." % sys.version.split()[0])
+
 from gevent import monkey
 
 monkey.patch_all()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +14,19 @@ from typing import Any
 import click
 from flask import Flask
 
-from config.settings import Settings, SettingsProblem, load_settings, unknown_variables
+from config.settings import Settings, SettingsProblem, load_settings, settings_table, unknown_variables
 from sidecar.client.demo import play
 from sidecar.client.http import ApiError, SidecarClient
 from sidecar.client.listener import follow
 from sidecar.domain.errors import SidecarError
 from sidecar.domain.permissions import SCOPES
+from sidecar.domain.times import utc_text
 from sidecar.factory import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, Core, create_app, open_core
 from sidecar.observability.logs import configure_logs
-from sidecar.server import PortTaken, line_buffer_output, listen, serve
+from sidecar.server import CannotListen, line_buffer_output, listen, serve
 from sidecar.version import VERSION
+
+NO_ADMIN = "No admin token is left: make one with `python -m sidecar token create --name admin --scope admin`."
 
 
 def run_server(overrides: dict[str, Any] | None = None) -> None:
@@ -30,12 +36,15 @@ def run_server(overrides: dict[str, Any] | None = None) -> None:
     configure_logs(settings.log_level, settings.log_format)
     try:
         listener = listen(settings.host, settings.port)
-    except (PortTaken, OSError) as error:
+    except CannotListen as error:
         _give_up(str(error))
     port = listener.getsockname()[1]
-    first = _first_start(settings)
-    sidecar = create_app(settings)
-    _welcome(settings, port, first)
+    try:
+        code = _first_start(settings)
+        sidecar = create_app(settings)
+    except (SidecarError, OSError) as error:
+        _give_up(_told(error))
+    _welcome(settings, port, code)
     serve(sidecar, listener, settings.max_connections)
 
 
@@ -92,6 +101,11 @@ def revoke_token(id: str) -> None:
     click.echo(f"Token {id} is revoked.")
 
 
+@cli.command(help="Print every setting as the Markdown of docs/settings.md.")
+def settings() -> None:
+    click.echo(settings_table(), nl=False)
+
+
 @cli.command(help="Print a new one-time login link of the dashboard.")
 def login() -> None:
     with_core(lambda core, settings: click.echo(_login_url(core, settings, settings.port)))
@@ -130,7 +144,7 @@ def replay_delivery(number: int) -> None:
     with_client(lambda client: click.echo(f"Stored as event {client.replay(number)['seq']}."))
 
 
-@cli.command(help="Send a message of the deployment webhook: a log line, or any JSON body.")
+@cli.command(help="Send one log line of a deployment.")
 @click.option("--project", required=True)
 @click.option("--deployment", required=True, help="The deployment's id.")
 @click.option("--level", default="info", type=click.Choice(["debug", "info", "warn", "error"]))
@@ -171,14 +185,15 @@ def with_core(work: Callable[[Core, Settings], object]) -> None:
     """Run `work` on this installation's store, beside a running server or without one."""
     settings = _settings()
     configure_logs("warning", settings.log_format)
-    core = open_core(settings)
     try:
-        work(core, settings)
-    except SidecarError as error:
+        core = open_core(settings)
+        try:
+            work(core, settings)
+        finally:
+            core.writer.stop()
+            core.database.close()
+    except (SidecarError, OSError) as error:
         raise click.ClickException(_told(error)) from None
-    finally:
-        core.writer.stop()
-        core.database.close()
 
 
 def with_client(work: Callable[[SidecarClient], object]) -> None:
@@ -212,7 +227,9 @@ def _give_up(*problems: str) -> Any:
     sys.exit(2)
 
 
-def _told(error: SidecarError) -> str:
+def _told(error: SidecarError | OSError) -> str:
+    if isinstance(error, OSError):
+        return str(error)
     return " ".join([error.detail, *(f"{field.path}: {field.message}" for field in error.fields)])
 
 
@@ -231,27 +248,36 @@ def _create_token(
         click.echo("\nTry it:\n" + _curl(f"{url}{settings.prefix}", made.text, (projects or ("my-project",))[0]))
 
 
-def _first_start(settings: Settings) -> str:
+def _first_start(settings: Settings) -> str | None:
     """Make the first tokens of a new installation, each in a file that only its owner can read; every start gets a
-    one-time login link."""
+    one-time login code, as long as an admin token holds."""
     core = open_core(settings)
     try:
-        if not core.tokens.list():
+        if not any("admin" in row.scopes for row in core.tokens.list()):
             admin = core.tokens.create("admin", ["admin"])
             _write_secret(settings.instance_path / ADMIN_TOKEN_FILE, admin.text)
             first = core.tokens.create("first webhooks", ["webhooks:write"])
             _write_secret(settings.instance_path / WEBHOOK_TOKEN_FILE, first.text)
-        return _login_code(core)
+        return None if _admin(core) is None else _login_code(core)
     finally:
         core.writer.stop()
         core.database.close()
 
 
 def _login_code(core: Core) -> str:
-    admin = next((row for row in core.tokens.list() if "admin" in row.scopes and row.revoked_at is None), None)
+    admin = _admin(core)
     if admin is None:
-        raise SidecarError("No admin token is left: make one with `sidecar token create --name admin --scope admin`.")
-    return core.connections.login_link(admin.id)
+        raise SidecarError(NO_ADMIN)
+    return core.connections.login_link(admin)
+
+
+def _admin(core: Core) -> str | None:
+    """The id of an admin token that holds now, None if there is none left."""
+    now = utc_text(time.time())
+    for row in core.tokens.list():
+        if "admin" in row.scopes and row.revoked_at is None and (row.expires_at is None or row.expires_at > now):
+            return row.id
+    return None
 
 
 def _login_url(core: Core, settings: Settings, port: int) -> str:
@@ -268,9 +294,10 @@ def _reachable(host: str) -> str:
     return f"[{named}]" if ":" in named and not named.startswith("[") else named
 
 
-def _welcome(settings: Settings, port: int, code: str) -> None:
+def _welcome(settings: Settings, port: int, code: str | None) -> None:
     public = _public(settings, port)
-    click.echo(f"The sidecar serves {public}/ - log in once: {public}/login?code={code}")
+    login = NO_ADMIN if code is None else f"log in once: {public}/login?code={code}"
+    click.echo(f"The sidecar serves {public}/ - {login}")
     file = settings.instance_path / WEBHOOK_TOKEN_FILE
     if file.exists():
         click.echo("First curl:\n" + _curl(public, f"$(cat '{file}')", "my-project"))
@@ -280,14 +307,12 @@ def _welcome(settings: Settings, port: int, code: str) -> None:
 
 
 def _curl(url: str, token_text: str, project: str) -> str:
-    body = (
-        f'{{"type":"step_started","project":"{project}","deployment_id":"1",'
-        '"step_name":"build","step_status":"started"}'
-    )
+    fields = {"type": "step_started", "project": project, "deployment_id": "1", "step_name": "build"}
+    body = json.dumps(fields | {"step_status": "started"}, ensure_ascii=False, separators=(",", ":"))
     return (
         f"  curl {url}/api/webhooks/deployment \\\n"
         f'    -H "Authorization: Token {token_text}" -H "Content-Type: application/json" \\\n'
-        f"    -d '{body}'"
+        f"    -d {shlex.quote(body)}"
     )
 
 

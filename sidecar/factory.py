@@ -111,7 +111,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
             hub.publish(event)
             metrics.events.inc()
 
-    tail = Tail(database, publish)
+    tail = Tail(database, publish, on_gap=lambda: hub.cut_off_all())
     catchup = CatchUp(database, tail)
     hub = Hub(catchup.congested)
     writer = Writer(database, tail.offer if running else lambda events: None)
@@ -161,17 +161,16 @@ def create_app(settings: Settings) -> Sidecar:
     app.register_blueprint(operating(health, core.metrics, caller, _info(settings)))
     app.register_blueprint(pages(caller, settings.instance_path / WEBHOOK_TOKEN_FILE, settings.open, namespaces[-1]))
 
-    proxies = Proxies(app.wsgi_app, parse_networks(settings.trusted_proxies), settings.prefix)
     gate = Gate(
         app.wsgi_app,
-        proxies,
+        Proxies(parse_networks(settings.trusted_proxies), settings.prefix),
         origins,
         core.metrics,
         lambda: connection_count(socketio),
         settings.max_connections,
         settings.max_body_bytes,
     )
-    app.wsgi_app = Proxies(gate, parse_networks(settings.trusted_proxies), settings.prefix)  # type: ignore[method-assign]
+    app.wsgi_app = gate  # type: ignore[method-assign]
     return Sidecar(app, core, socketio, gate, sessions, Upkeep(core.writer.submit, settings.retention_days))
 
 

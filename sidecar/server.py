@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import resource
 import signal
 import socket
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,8 +37,8 @@ STOP_SECONDS = 5
 CLOSE_SECONDS = 2
 
 
-class PortTaken(Exception):
-    """Somebody else listens there; the text says who, where that can be read, and the cure."""
+class CannotListen(Exception):
+    """The text says why; of a port that is taken, by whom, where that can be read, and the cure."""
 
 
 class Handler(WebSocketHandler):  # type: ignore[misc]
@@ -54,8 +57,13 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         """Requests are counted by the metrics; no line a request in the hot path."""
 
     def log_error(self, msg: str, *args: Any) -> None:
-        """Malformed requests; the client has its 400."""
-        log.debug("server.bad_request", problem=msg % args if args else msg)
+        """Malformed requests; the client has its 400. What it sent stays out of the log: it may hold a secret."""
+        problem = str(args[-1]) if args else msg
+        log.debug("server.bad_request", problem=problem.partition(":")[0], address=self.client_address[0])
+
+    def _check_http_version(self) -> bool:
+        """pywsgi's own check prints a traceback for `HTTP/1`."""
+        return re.fullmatch(r"HTTP/(0\.9|1\.\d)", self.request_version) is not None
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
@@ -64,25 +72,26 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises PortTaken; OSError for a host that is not ours."""
+    """A listening socket. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortTaken(_taken(port)) from None
-        raise
-    listener.listen(BACKLOG)
+            raise CannotListen(_taken(port)) from None
+        raise CannotListen(f"Can't listen on {host}, port {port} (SIDECAR_HOST, SIDECAR_PORT): {error}") from None
     listener.setblocking(False)
     return listener
 
 
 def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> None:
     """Start the sidecar and answer until a signal comes."""
+    _raise_descriptor_limit()
     stopping = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
@@ -103,6 +112,12 @@ def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> No
     _stop(server, sidecar)
 
 
+def _raise_descriptor_limit() -> None:
+    """Each socket takes a descriptor; the usual soft limit of 1,024 is far below the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _stop(server: Any, sidecar: Sidecar) -> None:
     server.close()
     closing = [gevent.spawn(_close, websocket) for websocket in list(server.websockets)]
@@ -113,8 +128,9 @@ def _stop(server: Any, sidecar: Sidecar) -> None:
 
 
 def _close(websocket: Any) -> None:
+    """Say 1012; the client's answer ends the connection. (gevent-websocket's own `close` leaves the code out.)"""
     try:
-        websocket.close(CLOSE_RESTART, b"restart")
+        websocket.send_frame(struct.pack("!H", CLOSE_RESTART) + b"restart", websocket.OPCODE_CLOSE)
     except (WebSocketError, OSError):
         return
 

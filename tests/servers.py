@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,14 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30
 STOP_SECONDS = 15
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class RunningSidecar:
@@ -34,18 +43,28 @@ class RunningSidecar:
     def start(self) -> None:
         """Start it (again) and wait until it is ready."""
         begin = self._log.stat().st_size if self._log.exists() else 0
+        if "SIDECAR_PUBLIC_URL" in self._environment and self._environment["SIDECAR_PORT"] == "0":
+            self._environment["SIDECAR_PORT"] = str(free_port())  # the address it prints will not tell its port
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "app.py")], cwd=ROOT, env=self._environment, stdout=log, stderr=log
             )
+        try:
+            self._wait_ready(begin)
+        except BaseException:
+            self.kill()
+            raise
+        self.token = (self.instance / "admin-token").read_text().strip()
+        # The same port again after a restart, as a hosted one has.
+        self._environment["SIDECAR_PORT"] = str(self.port)
+
+    def _wait_ready(self, begin: int) -> None:
+        assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while not self._ready(begin):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"The sidecar did not start:\n{self.output()}")
             time.sleep(0.05)
-        self.token = (self.instance / "admin-token").read_text().strip()
-        # The same port again after a restart, as a hosted one has.
-        self._environment["SIDECAR_PORT"] = str(self.port)
 
     @property
     def pid(self) -> int:
@@ -119,8 +138,11 @@ class RunningSidecar:
         text = self._log.read_text(errors="replace")[begin:] if self._log.exists() else ""
         if "log in once: " not in text:
             return False
-        address = text.split("The sidecar serves ", 1)[1].split(" ", 1)[0]
-        self.port = int(address.split("//", 1)[1].split("/", 1)[0].rpartition(":")[2])
+        port = self._environment["SIDECAR_PORT"]
+        if port == "0":
+            address = text.split("The sidecar serves ", 1)[1].split(" ", 1)[0]
+            port = address.split("//", 1)[1].split("/", 1)[0].rpartition(":")[2]
+        self.port = int(port)
         self.url = f"http://127.0.0.1:{self.port}"
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200

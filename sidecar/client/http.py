@@ -54,7 +54,7 @@ class SidecarClient:
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, self.url + path, **options)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ApiError(f"{self.url} can't be reached: {error}") from None
         try:
             body: dict[str, Any] = response.json()

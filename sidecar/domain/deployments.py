@@ -87,7 +87,7 @@ def _from_number(number: float) -> datetime:
 
 
 def _isolike(text: str) -> str:
-    return text.removesuffix(" UTC").removesuffix(" GMT").strip()
+    return text.upper().removesuffix(" UTC").removesuffix(" GMT").strip()
 
 
 def seconds_between(started_at: str | None, completed_at: str | None) -> float | None:
@@ -188,7 +188,7 @@ def missing_identity(report: Report) -> tuple[FieldError, ...]:
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """The state of one attempt. `status_at` is the sender's time of the report that gave the status; `first_at` and
-    `last_at` are our times of the first and last report."""
+    `last_at` are our times of the first and last report; `duration_seconds` is as reported (see `duration_of`)."""
 
     deployment_id: str
     attempt: int
@@ -245,12 +245,10 @@ DEPLOYMENT_FACTS = (
     "title",
     "url",
     "queued_at",
-    "started_at",
-    "completed_at",
     "error_message",
     "logs",
 )
-STEP_FACTS = ("started_at", "completed_at", "logs", "error_message", "url")
+STEP_FACTS = ("logs", "error_message", "url")
 
 S = TypeVar("S", Deployment, Step)
 
@@ -272,14 +270,8 @@ def merge_deployment(state: Deployment | None, report: Report, now: str) -> Depl
             first_at=now,
             last_at=now,
         )
-    merged = replace(state, last_at=now)
-    wins = report.status is not None and _wins(state, report.status, report.at)
-    merged = _fill(merged, report.facts, DEPLOYMENT_FACTS, overwrite=wins or not _late(state, report))
-    if wins and report.status is not None:
-        merged = replace(merged, status=report.status, reported_status=report.reported_status, status_at=report.at)
-    if merged.started_at is None and report.status == "running":
-        merged = replace(merged, started_at=report.at)
-    return _time(merged, report.facts.duration_seconds, report.at)
+    state = replace(state, last_at=now)
+    return _merge(state, report.facts, DEPLOYMENT_FACTS, report.status, report.reported_status, report.at)
 
 
 def merge_step(state: Step | None, report: StepReport, at: str, now: str) -> Step:
@@ -295,20 +287,53 @@ def merge_step(state: Step | None, report: StepReport, at: str, now: str) -> Ste
             first_at=now,
             last_at=now,
         )
-    wins = _wins(state, report.status, at)
-    merged = _fill(replace(state, last_at=now), report, STEP_FACTS, overwrite=wins)
+    state = replace(state, last_at=now)
+    return _merge(state, report, STEP_FACTS, report.status, report.reported_status, at)
+
+
+def duration_of(state: Deployment | Step) -> float | None:
+    """Seconds that it took: those that its end reported; without them, or with a 0, the span of its times. Found when
+    asked, not stored, because an earlier start may still turn up."""
+    if state.duration_seconds:
+        return state.duration_seconds
+    span = seconds_between(state.started_at, state.completed_at) if state.status in TERMINAL else None
+    return state.duration_seconds if span is None else span
+
+
+def _merge(
+    state: S, facts: Facts | StepReport, names: tuple[str, ...], status: str | None, word: str | None, at: str
+) -> S:
+    """Status, times and duration come out the same in whatever order the reports come: the earliest start that
+    anybody told, the end and duration that the end itself told."""
+    wins = status is not None and _wins(state, status, at)
+    fresh = state.status not in TERMINAL and at >= state.status_at
+    merged = _fill(state, facts, names, overwrite=wins or fresh)
+    starts = [facts.started_at, state.started_at, at if status == "running" else None]
+    merged = replace(merged, started_at=min((start for start in starts if start is not None), default=None))
+    if status is not None and status in TERMINAL:
+        merged = _end(merged, facts, status, at, wins)
+    if wins and status is not None:
+        merged = replace(merged, status=status, reported_status=word, status_at=at)
+    return merged
+
+
+def _end(state: S, facts: Facts | StepReport, status: str, at: str, wins: bool) -> S:
+    """The end and duration as this report of an end tells them; the state still has its status of before."""
+    kept = state.completed_at if state.status == status else None
     if wins:
-        merged = replace(merged, status=report.status, reported_status=report.reported_status, status_at=at)
-    if merged.started_at is None and report.status == "running":
-        merged = replace(merged, started_at=at)
-    return _time(merged, report.duration_seconds, at)
+        state = replace(state, completed_at=facts.completed_at or kept or at)
+    told = facts.duration_seconds
+    if told is not None and (not state.duration_seconds or (wins and told)):
+        state = replace(state, duration_seconds=told)
+    return state
 
 
 def _wins(state: Deployment | Step, status: str, at: str) -> bool:
     """May a report of this status and time replace the state's status? An end is replaced only by a later end;
-    at the same time an end wins; among the others the later one wins; `unknown` replaces nothing known."""
+    at the same time an end wins; among the others the later one wins; `unknown` replaces nothing that a sender
+    told."""
     if status == "unknown":
-        return state.status == "unknown" and at >= state.status_at
+        return state.status_at == "" or (state.status == "unknown" and at >= state.status_at)
     if state.status == "unknown":
         return True
     if status in TERMINAL and state.status in TERMINAL:
@@ -318,26 +343,7 @@ def _wins(state: Deployment | Step, status: str, at: str) -> bool:
     return (at, STATUSES.index(status)) >= (state.status_at, STATUSES.index(state.status))
 
 
-def _late(state: Deployment, report: Report) -> bool:
-    """Is this news of before the end of a deployment that is over? Then it only fills what is empty."""
-    return state.status in TERMINAL and (report.status or "") not in TERMINAL
-
-
 def _fill(state: S, facts: Facts | StepReport, names: tuple[str, ...], overwrite: bool) -> S:
     """Take over the facts that are given: all of them, or only those that the state lacks."""
     given = {name: getattr(facts, name) for name in names if getattr(facts, name) is not None}
     return replace(state, **{name: value for name, value in given.items() if overwrite or getattr(state, name) is None})
-
-
-def _time(state: S, reported_seconds: float | None, at: str) -> S:
-    """The end and duration of what is over: the times decide, a reported 0 counts only without them."""
-    if state.status not in TERMINAL:
-        return state
-    if state.completed_at is None:
-        state = replace(state, completed_at=state.status_at or at)
-    if reported_seconds:
-        return replace(state, duration_seconds=reported_seconds)
-    if not state.duration_seconds:
-        span = seconds_between(state.started_at, state.completed_at)
-        return replace(state, duration_seconds=reported_seconds if span is None else span)
-    return state

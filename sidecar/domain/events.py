@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 CONTROL = "control."
@@ -42,20 +43,16 @@ class Offset:
         return str(self.seq) if self.mark is None else f"{self.seq}.{self.mark:08x}"
 
 
+_OFFSET = re.compile(r"([0-9]{1,19})(?:\.([0-9a-f]{8}))?")
+
+
 def parse_offset(value: object) -> Offset | None:
     """The offset that a client sent: our opaque string, or a bare seq as number or text. None if it is neither."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return Offset(value) if 0 <= value < 2**63 else None
-    if not isinstance(value, str) or len(value) > 40 or not value.isascii():
+    match = _OFFSET.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) >= 2**63:
         return None
-    seq, dot, mark = value.partition(".")
-    if not seq.isdigit() or int(seq) >= 2**63:
-        return None
-    if not dot:
-        return Offset(int(seq))
-    try:
-        return Offset(int(seq), int(mark, 16)) if len(mark) == 8 else None
-    except ValueError:
-        return None
+    return Offset(int(match[1]), None if match[2] is None else int(match[2], 16))

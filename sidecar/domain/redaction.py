@@ -1,4 +1,8 @@
-"""Secrets that slip into log lines are cut out before they are stored or sent. Shapes only; nothing is guessed."""
+"""Secrets that slip into log lines are cut out before they are stored or sent. Shapes only; nothing is guessed.
+
+Every expression reads a character a bounded number of times, whatever the text: runs are matched possessively and
+consumed even where they turn out to be harmless.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,21 @@ MARK = "[redacted]"
 
 _SHAPES = re.compile(
     r"""
-      sct_[0-9a-f]{12}_[A-Za-z0-9_-]{20,}                          # our own tokens
-    | gh[pousr]_[A-Za-z0-9]{20,255} | github_pat_[A-Za-z0-9_]{20,255}
-    | glpat-[A-Za-z0-9_-]{20,255}
-    | xox[abeoprs]-[A-Za-z0-9-]{10,255}
+      sct_[0-9a-f]{12}_[A-Za-z0-9_-]{20,}+                         # our own tokens
+    | gh[pousr]_[A-Za-z0-9]{20,255}+ | github_pat_[A-Za-z0-9_]{20,255}+
+    | glpat-[A-Za-z0-9_-]{20,255}+
+    | xox[abeoprs]-[A-Za-z0-9-]{10,255}+
     | \b(?:AKIA|ASIA)[0-9A-Z]{16}\b
-    | eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}   # JWT
-    | -----BEGIN[ ][A-Z ]{0,30}PRIVATE[ ]KEY-----[^-]{0,20000}(?:-----END[ ][A-Z ]{0,30}PRIVATE[ ]KEY-----)?
+    | -----BEGIN[ ][A-Z ]{0,30}PRIVATE[ ]KEY-----(?:[^-]|-(?!----)){0,20000}+(?:-----END[ ][A-Z ]{0,30}KEY-----)?
     """,
     re.VERBOSE,
 )
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}+(\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+)?")
 _HEADER = re.compile(
-    r"(?i)\b(authorization\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|token|basic)\s{1,4})[A-Za-z0-9._~+/=-]{6,}"
+    r"(?i)\b(authorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|token|basic)\s{1,4})[A-Za-z0-9._~+/=-]{6,}+"
 )
-_PARAMETER = re.compile(r"(?i)([?&](?:token|api_key|access_token|apikey)=)[^&\s\"'<>#]+")
-_USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:)[^\s/@]{1,200}(?=@)")
+_PARAMETER = re.compile(r"(?i)([?&](?:token|api_key|access_token|apikey)=)[^&\s\"'<>#]++")
+_USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20}+://[^\s/:@]{0,100}+:)[^\s/@]{1,200}+(?=@)")
 
 _MARKERS = re.compile(
     r"sct_|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AKIA|ASIA|eyJ|-----BEGIN|://"
@@ -35,6 +39,7 @@ def redact(text: str) -> str:
     if _MARKERS.search(text) is None:
         return text
     text = _SHAPES.sub(MARK, text)
+    text = _JWT.sub(lambda match: MARK if match[1] else match[0], text)
     text = _HEADER.sub(rf"\1{MARK}", text)
     text = _PARAMETER.sub(rf"\1{MARK}", text)
     return _USERINFO.sub(rf"\1{MARK}", text)

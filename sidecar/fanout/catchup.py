@@ -12,14 +12,17 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 import gevent
+import structlog
 from sqlalchemy import Connection
 
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event, Offset
-from sidecar.fanout.hub import Hub, Subscriber
+from sidecar.fanout.hub import Hub, Room, Subscriber, cut_off
 from sidecar.fanout.tail import Tail
 from sidecar.store.database import Database
 from sidecar.store.journal import Page, count_room_events, mark_of, read_head, room_events
+
+log = structlog.get_logger("sidecar.catchup")
 
 PAGE_EVENTS = 500
 PAGE_BYTES = 256 * 1024
@@ -41,9 +44,11 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class _Backfill:
-    """The room's events with after < seq <= upto are still to be replayed; at first `after` was `since`."""
+    """The room's events with after < seq <= upto are still to be replayed; at first `after` was `since`. It ends
+    with the `hold` it was asked for: who leaves the room and joins it again starts anew."""
 
     room: str
+    hold: Room
     since: int
     after: int
     upto: int
@@ -91,7 +96,12 @@ class CatchUp:
     def subscribe(self, hub: Hub, subscriber: Subscriber, room: str, since: Offset | None) -> Subscription:
         """Join the room now; with `since`, what the room had after it comes first, as far as it was not sent to
         this subscriber already. The replay starts when the caller's greenlet next yields, so an answer that it
-        queues before that precedes it. Raises Unavailable; a room not held before is then left again."""
+        queues before that precedes it. Raises Unavailable; a room not held before is then left again.
+
+        A `since` beyond the tail may have been read from the journal, where events stand an instant before they
+        are published; joining before the tail is there would send them once more."""
+        if since is not None and since.seq > self._tail.last:
+            self._tail.reach(since.seq)
         last, offset = self._tail.last, self._tail.offset
         fresh = room not in subscriber.rooms
         hold = hub.join(subscriber, room, last)
@@ -108,7 +118,7 @@ class CatchUp:
             raise
         else:
             if plan.after < hold.covers:
-                behind.backfills.append(_Backfill(room, plan.after, plan.after, hold.covers))
+                behind.backfills.append(_Backfill(room, hold, plan.after, plan.after, hold.covers))
                 hold.covers = plan.after
         finally:
             behind.planning -= 1
@@ -139,12 +149,14 @@ class CatchUp:
                 except Unavailable:
                     gevent.sleep(RETRY_SECONDS)
                 except _Truncated:
-                    subscriber.recipient.close()
-                    break
-            del self._behind[subscriber]
-            subscriber.live = True
+                    cut_off(subscriber)
+        except Exception as error:
+            log.error("catchup.failed", exc_info=error)
+            cut_off(subscriber)
         finally:
             behind.running = False
+        self._behind.pop(subscriber, None)
+        subscriber.live = not subscriber.closed
 
     def _step(self, subscriber: Subscriber, backfills: deque[_Backfill]) -> bool:
         """Send one page of what it lacks. True once nothing is lacking."""
@@ -160,10 +172,13 @@ class CatchUp:
 
     def _finish_from_ring(self, subscriber: Subscriber) -> bool:
         """If the rest lies in memory and is small, send it and be done, in one step."""
-        events = self._tail.since(subscriber.position)
-        if events is None or sum(len(event.payload) for event in events) > PAGE_BYTES:
+        events = self._tail.since(subscriber.position, PAGE_EVENTS)
+        if events is None:
             return False
-        _send(subscriber, [event for event in events if subscriber.wants(event)])
+        wanted = [event for event in events if subscriber.wants(event)]
+        if sum(len(event.payload) for event in wanted) > PAGE_BYTES:
+            return False
+        _send(subscriber, wanted)
         subscriber.position = self._tail.last
         return True
 
@@ -177,8 +192,7 @@ class CatchUp:
         """The next page of the first backfill, without what went out through another room already."""
         backfill = backfills[0]
         page = self._page([backfill.room], backfill.after, backfill.upto)
-        hold = subscriber.rooms.get(backfill.room)
-        if hold is None:  # left meanwhile
+        if subscriber.rooms.get(backfill.room) is not backfill.hold:  # left meanwhile
             backfills.popleft()
             return
         _send(subscriber, [event for event in page.events if not _sent(subscriber, event, backfill.room)])
@@ -186,7 +200,7 @@ class CatchUp:
             backfills[0] = replace(backfill, after=page.upto)
         else:
             backfills.popleft()
-            hold.sent = min(hold.sent, backfill.since)
+            backfill.hold.sent = min(backfill.hold.sent, backfill.since)
 
     def _page(self, rooms: list[str], after: int, upto: int) -> Page:
         """Raises _Truncated when the journal no longer holds all of it."""

@@ -141,6 +141,15 @@ def drop(server: Any, eio_sid: str) -> None:
         gevent.spawn(socket.close, wait=False)
 
 
+def abandon(socketio: SocketIO, sid: str, namespace: str) -> None:
+    """Give up a connect that failed for a passing reason: the transport is closed without a CONNECT_ERROR, after
+    which the client would never try again. The connect handler must then raise something that is no refusal."""
+    server = socketio.server
+    engine_sid = server.manager.eio_sid_from_sid(sid, namespace)
+    server.manager.disconnect(sid, namespace, ignore_queue=True)
+    drop(server, engine_sid)
+
+
 def close_polling(socketio: SocketIO) -> None:
     """At shutdown: end the held long polls; WebSockets are closed by the server with 1012."""
     for socket in list(socketio.server.eio.sockets.values()):

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+import structlog
+
 from sidecar.domain.events import Event
+
+log = structlog.get_logger("sidecar.hub")
 
 T = TypeVar("T")
 
@@ -82,8 +86,10 @@ class Hub:
         self._on_congested = on_congested
 
     def join(self, subscriber: Subscriber, room: str, at: int) -> Room:
-        """Put the subscriber into the room from `at` on; a hold it already has stays as it is."""
-        self._rooms.setdefault(room, {})[subscriber] = None
+        """Put the subscriber into the room from `at` on; a hold it already has stays as it is. One whose connection
+        ended while its request was on its way gets a hold that the hub does not know."""
+        if not subscriber.closed:
+            self._rooms.setdefault(room, {})[subscriber] = None
         return subscriber.rooms.setdefault(room, Room(at))
 
     def leave(self, subscriber: Subscriber, room: str) -> None:
@@ -100,29 +106,40 @@ class Hub:
 
     def guard(self, subscriber: Subscriber, room: str, check: Guard) -> None:
         """Ask `check` when the room's first event comes: False takes the subscriber out before it sees it."""
-        self._guards.setdefault(room, {})[subscriber] = check
+        if room in subscriber.rooms and not subscriber.closed:
+            self._guards.setdefault(room, {})[subscriber] = check
 
     def unguard(self, subscriber: Subscriber, room: str) -> None:
         if room in self._guards:
             _discard(self._guards, room, subscriber)
 
     def publish(self, event: Event) -> None:
-        """Hand the event to every live subscriber of its rooms. Never yields to the event loop."""
+        """Hand the event to every live subscriber of its rooms. Never yields to the event loop. A recipient that
+        breaks is cut off, and costs the others nothing."""
         if self._guards:
             self._check_guards(event)
         frames: dict[Codec, object] = {}
         for subscriber in self.audience(event.rooms):
             if not subscriber.live:
                 continue
-            recipient = subscriber.recipient
-            if recipient.congested:
-                self._on_congested(subscriber, event)
-                continue
-            codec = recipient.codec
-            frame = frames.get(codec)
-            if frame is None:
-                frame = frames[codec] = codec.frame(event)
-            recipient.send(frame)
+            try:
+                recipient = subscriber.recipient
+                if recipient.congested:
+                    self._on_congested(subscriber, event)
+                    continue
+                codec = recipient.codec
+                frame = frames.get(codec)
+                if frame is None:
+                    frame = frames[codec] = codec.frame(event)
+                recipient.send(frame)
+            except Exception as error:
+                log.error("hub.recipient_failed", seq=event.seq, exc_info=error)
+                cut_off(subscriber)
+
+    def cut_off_all(self) -> None:
+        """Events are missing that nobody can be given any more: all must come back and be told so."""
+        for subscriber in self.audience(list(self._rooms)):
+            cut_off(subscriber)
 
     def audience(self, rooms: Iterable[str]) -> Iterator[Subscriber]:
         """The subscribers of any of the rooms, each once."""
@@ -141,8 +158,20 @@ class Hub:
     def _check_guards(self, event: Event) -> None:
         for room in event.rooms:
             for subscriber, check in self._guards.pop(room, {}).items():
-                if not check(event):
+                try:
+                    allowed = check(event)
+                except Exception as error:
+                    log.error("hub.guard_failed", room=room, exc_info=error)
+                    allowed = False
+                if not allowed:
                     self.leave(subscriber, room)
+
+
+def cut_off(subscriber: Subscriber) -> None:
+    """Close its connection; until that has happened nothing more goes to it, so that its last offset stays true."""
+    subscriber.closed = True
+    subscriber.live = False
+    subscriber.recipient.close()
 
 
 def _discard(index: dict[str, dict[Subscriber, T]], room: str, subscriber: Subscriber) -> None:

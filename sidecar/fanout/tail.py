@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import gevent
 import structlog
@@ -24,16 +25,22 @@ log = structlog.get_logger("sidecar.tail")
 
 POLL_SECONDS = 0.25
 RING_BYTES = 16 * 1024 * 1024
+EVENT_BYTES = 600
+"""What an event takes in memory beside its payload."""
 READ_EVENTS = 500
+REACH_SECONDS = 1.0
 
 
 class Tail:
-    """`publish` is called with each event once `last` has moved to it; it must not yield to the event loop."""
+    """`publish` is called with each event once `last` has moved to it; it must not yield to the event loop.
+    `on_gap` is called when events are gone from the journal before they could be published."""
 
-    def __init__(self, database: Database, publish: Callable[[Event], None]):
+    def __init__(self, database: Database, publish: Callable[[Event], None], on_gap: Callable[[], None]):
         self._database = database
         self._publish = publish
+        self._on_gap = on_gap
         self._signal = Signal()
+        self._read_once = Signal()
         self._reading = False
         self._greenlet: gevent.Greenlet | None = None
         self._ring_bytes = 0
@@ -68,13 +75,24 @@ class Tail:
         else:
             self._signal.set()
 
-    def since(self, seq: int) -> list[Event] | None:
-        """The events after `seq` up to `last`, if the ring of recent events still holds them all; else None."""
-        if seq >= self.last:
+    def since(self, seq: int, limit: int) -> list[Event] | None:
+        """The events after `seq` up to `last`, if they are no more than `limit` and the ring of recent events still
+        holds them all; else None."""
+        count = self.last - seq
+        if count <= 0:
             return []
-        if not self.ring or self.ring[0].seq > seq + 1:
+        if count > min(limit, len(self.ring)):
             return None
-        return [self.ring[index] for index in range(seq - self.last, 0)]
+        return list(islice(reversed(self.ring), count))[::-1]
+
+    def reach(self, seq: int) -> None:
+        """Wait until `last` is at `seq`, if the journal is: somebody has read there what is not published yet."""
+        seq = min(seq, self._database.read(read_head).seq)
+        with gevent.Timeout(REACH_SECONDS, False):
+            while self.last < seq:
+                self._read_once.clear()
+                self._signal.set()
+                self._read_once.wait()
 
     def _run(self) -> None:
         while True:
@@ -84,6 +102,7 @@ class Tail:
                 self._read()
             except Unavailable as error:
                 log.warning("tail.unreadable", problem=str(error.__cause__))
+            self._read_once.set()
 
     def _read(self) -> None:
         self._reading = True
@@ -105,14 +124,18 @@ class Tail:
         self.ring.clear()
         self._ring_bytes = 0
         self.last, self.last_mark = seq, None
+        self._on_gap()
 
     def _apply(self, event: Event) -> None:
         self.last, self.last_mark = event.seq, event.mark
         self.ring.append(event)
-        self._ring_bytes += len(event.payload)
+        self._ring_bytes += len(event.payload) + EVENT_BYTES
         while self._ring_bytes > RING_BYTES and len(self.ring) > 1:
-            self._ring_bytes -= len(self.ring.popleft().payload)
-        self._publish(event)
+            self._ring_bytes -= len(self.ring.popleft().payload) + EVENT_BYTES
+        try:
+            self._publish(event)
+        except Exception as error:  # it must stop neither the events behind it nor the writer, which offers them
+            log.error("tail.publish_failed", seq=event.seq, type=event.type, exc_info=error)
 
 
 def _head_with_mark(connection: Connection) -> tuple[Head, int | None]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from sidecar.http.paging import Query, decode_cursor, encode_cursor
+from sidecar.http.paging import MAX_NUMBER, Query, decode_cursor, encode_cursor
 from sidecar.http.requests import Caller
 from sidecar.services.deliveries import Deliveries
 
 VERDICTS = ("stored", "test", "quarantined", "replayed")
+ONE = f"/api/deliveries/<int(max={MAX_NUMBER}):number>"
 
 
 def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
@@ -28,12 +29,12 @@ def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
         more, rows = len(rows) > limit, rows[:limit]
         return jsonify(items=[_shown(row) for row in rows], next=encode_cursor(rows[-1]["number"]) if more else None)
 
-    @routes.get("/api/deliveries/<int:number>")
+    @routes.get(ONE)
     def one_delivery(number: int) -> Response:
         caller.require("admin")
         return jsonify(_shown(service.find(number)))
 
-    @routes.post("/api/deliveries/<int:number>/replay")
+    @routes.post(f"{ONE}/replay")
     def replay(number: int) -> Response:
         receipt = service.replay(caller.require("admin"), number)
         return jsonify(success=True, message="The delivery was taken again.", **receipt.stored())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
-from sidecar.domain.deployments import STATUSES, TERMINAL, parse_time
+from sidecar.domain.deployments import STATUSES, TERMINAL, Deployment, Step, duration_of, parse_time
 from sidecar.domain.times import utc_text
 from sidecar.http.paging import Query, decode_cursor, encode_cursor
 from sidecar.http.requests import Caller
@@ -108,17 +110,28 @@ def _download(
             lines, _ = history.lines(identity, deployment_id, lines[-1].number, DOWNLOAD_LINES, levels, text)
 
     response = Response(chunks(), content_type="text/plain; charset=utf-8")
-    response.headers.set("Content-Disposition", "attachment", filename=f"deployment-{deployment_id}.log")
+    response.headers["Content-Disposition"] = _attachment(f"deployment-{deployment_id}.log")
     return response
+
+
+def _attachment(name: str) -> str:
+    """A file's name for every client: in ASCII, and as it is (RFC 6266, section 4.3)."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    whole = quote(re.sub(r"[/\\]", "-", name), safe="")
+    return f"attachment; filename={plain}; filename*=UTF-8''{whole}"
 
 
 def _at(head: Head) -> dict[str, object]:
     return {"seq": head.seq, "epoch": head.epoch}
 
 
+def _state(state: Deployment | Step) -> dict[str, object]:
+    return asdict(state) | {"duration_seconds": duration_of(state)}
+
+
 def _deployment(row: DeploymentRow, stale_before: str) -> dict[str, object]:
     state = row.state
-    shown: dict[str, object] = asdict(state)
+    shown = _state(state)
     shown |= {"id": state.deployment_id, "lines": row.lines, "metrics": row.metrics, "stale": False}
     if state.status not in TERMINAL and state.last_at < stale_before:
         shown |= {"stale": True, "status": "unknown", "last_status": state.status}
@@ -126,7 +139,7 @@ def _deployment(row: DeploymentRow, stale_before: str) -> dict[str, object]:
 
 
 def _view(view: DeploymentView, stale_before: str) -> dict[str, object]:
-    steps = [asdict(step) for step in view.steps]
+    steps = [_state(step) for step in view.steps]
     return _deployment(view.row, stale_before) | {"steps": steps, "last_seq": view.row.seq} | _at(view.head)
 
 

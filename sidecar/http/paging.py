@@ -15,6 +15,7 @@ from sidecar.domain.rooms import clean_name
 T = TypeVar("T")
 
 MAX_CHOICES = 50
+MAX_NUMBER = 2**63 - 1
 
 
 class Query:
@@ -37,6 +38,8 @@ class Query:
         text = self._args.get(name)
         if text is not None and len(text) > most:
             self._problems.append(FieldError(name, f"is longer than {most} characters"))
+        if text is not None and "\x00" in text:  # SQLite's LIKE would stop reading there and match everything
+            self._problems.append(FieldError(name, "holds a NUL character"))
         return text or None
 
     def read(self, name: str, parse: Callable[[str], T]) -> T | None:
@@ -55,6 +58,7 @@ class Query:
         values = self._args.getlist(name)
         if not values:
             return None
+        self._bounded(name, values)
         found = []
         for value in values[:MAX_CHOICES]:
             try:
@@ -68,7 +72,11 @@ class Query:
         values = [item for value in self._args.getlist(name) for item in value.split(",") if item]
         if any(value not in known for value in values):
             self._problems.append(FieldError(name, f"must be of {' '.join(known)}"))
-        return tuple(dict.fromkeys(values[:MAX_CHOICES]))
+        return tuple(dict.fromkeys(values))
+
+    def _bounded(self, name: str, values: Sequence[str]) -> None:
+        if len(values) > MAX_CHOICES:
+            self._problems.append(FieldError(name, f"is given more than {MAX_CHOICES} times"))
 
     def finish(self) -> None:
         if self._problems:
@@ -85,6 +93,6 @@ def decode_cursor(text: str) -> int:
         plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
     except (binascii.Error, ValueError):
         plain = ""
-    if plain[:1] != "d" or not plain[1:].isdigit() or len(plain) > 20:
+    if plain[:1] != "d" or not plain[1:].isdigit() or len(plain) > 20 or int(plain[1:]) > MAX_NUMBER:
         raise ValueError("is not a cursor of this server")
     return int(plain[1:])

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 from sidecar.domain import rooms
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
-from sidecar.http.requests import Caller
+from sidecar.http.requests import Caller, raw_body
 from sidecar.services.deliveries import Deliveries, Posted
 
 PATHS = ("/api/webhooks/deployment", "/api/webhook/deployment", "/api/webhook/step")
@@ -22,7 +22,7 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
             identity,
             Posted(
                 path=request.path.rstrip("/"),
-                body=request.get_data(cache=False),
+                body=raw_body(),
                 headers=request.headers,  # type: ignore[arg-type]
                 address=request.remote_addr or "",
                 key=request.headers.get("Idempotency-Key"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from sidecar.domain.redaction import redact
+from sidecar.domain.redaction import redact_tree
 
 QUIET_LIBRARIES = ("engineio", "engineio.server", "socketio", "socketio.server", "geventwebsocket", "alembic")
 
@@ -28,9 +28,8 @@ def configure_logs(level: str, format: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
     ]
-    if format == "json":
-        steps.append(structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*steps, mask, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
@@ -42,10 +41,9 @@ def configure_logs(level: str, format: str) -> None:
 
 
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """structlog processor: token shapes in any text value become `[redacted]`."""
+    """structlog processor: token shapes in any text become `[redacted]`, tracebacks and nested values included."""
     for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact(value)
+        event[key] = redact_tree(value)
     return event
 
 

@@ -110,7 +110,6 @@ class Connections:
         if in_url and claims.expires_at - claims.issued_at > QUERY_TTL_SECONDS:
             raise Unauthenticated("A token in a URL may live five minutes at most.")
         issuer = self._tokens.holder(claims.token_id)
-        ends = [float(claims.expires_at), *([] if issuer.expires_at is None else [issuer.expires_at])]
         return Identity(
             kind="connection",
             name=claims.sub or issuer.name,
@@ -120,7 +119,7 @@ class Connections:
             user=claims.sub,
             token_id=issuer.token_id,
             number=issuer.number,
-            expires_at=min(ends),
+            expires_at=_first_end(claims, issuer),
         )
 
     def login_link(self, token_id: str) -> str:
@@ -135,7 +134,8 @@ class Connections:
         return code
 
     def spend_login_link(self, code: str) -> str:
-        """The login cookie's value for a fresh code, which is spent by this. Raises NotFound."""
+        """The login cookie's value for a fresh code, which is spent by this. Raises NotFound, also when the token
+        behind it has ended meanwhile."""
 
         def command(transaction: Transaction) -> str:
             token_id = spend_login_link(transaction.connection, _hash(code), transaction.now)
@@ -144,13 +144,18 @@ class Connections:
             return token_id
 
         token_id = self._submit(command)
+        try:
+            self._tokens.holder(token_id)
+        except Unauthenticated:
+            raise NotFound("The admin token behind this login link has ended.") from None
         now = int(self._clock())
         return sign(Claims(COOKIE_AUDIENCE, token_id, now, now + COOKIE_SECONDS), self._cookie_key)
 
     def cookie_identity(self, value: str) -> Identity:
         """Who is logged in by this cookie. Raises Unauthenticated, or TokenExpired."""
         claims = read(value, self._cookie_key, COOKIE_AUDIENCE, self._clock())
-        return replace(self._tokens.holder(claims.token_id), kind="cookie", expires_at=float(claims.expires_at))
+        holder = self._tokens.holder(claims.token_id)
+        return replace(holder, kind="cookie", expires_at=_first_end(claims, holder))
 
     def csrf_token(self, cookie: str) -> str:
         """What a page must send back as X-CSRF-Token with each write that rests on this cookie."""
@@ -158,6 +163,11 @@ class Connections:
 
     def csrf_holds(self, cookie: str, given: str) -> bool:
         return hmac.compare_digest(self.csrf_token(cookie).encode(), given.encode("utf-8", "replace"))
+
+
+def _first_end(claims: Claims, holder: Identity) -> float:
+    """When a signed token stops to hold: at its own end or at that of the API token behind it."""
+    return float(claims.expires_at) if holder.expires_at is None else min(float(claims.expires_at), holder.expires_at)
 
 
 def _patterns(patterns: Sequence[object] | None, problems: list[FieldError]) -> tuple[str, ...] | None:

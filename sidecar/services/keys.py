@@ -29,7 +29,7 @@ def load_keys(instance_path: Path, configured: str | None) -> Keys:
     mode 0600. Safe when several processes start at once."""
     if configured:
         return Keys(configured.encode())
-    instance_path.mkdir(parents=True, exist_ok=True)
+    instance_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(instance_path / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

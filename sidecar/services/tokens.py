@@ -56,6 +56,7 @@ class Tokens:
         self._submit = submit
         self._clock = clock
         self._cache: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+        self._revocations = 0
 
     def create(
         self,
@@ -67,8 +68,8 @@ class Tokens:
         """A new token. Raises Invalid naming every bad field; an empty list of projects is refused, None is all."""
         problems: list[FieldError] = []
         name_text = _cleaned(name, "name", problems)
-        unknown = sorted(str(scope)[:40] for scope in scopes if scope not in SCOPES)
-        if unknown or not scopes:
+        scope_names = tuple(sorted({str(scope) for scope in scopes}))
+        if not scope_names or not SCOPES.issuperset(scope_names):
             problems.append(FieldError("scopes", f"needs one or more of {' '.join(sorted(SCOPES))}"))
         project_names = None
         if projects is not None:
@@ -81,7 +82,6 @@ class Tokens:
             raise Invalid("The token can't be made so.", tuple(problems))
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         expires_at = None if ttl_seconds is None else utc_text(self._clock() + ttl_seconds)
-        scope_names = tuple(sorted(str(scope) for scope in scopes))
 
         def command(transaction: Transaction) -> None:
             insert_token(
@@ -117,6 +117,7 @@ class Tokens:
         remembered = self._cache.get(digest)
         if remembered is not None and remembered[0] > self._clock():
             return self._unexpired(remembered[1])
+        revocations = self._revocations
         match = _TOKEN.fullmatch(text)
         row = self._database.read(lambda c: find_token(c, match[1])) if match else None
         if row is None or match is None or not hmac.compare_digest(row.secret_hash, _hash(match[2])):
@@ -124,9 +125,7 @@ class Tokens:
         if row.revoked_at is not None:
             raise Unauthenticated("The token has been revoked.")
         identity = self._unexpired(token_identity(row))
-        self._cache[digest] = (self._clock() + CACHE_SECONDS, identity)
-        while len(self._cache) > CACHED_TOKENS:
-            self._cache.popitem(last=False)
+        self._remember(digest, identity, revocations)
         return identity
 
     def holder(self, id: str) -> Identity:
@@ -136,15 +135,25 @@ class Tokens:
         remembered = self._cache.get(key)
         if remembered is not None and remembered[0] > self._clock():
             return self._unexpired(remembered[1])
+        revocations = self._revocations
         row = self._database.read(lambda c: find_token(c, id))
         if row is None or row.revoked_at is not None:
             raise Unauthenticated("The token behind this one is gone or has been revoked.")
         identity = self._unexpired(token_identity(row))
-        self._cache[key] = (self._clock() + CACHE_SECONDS, identity)
+        self._remember(key, identity, revocations)
         return identity
+
+    def _remember(self, key: bytes, identity: Identity, revocations: int) -> None:
+        """Not when a token was revoked while this one was being read: it may have been this one."""
+        if revocations != self._revocations:
+            return
+        self._cache[key] = (self._clock() + CACHE_SECONDS, identity)
+        while len(self._cache) > CACHED_TOKENS:
+            self._cache.popitem(last=False)
 
     def forget(self, id: str) -> None:
         """A token was revoked, here or by another process."""
+        self._revocations += 1
         for key in [key for key, (_, identity) in self._cache.items() if identity.token_id == id]:
             del self._cache[key]
 

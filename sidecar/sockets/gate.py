@@ -42,7 +42,7 @@ class _Refusal:
 
 
 class Gate:
-    """WSGI middleware around Flask-SocketIO's. `connections` counts the open sockets."""
+    """WSGI middleware around Flask-SocketIO's, the outermost. `connections` counts the open sockets."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Gate:
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        self._proxies.prepare(environ)
         if not is_engine_path(environ):
             return self._app(environ, start_response)
         refusal = self._refusal(environ)

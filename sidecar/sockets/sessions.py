@@ -19,7 +19,7 @@ from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated
 from sidecar.domain.events import Event
 from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
-from sidecar.fanout.engine import SocketIoCodec, SocketIoRecipient, drop, engine_socket
+from sidecar.fanout.engine import SocketIoCodec, SocketIoRecipient, abandon, engine_socket
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.services.access import LOGIN_COOKIE, Access
@@ -119,8 +119,8 @@ class Sessions:
             refusal = REFUSALS[type(error)]
             if refusal.final:
                 raise ConnectionRefusedError(error.detail, {"code": refusal.code}) from None
-            drop(self._socketio.server, self._engine_sid(request.sid, request.namespace))
-            raise ConnectionRefusedError(error.detail, {"code": refusal.code}) from None
+            abandon(self._socketio, request.sid, request.namespace)
+            raise
         except Exception as error:
             log.error("sockets.connect_failed", exc_info=error)
             raise ConnectionRefusedError("The connection failed.", {"code": "error"}) from None
@@ -169,10 +169,6 @@ class Sessions:
         if session is not None:
             self._hub.drop(session.subscriber)
             log.debug("sockets.disconnected", namespace=session.namespace, reason=str(reason))
-
-    def _engine_sid(self, sid: str, namespace: str) -> str:
-        engine_sid: str = self._socketio.server.manager.eio_sid_from_sid(sid, namespace)
-        return engine_sid
 
     def _expect_end(self, session: Session) -> None:
         end = session.identity.expires_at

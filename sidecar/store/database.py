@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
@@ -41,12 +43,14 @@ class Database:
         self.engine = engine
         self._lock_path = lock_path
         self._threads = ThreadPool(READ_THREADS)
+        self._turns = Semaphore(READ_THREADS)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What `query` returns, run in a thread inside one read transaction, so that all it reads is true at one
-        seq. Raises Unavailable when the database can't be read."""
+        seq. Raises Unavailable when the database can't be read. Readers wait for a thread before they take a
+        connection, so that a crowd of them queues instead of running the pool dry."""
         try:
-            with self.engine.connect() as connection:
+            with self._turns, self.engine.connect() as connection:
                 return run_in(self._threads, lambda: _transaction(connection, query))
         except SQLAlchemyError as error:
             raise Unavailable("The database can't be read now.", retry_after_seconds=2) from error
@@ -64,14 +68,17 @@ class Database:
 
     def upgrade(self, found: Callable[[Connection], None]) -> None:
         """Make the schema, or bring it to the newest version, then let `found` fill what a new database needs.
-        Safe to run from several processes at once."""
+        Safe to run from several processes at once. Raises Unavailable for a database that can't be used."""
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self.write_lock(), self.engine.connect().execution_options(**{WRITE: True}) as connection:
-            config.attributes["connection"] = connection
-            with connection.begin():
-                command.upgrade(config, "head")
-                found(connection)
+        try:
+            with self.write_lock(), self.engine.connect().execution_options(**{WRITE: True}) as connection:
+                config.attributes["connection"] = connection
+                with connection.begin():
+                    command.upgrade(config, "head")
+                    found(connection)
+        except (SQLAlchemyError, CommandError) as error:
+            raise _unusable(error) from error
 
     def close(self) -> None:
         self._threads.kill()
@@ -79,17 +86,23 @@ class Database:
 
 
 def open_database(app: Flask, url: str, instance_path: Path) -> Database:
-    """The database behind `url`, opened through Flask-SQLAlchemy. Its folder is made if it is missing."""
+    """The database behind `url`, opened through Flask-SQLAlchemy. A SQLite file that is missing is made, readable
+    by its owner alone, with its folder. Raises Unavailable; OSError for a folder that can't be made."""
     parsed = make_url(url)
+    instance_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(parsed.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     options: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_timeout": 5}
     if parsed.get_backend_name() == "sqlite":
         options["connect_args"] = {"check_same_thread": False, "timeout": BUSY_TIMEOUT_MILLISECONDS / 1000}
-    extension = SQLAlchemy(app, metadata=metadata, engine_options=options)
-    with app.app_context():
-        engine = extension.engine
+    try:
+        extension = SQLAlchemy(app, metadata=metadata, engine_options=options)
+        with app.app_context():
+            engine = extension.engine
+    except (ImportError, SQLAlchemyError) as error:
+        raise _unusable(error) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -136,6 +149,12 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get(WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _unusable(error: Exception) -> Unavailable:
+    """Without the statement that failed and its values."""
+    reason = error.orig if isinstance(error, DBAPIError) else error
+    return Unavailable(f"The database can't be used: {' '.join(str(reason).split())}", retry_after_seconds=2)
 
 
 def lost(error: BaseException) -> bool:

@@ -141,14 +141,15 @@ def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: 
     )
 
 
-def newest_open(connection: Connection, project: str) -> str | None:
-    """The id of the project's newest deployment that has not ended."""
+def newest_open(connection: Connection, project: str, since: str) -> str | None:
+    """The id of the project's newest deployment that has not ended and had news after `since`."""
     return connection.execute(
         select(deployments.c.deployment_id)
         .where(
             deployments.c.project == project,
             deployments.c.latest.is_(True),
             deployments.c.status.not_in(sorted(TERMINAL)),
+            deployments.c.last_at >= since,
         )
         .order_by(deployments.c.number.desc())
         .limit(1)

@@ -46,9 +46,12 @@ class Transaction:
 
     def append(self, type: str, payload: Mapping[str, object], rooms: Iterable[str]) -> Event:
         """Add an event for these rooms. It is stored when the transaction commits, or not at all.
-        Raises ValueError for a payload that strict JSON can't hold."""
+        Raises ValueError for what strict JSON in UTF-8 can't hold: here, where it fails one command, and not in
+        `flush`, where it would fail the batch."""
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         event = Event(self.seq + 1, secrets.randbits(32), type, text, tuple(dict.fromkeys(rooms)), self.now)
+        for part in (type, text, *event.rooms):
+            part.encode()
         self.events.append(event)
         return event
 

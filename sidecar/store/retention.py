@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from sidecar.store.deliveries import forget_answers
 from sidecar.store.journal import Transaction
@@ -12,22 +12,25 @@ from sidecar.store.tables import deliveries, event_rooms, events, journal_head, 
 
 CHUNK = 200
 
+_OF_EVENT = delete(event_rooms).where(
+    event_rooms.c.room == bindparam("of_room"), event_rooms.c.seq == bindparam("at_seq")
+)
+
 
 def retire_events(transaction: Transaction, before: str) -> int:
-    """Delete the oldest events stored before this time, and move the journal's floor; how many they were."""
+    """Delete the oldest events stored before this time, and move the journal's floor; how many they were. An event
+    that claims a later time than one behind it (the clock was put back) goes with it."""
     connection = transaction.connection
     rows = connection.execute(
         select(events.c.seq, events.c.at, events.c.rooms).order_by(events.c.seq).limit(CHUNK)
     ).all()
-    old = [row for row in rows if row.at < before]
+    floor = max((row.seq for row in rows if row.at < before), default=0)
+    old = [row for row in rows if row.seq <= floor]
     if not old:
         return 0
-    pairs = [
-        and_(event_rooms.c.room == room, event_rooms.c.seq == row.seq) for row in old for room in json.loads(row.rooms)
-    ]
+    pairs = [{"of_room": room, "at_seq": row.seq} for row in old for room in json.loads(row.rooms)]
     if pairs:
-        connection.execute(delete(event_rooms).where(or_(*pairs)))
-    floor = old[-1].seq
+        connection.execute(_OF_EVENT, pairs)
     connection.execute(delete(events).where(events.c.seq <= floor))
     connection.execute(update(journal_head).values(floor=floor))
     return len(old)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import gevent
+import structlog
 from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.threadpool import ThreadPool
@@ -21,6 +23,7 @@ from sqlalchemy import Connection
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event
 from sidecar.domain.times import utc_text
+from sidecar.observability.logs import RateLimited
 from sidecar.store.database import WRITE, Database, lost, run_in
 from sidecar.store.journal import Transaction
 
@@ -33,6 +36,8 @@ class Submit(Protocol):
 
     def __call__(self, command: Command[T], /) -> T: ...
 
+
+log = RateLimited(structlog.get_logger("sidecar.writer"))
 
 BATCH_COMMANDS = 256
 QUEUE_COMMANDS = 10_000
@@ -98,6 +103,8 @@ class Writer:
         try:
             return pending.answer.get(timeout=ANSWER_SECONDS)  # type: ignore[no-any-return]
         except gevent.Timeout:
+            with suppress(ValueError):  # not on its way yet: then it shall not happen after this answer
+                self._waiting.remove(pending)
             raise Unavailable("The store did not answer in time.", retry_after_seconds=5) from None
 
     @property
@@ -131,6 +138,7 @@ class Writer:
             connection = self._connection
             events = run_in(self._thread, lambda: self._write(connection, batch))
         except Exception as error:  # the batch is lost as a whole, whatever the reason: told to every sender
+            log.warning("writer.batch_failed", commands=len(batch), problem=f"{type(error).__name__}: {error}"[:300])
             self.healthy = False
             self._drop_connection()
             for pending in batch:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -42,7 +43,6 @@ def parse_body(raw: bytes, content_type: str | None) -> ParsedBody:
         text = _form_payload(text)
     elif media and media not in _UNTYPED and not re.fullmatch(r"(application|text)/([\w.-]+\+)?json", media):
         raise UnsupportedMedia("Send application/json.")
-    _check_depth(text)
     value, repaired = _load(text)
     if not isinstance(value, dict):
         raise Invalid("The body must be a JSON object.", (FieldError("", "must be an object"),))
@@ -63,6 +63,43 @@ def _form_payload(text: str) -> str:
         raise Unparsable("The form has no readable field `payload`.") from None
 
 
+def _load(text: str) -> tuple[Any, bool]:
+    """The value, and whether it took a repair. A line that stands in doubled quotes is outside of strings until it is
+    repaired, so that its brackets look like nesting before."""
+    problem: Unparsable | None = None
+    for candidate, strict in _candidates(text):
+        try:
+            return _decode(candidate, strict), not strict
+        except Unparsable as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _candidates(text: str) -> Iterator[tuple[str, bool]]:
+    """The body as it came, read strictly, then with raw line ends in strings; then repaired."""
+    yield text, True
+    yield text, False
+    repaired = _DOUBLED.sub(r'\1"\2"', text)
+    if repaired != text:
+        yield repaired, False
+
+
+def _decode(text: str, strict: bool) -> Any:
+    """Raises Unparsable."""
+    _check_depth(text)
+    try:
+        return json.loads(text, strict=strict, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        problem = FieldError("", f"{error.msg} at {where}")
+        raise Unparsable(f"The body is not JSON: {problem.message}.", (problem,)) from None
+    except RecursionError:
+        raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
+    except ValueError:  # an integer of thousands of digits
+        raise Unparsable("The body holds a number that is out of range.") from None
+
+
 def _check_depth(text: str) -> None:
     """Nesting, counted outside of strings, before any recursive parser sees it."""
     depth = 0
@@ -74,31 +111,6 @@ def _check_depth(text: str) -> None:
                 raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.")
         elif character in "]}":
             depth -= 1
-
-
-def _load(text: str) -> tuple[Any, bool]:
-    try:
-        return _decode(text, strict=True), False
-    except json.JSONDecodeError as error:
-        problem = error
-    for candidate in (text, _DOUBLED.sub(r'\1"\2"', text)):
-        try:
-            return _decode(candidate, strict=False), True
-        except json.JSONDecodeError:
-            continue
-    where = f"line {problem.lineno}, column {problem.colno}"
-    raise Unparsable(f"The body is not JSON: {problem.msg} at {where}.", (FieldError("", f"{problem.msg} at {where}"),))
-
-
-def _decode(text: str, strict: bool) -> Any:
-    try:
-        return json.loads(text, strict=strict, parse_constant=_refuse_constant, parse_float=_finite)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError:
-        raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
-    except ValueError:  # an integer of thousands of digits
-        raise Unparsable("The body holds a number that is out of range.") from None
 
 
 def _refuse_constant(name: str) -> None:

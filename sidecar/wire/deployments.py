@@ -25,9 +25,9 @@ from sidecar.domain.deployments import (
     normalise_status,
 )
 from sidecar.domain.errors import FieldError, Invalid
-from sidecar.domain.redaction import redact, redact_tree
+from sidecar.domain.redaction import redact_tree
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.wire.messages import ALIASES, Line, Message, problems
+from sidecar.wire.messages import ALIASES, MAX_WORD_CHARACTERS, Line, Message, problems
 
 STEP_TYPES = ("step_started", "step_completed", "step_manual")
 DEPLOYMENT_TYPES = ("deployment_started", "deployment_completed")
@@ -198,7 +198,7 @@ class _Reader:
         message = self.message
         word = message.status or message.step_status
         status = "running" if type == "deployment_started" and word is None else normalise_status(word)
-        if type == "deployment_completed" and "status" not in self.body:
+        if type == "deployment_completed" and not self.body.keys() & {"status", "step_status"}:
             self._require("status", None)
         facts = self._facts(
             started_at=message.started_at,
@@ -214,6 +214,8 @@ class _Reader:
         text = message.message
         if text is None:
             self._require("message", None)
+        elif self.repaired:
+            text = text.removesuffix("\n")  # the sender's `jq -s` took the line's end for a part of the line
         line = LogLine(
             at=message.timestamp or self.now,
             level=_level(message.level),
@@ -280,7 +282,7 @@ class _Reader:
             duration_seconds=duration,
             error_message=_cut(message.error_message or message.error),
             logs=_cut(message.logs if isinstance(message.logs, str) else None),
-            title=message.message,
+            title=None if message.message is None else message.message[:MAX_WORD_CHARACTERS],
         )
         details = message.step_details or {}
         if len(details) > MAX_DETAILS:
@@ -334,9 +336,8 @@ def _level(word: str | None) -> str:
 
 
 def _cut(text: str | None) -> str | None:
-    """A text of bounded length without secrets; what is cut is said."""
-    if text is None:
-        return None
-    if len(text) > MAX_MESSAGE_CHARACTERS:
-        text = f"{text[:MAX_MESSAGE_CHARACTERS]} … [cut {len(text) - MAX_MESSAGE_CHARACTERS} characters]"
-    return redact(text)
+    """A text of bounded length; what is cut is said. (Secrets are cut out when a message is read, so that none is
+    halved here.)"""
+    if text is None or len(text) <= MAX_MESSAGE_CHARACTERS:
+        return text
+    return f"{text[:MAX_MESSAGE_CHARACTERS]} … [cut {len(text) - MAX_MESSAGE_CHARACTERS} characters]"

@@ -1,20 +1,22 @@
 """What proxies say about a request counts only if they are ours: X-Forwarded-* of others is dropped here, the
-public prefix is cut, and everything behind reads plain WSGI values."""
+public prefix and a last slash are cut, and everything behind reads plain WSGI values."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIEnvironment
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PUBLIC_PREFIX = "sidecar.prefix"
 """Environ key: the prefix under which the client reached us, `` or such as `/project-dashboard`."""
+
+SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+"""Some proxies (Traefik) name the scheme of a WebSocket handshake so."""
 
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -30,19 +32,14 @@ FORWARDED = (
 
 
 class Proxies:
-    """WSGI middleware, the outermost. `trusted` are the networks whose word counts."""
+    """`trusted` are the networks whose word counts; `prefix` is the public one."""
 
-    def __init__(self, app: WSGIApplication, trusted: tuple[Network, ...], prefix: str):
-        self._app = app
+    def __init__(self, trusted: tuple[Network, ...], prefix: str):
         self._trusted = trusted
         self._prefix = prefix
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self.prepare(environ)
-        return self._app(environ, start_response)
-
     def prepare(self, environ: WSGIEnvironment) -> None:
-        """Do it to this environ, once (the WebSocket handshake is judged before the app is called)."""
+        """Do it to this environ; a second time changes nothing."""
         if PUBLIC_PREFIX in environ:
             return
         environ[PUBLIC_PREFIX] = ""
@@ -53,7 +50,8 @@ class Proxies:
         path = environ.get("PATH_INFO", "")
         if self._prefix and (path == self._prefix or path.startswith(self._prefix + "/")):
             environ[PUBLIC_PREFIX] = self._prefix
-            environ["PATH_INFO"] = path[len(self._prefix) :] or "/"
+            path = path[len(self._prefix) :]
+        environ["PATH_INFO"] = path.removesuffix("/") or "/"
 
     def _believe(self, environ: WSGIEnvironment) -> None:
         hops = [hop.strip() for hop in environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
@@ -66,8 +64,8 @@ class Proxies:
             if not self._trusts(address):
                 break
         scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").split(",")[-1].strip().lower()
-        if scheme in ("http", "https"):
-            environ["wsgi.url_scheme"] = scheme
+        if scheme in SCHEMES:
+            environ["wsgi.url_scheme"] = SCHEMES[scheme]
         host = environ.get("HTTP_X_FORWARDED_HOST", "").split(",")[-1].strip()
         if host:
             environ["HTTP_HOST"] = host

@@ -7,7 +7,7 @@ const namespace = document.body.dataset.namespace;
 const LOG_LINES = 5000;
 const $ = (id) => document.getElementById(id);
 
-const state = { projects: [], project: null, id: null, view: 0, deployments: [], next: null, detail: null, cut: 0 };
+const state = { projects: [], project: null, id: null, view: 0, deployments: [], next: null, detail: null, cut: 0, onDeployment: () => {} };
 let session = null;
 let socket = null;
 
@@ -80,6 +80,7 @@ function connect() {
   socket.on("connect_error", (error) => show("away", socket.active ? "reconnecting" : error.message));
   socket.on("token_expired", () => tell("Your login has ended: log in again."));
   socket.on("event", (event) => {
+    if (state.id !== null && event.payload.deployment_id === state.id) state.onDeployment(event);
     for (const room of rooms.values()) {
       if (!concerns(room, event)) continue;
       room.since = event.offset;
@@ -120,28 +121,23 @@ function showProjects() {
   );
   const empty = state.projects.length === 0;
   $("empty").hidden = !empty;
-  if (empty) showFirstSteps();
+  if (empty) showFirstSteps().catch((error) => tell(error.message));
+  else if (state.project === null && state.projects.length === 1) location.replace(link(state.projects[0].name));
 }
 
 function projectEvent(event) {
-  const project = state.projects.find((item) => item.name === event.payload.project);
-  if (project) {
-    project.last_at = event.timestamp;
-    if (event.type.startsWith("deployment_")) project.status = event.payload.status;
-    showProjects();
-  }
-  if (event.payload.project === state.project && event.type !== "log_entry" && event.type !== "log_batch") {
-    refreshSoon();
-  }
+  if (event.type !== "log_entry" && event.type !== "log_batch") refreshSoon();
 }
 
-// Deployments of the chosen project
+// Deployments of the chosen project; the newest is opened if none is named
 
 let refresh = null;
 function refreshSoon() {
   refresh ??= setTimeout(() => {
     refresh = null;
-    loadDeployments().catch((error) => tell(error.message));
+    loadProjects()
+      .then(() => loadDeployments())
+      .catch((error) => tell(error.message));
   }, 150);
 }
 
@@ -154,6 +150,7 @@ async function loadDeployments(cursor) {
   state.deployments = cursor ? [...state.deployments, ...found.items] : found.items;
   state.next = found.next;
   showDeployments();
+  if (state.id === null && found.items.length > 0) location.replace(link(project, found.items[0].id));
 }
 
 function showDeployments() {
@@ -181,8 +178,13 @@ function showDeployments() {
 
 // One deployment
 
+// A socket gets each event once, through whichever of its rooms comes first: news that arrives by the project's room
+// while the snapshot is under way is kept until it is shown.
+
 async function openDeployment(id) {
   const view = ++state.view;
+  const early = [];
+  state.onDeployment = (event) => early.push(event);
   const path = `deployments/${encodeURIComponent(id)}`;
   const [detail, log] = [await get(path), await get(`${path}/logs?limit=${LOG_LINES}`)];
   if (view !== state.view) return;
@@ -196,7 +198,9 @@ async function openDeployment(id) {
   showDetail();
   if (log.next) $("skipped").textContent = "Only the first lines are shown; download has all.";
   $("skipped").hidden = !log.next;
-  subscribe("deployment", id, detail.seq, (event) => deploymentEvent(id, event), () => openDeployment(id));
+  state.onDeployment = (event) => deploymentEvent(id, event);
+  for (const event of early) if (event.seq > detail.seq) deploymentEvent(id, event);
+  subscribe("deployment", id, detail.seq, () => {}, () => openDeployment(id));
 }
 
 async function refreshDetail(id) {

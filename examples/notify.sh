@@ -1,0 +1,663 @@
+#!/bin/sh
+# Reports a deployment to the sidecar from any shell script: POSIX sh, curl, awk, od, tee; nothing else.
+# It never fails the deploy it reports on: what can't be delivered is a warning, unless SIDECAR_STRICT=1.
+#
+# Names of our own start with an underscore, so that assigning them never changes a variable that the
+# caller exported for the command of a step.
+
+{ set +x; } 2>/dev/null # a trace would print the token
+set -u
+
+usage() {
+    cat <<'USAGE'
+usage: notify.sh start                               a deployment begins; prints its id
+       notify.sh finish STATUS                       it ends: success, failed, cancelled, ...
+       notify.sh step NAME -- COMMAND [ARG...]       run a command as a step, with its output as live log
+       notify.sh step-started NAME                   report a step that runs elsewhere
+       notify.sh step-completed NAME STATUS [DURATION_SECONDS]
+       notify.sh log [LEVEL] MESSAGE...              one log line (debug info warn warning error fatal)
+       notify.sh log                                 log lines from standard input
+       notify.sh metrics KEY=VALUE...                figures; numbers, true and false keep their type
+       notify.sh test                                try address, token and project; fails if they don't work
+       notify.sh help
+
+environment:
+  SIDECAR_PROJECT         name of the project (needed)
+  SIDECAR_TOKEN           API token with the scope webhooks:write, if the sidecar asks for one
+  SIDECAR_URL             default http://127.0.0.1:8091/project-dashboard
+  SIDECAR_DEPLOYMENT_ID   default: GITHUB_RUN_ID, else CI_PIPELINE_ID, else made by start:
+                              SIDECAR_DEPLOYMENT_ID=$(notify.sh start); export SIDECAR_DEPLOYMENT_ID
+  SIDECAR_STRICT          1: fail when a notification can't be delivered
+  SIDECAR_RETRY_SECONDS   first pause between tries, doubled each time, default 1 (fractions allowed)
+  SIDECAR_GIVE_UP_SECONDS longest time for one message with all its tries, default 30
+
+A step ends with its command's exit code. The command's output reaches the terminal at once and unchanged;
+a line that ends without newline is logged when it ends. A step that leaves a daemon behind should
+redirect the daemon's output, as for any CI job.
+exit code: 0; that of the command of a step; 1 undelivered (test, SIDECAR_STRICT=1); 2 wrong usage.
+USAGE
+}
+
+warn() { printf 'notify.sh: %s\n' "$*" >&2; }
+
+misused() {
+    warn "$*; see notify.sh help"
+    exit 2
+}
+
+# ---- JSON ------------------------------------------------------------------------------------------
+
+# Standard input as JSON strings in plain ASCII, so that no locale and no awk's idea of a character
+# matters. Bytes come in as numbers from od, NUL and invalid UTF-8 included; an invalid sequence becomes
+# U+FFFD by the Unicode standard's rule of maximal subparts, as in browsers and Python.
+#   encode string                     all of it as one string
+#   encode lines ENTRY COUNT_FILE END one object a line, each opened by ENTRY; how many bytes they used
+#                                     goes to COUNT_FILE; END=1 takes a last line without newline too
+# A batch ends after 200 lines or 64 KiB and a line is cut after 32 KiB: even if every byte must be
+# escaped, the body stays below the 1 MiB that sidecar and nginx accept.
+encode() {
+    od -An -v -tu1 2>/dev/null | LC_ALL=C awk -v mode="$1" -v entry="${2-}" -v count_file="${3-}" -v end="${4-}" '
+        BEGIN {
+            for (i = 0; i < 32; i++) text[i] = sprintf("\\u%04x", i)
+            for (i = 32; i < 127; i++) text[i] = sprintf("%c", i)
+            text[34] = "\\\""; text[92] = "\\\\"; text[127] = "\\u007f"
+            ORS = "" # print, because printf is limited to 8 KiB in some awks
+        }
+        function put(code) {
+            if (code < 128) row = row text[code]
+            else if (code < 65536) row = row sprintf("\\u%04x", code)
+            else row = row sprintf("\\u%04x\\u%04x", 55296 + int((code - 65536) / 1024), 56320 + code % 1024)
+        }
+        function finish_line() {
+            line = line row; row = ""
+            if (carriage_return) line = substr(line, 1, length(line) - 6)
+            print (lines ? "," : "") entry "\"" line "\"}"
+            line = ""; line_bytes = 0; carriage_return = 0; lines++; used = taken
+            return lines >= 200 || used >= 65536
+        }
+        # lowest and highest are what the next byte of a sequence may be: they rule out overlong
+        # forms, surrogates and code points past U+10FFFF
+        function decode(byte) {
+            if (needed) {
+                if (byte >= lowest && byte <= highest) {
+                    code = code * 64 + byte - 128; needed--
+                    lowest = 128; highest = 191
+                    if (!needed) put(code)
+                    return
+                }
+                needed = 0; put(65533)
+            }
+            if (byte < 128) { put(byte); return }
+            lowest = 128; highest = 191
+            if (byte >= 194 && byte <= 223) { needed = 1; code = byte - 192 }
+            else if (byte >= 224 && byte <= 239) {
+                needed = 2; code = byte - 224
+                if (byte == 224) lowest = 160
+                if (byte == 237) highest = 159
+            }
+            else if (byte >= 240 && byte <= 244) {
+                needed = 3; code = byte - 240
+                if (byte == 240) lowest = 144
+                if (byte == 244) highest = 143
+            }
+            else put(65533)
+        }
+        {
+            for (i = 1; i <= NF; i++) {
+                byte = $i + 0; taken++
+                if (byte == 10 && mode == "lines") {
+                    if (needed) { needed = 0; put(65533) }
+                    if (finish_line()) exit
+                    continue
+                }
+                decode(byte)
+                line_bytes++; carriage_return = (byte == 13)
+                if (mode == "lines" && line_bytes >= 32768 && !needed) {
+                    carriage_return = 0
+                    if (finish_line()) exit
+                }
+            }
+            line = line row; row = ""
+        }
+        END {
+            if (needed) put(65533)
+            if (mode == "string") print "\"" line row "\""
+            else {
+                if (end == 1 && line_bytes) finish_line()
+                print used + 0 "\n" > count_file
+            }
+        }'
+}
+
+string() { printf '%s' "$1" | encode string; }
+
+is_number() {
+    case $1 in '' | *[!0-9.eE+-]*) return 1 ;; esac
+    printf '%s\n' "$1" | grep -Eqx -e '-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?'
+}
+
+# Milliseconds where date knows them: two messages of one second keep their order.
+now() {
+    _now=$(date -u '+%Y-%m-%dT%H:%M:%S.%3NZ')
+    case $_now in *N*) _now=$(date -u '+%Y-%m-%dT%H:%M:%SZ') ;; esac
+    printf '%s' "$_now"
+}
+
+opening() {
+    printf '{"type":"%s","project":%s,"deployment_id":%s,"timestamp":"%s"' \
+        "$1" "$_project_json" "$_deployment_json" "$(now)"
+    [ -z "$_run_attempt" ] || printf ',"attempt":%s' "$_run_attempt"
+}
+
+field() { printf ',"%s":%s' "$1" "$(string "$2")"; }
+
+# ---- delivery --------------------------------------------------------------------------------------
+
+random_hex() { od -An -v -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
+
+nap() { sleep "$1" 2>/dev/null || sleep 1; }
+
+# Everything that may be secret goes to curl on its standard input: arguments are for all to see in ps.
+# -q: a .curlrc of this machine must not add redirects or headers.
+curl_options() {
+    printf 'url = "%s/api/webhooks/deployment"\n' "$_url"
+    printf 'header = "Content-Type: application/json"\n'
+    printf 'header = "Expect:"\n'
+    printf 'header = "Idempotency-Key: %s"\n' "$1"
+    [ -z "${SIDECAR_TOKEN-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$SIDECAR_TOKEN"
+}
+
+# send_once BODY_FILE KEY SECONDS: prints the HTTP status, 000 without an answer.
+send_once() {
+    curl_options "$2" | curl -q --config - --silent --show-error --proto '=http,https' \
+        --connect-timeout 5 --max-time "$3" --user-agent 'sidecar-notify/1.0' \
+        --data-binary "@$1" --dump-header "$_work/headers" --output "$_work/answer" \
+        --write-out '%{http_code}' 2>"$_work/curl_error"
+}
+
+# pause_seconds ATTEMPT SECONDS_LEFT: exponential, half of it random, so that the senders of a site
+# don't come back in step; never sooner than Retry-After asks. Prints nothing if that would be too late.
+pause_seconds() {
+    LC_ALL=C awk -v base="${SIDECAR_RETRY_SECONDS:-1}" -v attempt="$1" -v left="$2" \
+        -v random="$(od -An -N2 -tu2 /dev/urandom)" '
+        tolower($1) == "retry-after:" && $2 ~ /^[0-9]/ { asked = $2 + 0 }
+        END {
+            pause = base
+            while (--attempt > 0) pause *= 2 # busybox may lack ^
+            if (pause > 30) pause = 30
+            pause = pause * (0.5 + random / 131072)
+            if (asked) pause = asked + base * random / 131072
+            if (pause <= left) printf "%.3f", pause
+        }' "$_work/headers"
+}
+
+# How long a server that didn't take a message wants to be left alone: 5 s if it doesn't say.
+asked_seconds() {
+    awk 'tolower($1) == "retry-after:" && $2 ~ /^[0-9]/ { asked = int($2) }
+        END { print asked ? asked : 5 }' "$_work/headers"
+}
+
+# What the server or curl says about a failure, printable and short.
+reason() {
+    if [ "$_status" = 000 ]; then _reason=$(cat "$_work/curl_error"); else
+        _reason="HTTP $_status $(cat "$_work/answer" 2>/dev/null)"
+    fi
+    printf '%s' "$_reason" | LC_ALL=C tr -c '\040-\176' ' ' | cut -c 1-300
+}
+
+# deliver BODY_FILE KEY TRIES: 0 delivered, 1 given up for now, 2 refused for good. The key is the same
+# over all tries, so a message whose answer got lost is not stored twice.
+deliver() {
+    _give_up_at=$(($(date +%s) + ${SIDECAR_GIVE_UP_SECONDS:-30}))
+    _attempt=1
+    while :; do
+        _left=$((_give_up_at - $(date +%s)))
+        : >"$_work/headers"
+        : >"$_work/answer"
+        _status=$(send_once "$1" "$2" "$((_left > 10 ? 10 : _left < 1 ? 1 : _left))")
+        : "${_status:=000}"
+        case $_status in
+            2??) return 0 ;;
+            000 | 429 | 5??) ;;
+            *) return 2 ;;
+        esac
+        [ "$_attempt" -lt "$3" ] || return 1
+        _pause=$(pause_seconds "$_attempt" "$_left")
+        [ -n "$_pause" ] || return 1
+        nap "$_pause"
+        _attempt=$((_attempt + 1))
+    done
+}
+
+undelivered() {
+    : >"$_work/undelivered"
+    warn "$*"
+}
+
+# post WHAT: delivers the message in $_work/message.
+post() {
+    [ -z "$_disabled" ] || return 1
+    deliver "$_work/message" "$(random_hex 16)" 5 && return
+    undelivered "$1 was not delivered: $(reason)"
+    return 1
+}
+
+# ---- live log --------------------------------------------------------------------------------------
+
+# encode_batch LEVEL END: the lines of $_work/output that were not sent yet become $_work/batch.
+encode_batch() {
+    _entry="{\"level\":\"$1\",\"timestamp\":\"$(now)\",\"message\":"
+    tail -c "+$((_sent_bytes + 1))" "$_work/output" 2>/dev/null |
+        encode lines "$_entry" "$_work/count" "$2" >"$_work/entries"
+    read -r _batch_bytes <"$_work/count"
+    [ "$_batch_bytes" -gt 0 ] || return 1
+    {
+        opening log_batch
+        [ -z "$_step" ] || field step_name "$_step"
+        printf ',"logs":['
+        cat "$_work/entries"
+        printf ']}'
+    } >"$_work/batch"
+    _batch_key=$(random_hex 16)
+}
+
+# send_lines LEVEL END: sends all lines there are. A batch that can't be delivered now is kept and tried
+# again with its key, so a sidecar that restarts during the deploy misses nothing.
+send_lines() {
+    while :; do
+        if [ "$_batch_bytes" -eq 0 ]; then encode_batch "$1" "$2" || return 0; fi
+        deliver "$_work/batch" "$_batch_key" "$_tries"
+        case $? in
+            0) _tries=5 ;;
+            1)
+                # once is enough from now on, until it answers again: a dead sidecar must not hold up a deploy
+                _tries=1
+                _resume_second=$(($(date +%s) + $(asked_seconds)))
+                return 1
+                ;;
+            *) return 2 ;;
+        esac
+        _sent_bytes=$((_sent_bytes + _batch_bytes))
+        _batch_bytes=0
+    done
+}
+
+# Runs beside the command, so that the command never waits for the sidecar. Everything goes through a
+# file: that keeps the newest lines if this process is slow, and no byte passes through a shell variable.
+ship() {
+    trap '' HUP INT TERM # a cancelled step is still reported
+    _sent_bytes=0
+    _batch_bytes=0
+    _tries=5
+    _resume_second=0
+    _last_second=''
+    [ -z "$_step" ] || post "start of step $_step"
+    while :; do
+        if [ -e "$_work/ended" ]; then
+            send_lines "$1" 1 && return
+            undelivered "log lines were not delivered: $(reason)"
+            return
+        fi
+        _second=$(date +%s)
+        if [ "$_second" != "$_last_second" ] && [ "$_second" -ge "$_resume_second" ]; then
+            _last_second=$_second
+            send_lines "$1" 0
+            if [ $? -eq 2 ]; then
+                undelivered "no log lines are delivered any more: $(reason)"
+                return
+            fi
+        fi
+        if ! kill -0 $$ 2>/dev/null; then # our parent was killed outright
+            rm -rf "$_work"
+            return
+        fi
+        nap 0.2
+    done
+}
+
+start_shipping() {
+    : >"$_work/output"
+    [ -z "$_disabled" ] || return
+    ship "$1" >/dev/null &
+    _shipper=$!
+}
+
+finish_shipping() {
+    : >"$_work/ended"
+    [ -z "$_shipper" ] || wait "$_shipper"
+    _shipper=''
+}
+
+# ---- step ------------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2317 # a trap calls it
+forward() {
+    _signal=$1
+    _signals=$((_signals + 1))
+    _forwarded=$1
+    [ "$1" != INT ] || _forwarded=$_interrupt
+    [ -z "$_command" ] || kill -"$_forwarded" "$_command" 2>/dev/null
+}
+
+# dash and busybox start every background command with INT ignored and can't undo that: there the
+# command is told to end by TERM. Prints the signal that works.
+interrupting_signal() {
+    (
+        trap - INT
+        exec sh -c 'kill -INT $$'
+    ) &
+    if wait $!; then echo TERM; else echo INT; fi
+}
+
+# Standard output and error stay two streams if they are two outside; as one stream they keep their order.
+# In the log they are one in any case, mixed as a terminal would show them.
+one_output() {
+    if [ -t 1 ] && [ -t 2 ]; then return 0; fi
+    _one=$(readlink "/proc/$$/fd/1" 2>/dev/null) && [ "$_one" = "$(readlink "/proc/$$/fd/2")" ]
+}
+
+# copy STREAM: what comes through the fifo goes out and into the log.
+copy() {
+    trap '' HUP INT TERM # ends when the command's output ends
+    tee -a "$_work/output" <"$_work/$1"
+    : >"$_work/$1.copied"
+}
+
+copied() {
+    [ -e "$_work/stdout.copied" ] && { [ -n "$_one_output" ] || [ -e "$_work/stderr.copied" ]; }
+}
+
+# The last output may still be on its way when the command has ended. But if a daemon that the command
+# left behind holds the output open it never ends: a second of silence is enough then.
+wait_for_copies() {
+    _silent=0
+    _size=
+    until copied || [ "$_silent" -ge 20 ]; do
+        nap 0.05
+        _new_size=$(wc -c <"$_work/output")
+        if [ "$_new_size" = "$_size" ]; then _silent=$((_silent + 1)); else _silent=0; fi
+        _size=$_new_size
+    done
+}
+
+# start_command COMMAND [ARG...]: sets _command. Its input comes by 9, because a shell gives /dev/null to
+# what it starts with &.
+start_command() {
+    if (: <&0) 2>/dev/null; then exec 9<&0; else exec 9</dev/null; fi
+    if [ -n "$_one_output" ]; then
+        run "$@" <&9 9<&- >"$_work/stdout" 2>&1 &
+    else
+        run "$@" <&9 9<&- >"$_work/stdout" 2>"$_work/stderr" &
+    fi
+    _command=$!
+    exec 9<&-
+}
+
+run() {
+    trap - HUP INT QUIT TERM
+    exec "$@"
+}
+
+start_copies() {
+    _one_output=
+    one_output && _one_output=yes
+    mkfifo "$_work/stdout"
+    copy stdout &
+    [ -z "$_one_output" ] || return 0
+    mkfifo "$_work/stderr"
+    copy stderr >&2 &
+}
+
+# Sets _code. A wait that a trapped signal cuts short has another status than the command's: wait again.
+wait_for_command() {
+    _seen=$_signals
+    wait "$_command"
+    _code=$?
+    while [ "$_seen" != "$_signals" ]; do
+        _seen=$_signals
+        wait "$_command"
+        _again=$?
+        [ "$_again" -eq 127 ] || _code=$_again
+    done
+}
+
+step() {
+    [ $# -ge 1 ] || misused 'step needs a name'
+    _step=$1
+    shift
+    [ "${1-}" != -- ] || shift
+    [ $# -ge 1 ] || misused 'step needs a command: step NAME -- COMMAND'
+
+    _signal=''
+    _signals=0
+    _command=''
+    _interrupt=$(interrupting_signal 2>/dev/null)
+    trap 'forward INT' INT
+    trap 'forward TERM' TERM
+    trap 'forward HUP' HUP
+    _started_at=$(now)
+    _started_second=$(date +%s)
+    {
+        opening step_started
+        field step_name "$_step"
+        field step_status started
+        printf '}'
+    } >"$_work/message"
+
+    start_shipping info
+    start_copies
+    start_command "$@"
+    [ -z "$_signal" ] || kill -TERM "$_command" # it came before there was a command
+    wait_for_command
+    _duration=$(($(date +%s) - _started_second))
+    wait_for_copies
+    end_on_signals # a second signal doesn't wait for the report
+    finish_shipping
+
+    _outcome=completed
+    [ "$_code" -eq 0 ] || _outcome=failed
+    [ "$_code" -eq 0 ] || [ -z "$_signal" ] || _outcome=cancelled
+    {
+        opening step_completed
+        field step_name "$_step"
+        field step_status "$_outcome"
+        printf ',"duration":%d,"started_at":"%s","completed_at":"%s"' "$_duration" "$_started_at" "$(now)"
+        [ "$_code" -eq 0 ] || field logs "exit code $_code${_signal:+ after SIG$_signal}"
+        printf '}'
+    } >"$_work/message"
+    post "end of step $_step"
+    [ "$_code" -eq 0 ] || exit "$_code"
+}
+
+# ---- the other subcommands -------------------------------------------------------------------------
+
+start() {
+    {
+        opening deployment_started
+        printf ',"status":"running","started_at":"%s"}' "$(now)"
+    } >"$_work/message"
+    post 'start of the deployment'
+    printf '%s\n' "$_deployment_id"
+}
+
+finish() {
+    [ $# -eq 1 ] || misused 'finish needs a status'
+    {
+        opening deployment_completed
+        field status "$1"
+        printf ',"completed_at":"%s"}' "$(now)"
+    } >"$_work/message"
+    post 'end of the deployment'
+}
+
+step_started() {
+    [ $# -eq 1 ] || misused 'step-started needs a name'
+    {
+        opening step_started
+        field step_name "$1"
+        field step_status started
+        printf '}'
+    } >"$_work/message"
+    post "start of step $1"
+}
+
+step_completed() {
+    if [ $# -lt 2 ] || [ $# -gt 3 ]; then misused 'step-completed needs a name and a status'; fi
+    [ $# -eq 2 ] || is_number "$3" || misused 'the duration is a number of seconds'
+    {
+        opening step_completed
+        field step_name "$1"
+        field step_status "$2"
+        [ $# -eq 2 ] || printf ',"duration":%s' "$3"
+        printf '}'
+    } >"$_work/message"
+    post "end of step $1"
+}
+
+log() {
+    _level=info
+    if [ $# -eq 0 ]; then
+        start_shipping "$_level"
+        cat >>"$_work/output"
+        finish_shipping
+        return
+    fi
+    # a single word is the message, whatever it is: log "$line" must not wait for input when line is "error"
+    case $#:$1 in
+        1:*) ;;
+        *:debug | *:info | *:warn | *:warning | *:error | *:fatal)
+            _level=$1
+            shift
+            ;;
+    esac
+    {
+        opening log_entry
+        field level "$_level"
+        field message "$*"
+        printf ',"source":"workflow"}'
+    } >"$_work/message"
+    post 'log line'
+}
+
+metrics() {
+    [ $# -ge 1 ] || misused 'metrics needs KEY=VALUE'
+    for _pair in "$@"; do
+        case $_pair in [!=]*=*) ;; *) misused "metrics needs KEY=VALUE, not $_pair" ;; esac
+    done
+    {
+        opening metrics_update
+        printf ',"metrics":'
+        _separator='{'
+        for _pair in "$@"; do
+            _value=${_pair#*=}
+            printf '%s%s:' "$_separator" "$(string "${_pair%%=*}")"
+            if is_number "$_value" || [ "$_value" = true ] || [ "$_value" = false ]; then
+                printf '%s' "$_value"
+            else
+                string "$_value"
+            fi
+            _separator=,
+        done
+        printf '}}'
+    } >"$_work/message"
+    post metrics
+}
+
+try() {
+    [ -z "$_disabled" ] || exit 1
+    printf '{"type":"test","project":%s,"timestamp":"%s"}' "$_project_json" "$(now)" >"$_work/message"
+    post 'test message' || exit 1
+    echo "delivered: the sidecar answered HTTP $_status"
+}
+
+# ---- start -----------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2317 # a trap calls it
+clean_up() {
+    [ -z "$_shipper" ] || kill -KILL "$_shipper" 2>/dev/null
+    rm -rf "$_work"
+}
+
+end_on_signals() {
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+# Sets _disabled to why nothing can be sent. Quotes and newlines in these values would be read by curl
+# as further options.
+check_settings() {
+    _disabled=
+    _url=${SIDECAR_URL:-http://127.0.0.1:8091/project-dashboard}
+    _url=${_url%/}
+    case $_url in
+        *[[:space:][:cntrl:]\"\\]*) _disabled='SIDECAR_URL holds characters that no URL has' ;;
+        http://?* | https://?*) ;;
+        *) _disabled='SIDECAR_URL is not an http or https URL' ;;
+    esac
+    case ${SIDECAR_TOKEN-} in
+        *[!A-Za-z0-9._~+/=-]*) _disabled='SIDECAR_TOKEN holds characters that no token has' ;;
+    esac
+    case ${SIDECAR_GIVE_UP_SECONDS:-30} in
+        *[!0-9]*) _disabled='SIDECAR_GIVE_UP_SECONDS is not a whole number' ;;
+    esac
+    is_number "${SIDECAR_RETRY_SECONDS:-1}" || _disabled='SIDECAR_RETRY_SECONDS is not a number'
+    [ -n "${SIDECAR_PROJECT-}" ] || _disabled='SIDECAR_PROJECT is not set'
+    command -v curl >/dev/null || _disabled='curl is not installed'
+    [ -z "$_disabled" ] || undelivered "nothing is sent: $_disabled"
+}
+
+# Exported, so that a notify.sh inside a step's command reports to the same deployment.
+identify() {
+    _deployment_id=${SIDECAR_DEPLOYMENT_ID:-${GITHUB_RUN_ID:-${CI_PIPELINE_ID:-}}}
+    if [ -z "$_deployment_id" ]; then
+        _deployment_id=$(date -u '+%Y%m%d%H%M%S')-$(random_hex 4)
+        case $1 in
+            start | test) ;;
+            *) warn "no SIDECAR_DEPLOYMENT_ID: this is a deployment of its own, $_deployment_id" ;;
+        esac
+    fi
+    SIDECAR_DEPLOYMENT_ID=$_deployment_id
+    export SIDECAR_DEPLOYMENT_ID
+    _run_attempt=''
+    if [ "$_deployment_id" = "${GITHUB_RUN_ID-}" ] && is_number "${GITHUB_RUN_ATTEMPT-}"; then
+        _run_attempt=$GITHUB_RUN_ATTEMPT # a run that is started again keeps its id
+    fi
+    _project_json=$(string "${SIDECAR_PROJECT-}")
+    _deployment_json=$(string "$_deployment_id")
+}
+
+[ $# -ge 1 ] || {
+    usage >&2
+    exit 2
+}
+_subcommand=$1
+shift
+case $_subcommand in
+    start | finish | step | step-started | step-completed | log | metrics | test) ;;
+    help | -h | --help)
+        usage
+        exit
+        ;;
+    *) misused "unknown subcommand $_subcommand" ;;
+esac
+
+_step=''
+_shipper=''
+_work=$(mktemp -d "${TMPDIR:-/tmp}/sidecar-notify.XXXXXX") || exit 1
+trap clean_up EXIT
+end_on_signals
+check_settings
+identify "$_subcommand"
+case $_subcommand in
+    start) start ;;
+    finish) finish "$@" ;;
+    step) step "$@" ;;
+    step-started) step_started "$@" ;;
+    step-completed) step_completed "$@" ;;
+    log) log "$@" ;;
+    metrics) metrics "$@" ;;
+    test) try ;;
+esac
+[ "${SIDECAR_STRICT-}" != 1 ] || [ ! -e "$_work/undelivered" ] || exit 1
+exit 0

@@ -1,0 +1,169 @@
+"""A headless Chromium for tests of pages, driven over the DevTools protocol by a plain WebSocket client."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import websocket
+
+DEADLINE_SECONDS = 20.0
+POLL_SECONDS = 0.02
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",  # containers have little of it
+    "--remote-debugging-port=0",
+)
+
+
+class PageError(AssertionError):
+    """What was evaluated in the page threw, or the page could not be loaded."""
+
+
+class Browser:
+    """One browser with one page. `profile` is a folder of its own that nothing else uses.
+
+    `errors` collects uncaught exceptions, console.error and failed requests since the last `open`, as text;
+    it is up to date after each call.
+    """
+
+    def __init__(self, profile: Path, program: str = "chromium"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+        self.errors: list[str] = []
+        self._loaded = False
+        self._last_id = 0
+        # a process group of its own: Chromium is many processes, and close() ends all of them
+        self._process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            port = self._debugging_port(profile / "DevToolsActivePort")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=DEADLINE_SECONDS) as answer:
+                page = next(target for target in json.load(answer) if target["type"] == "page")
+            self._socket = websocket.create_connection(
+                page["webSocketDebuggerUrl"], timeout=DEADLINE_SECONDS, suppress_origin=True
+            )
+            for domain in ("Page", "Runtime", "Log"):
+                self._call(f"{domain}.enable")
+        except BaseException:
+            self._end_process()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self, url: str) -> None:
+        """Go there and wait until the page has loaded. Raises PageError when it can't be."""
+        self.errors.clear()
+        self._loaded = False
+        answer = self._call("Page.navigate", url=url)
+        if "errorText" in answer:
+            raise PageError(f"{url}: {answer['errorText']}")
+        while not self._loaded:
+            self._receive()
+
+    def evaluate(self, javascript: str) -> Any:
+        """The value of a script, awaited if it is a promise. It must be JSON: end a script whose value you
+        don't need with `; null`. Raises PageError."""
+        answer = self._call(
+            "Runtime.evaluate", expression=javascript, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        if "exceptionDetails" in answer:
+            raise PageError(_exception_text(answer["exceptionDetails"]))
+        return answer["result"].get("value")
+
+    def wait_for(self, condition: str, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Until a JavaScript expression is truthy. Raises PageError after the deadline."""
+        end = time.monotonic() + deadline_seconds
+        while not self.evaluate(f"Boolean({condition})"):
+            if time.monotonic() > end:
+                text = self.evaluate("document.body.innerText")
+                raise PageError(f"never true: {condition}\nerrors: {self.errors}\npage: {text}")
+            time.sleep(POLL_SECONDS)
+
+    def screenshot(self, path: Path, width: int, height: int) -> None:
+        """A PNG of the page in a window of this size."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
+
+    def close(self) -> None:
+        """End every process of this browser."""
+        self._socket.close()
+        self._end_process()
+
+    def _debugging_port(self, file: Path) -> int:
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not (file.exists() and (lines := file.read_text().splitlines())):
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise AssertionError("Chromium did not start")
+            time.sleep(POLL_SECONDS)
+        return int(lines[0])
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._last_id += 1
+        number = self._last_id
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            answer = self._receive()
+            if answer.get("id") == number:
+                if "error" in answer:
+                    raise PageError(f"{method}: {answer['error']['message']}")
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def _receive(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._socket.recv())
+        parameters = message.get("params", {})
+        match message.get("method"):
+            case "Page.loadEventFired":
+                self._loaded = True
+            case "Runtime.exceptionThrown":
+                self.errors.append(_exception_text(parameters["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if parameters["type"] == "error":
+                values = [str(item.get("value", item.get("description"))) for item in parameters["args"]]
+                self.errors.append(" ".join(values))
+            case "Log.entryAdded" if parameters["entry"]["level"] == "error":
+                entry = parameters["entry"]
+                self.errors.append(f"{entry['text']} {entry.get('url', '')}".strip())
+        return message
+
+    def _end_process(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _exception_text(details: dict[str, Any]) -> str:
+    return str(details.get("exception", {}).get("description") or details["text"])

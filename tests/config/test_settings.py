@@ -1,0 +1,283 @@
+"""Settings: what is taken, what is refused, and how it is told. Nothing here starts a server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from config.settings import (
+    ROOT,
+    Settings,
+    SettingsProblem,
+    load_settings,
+    parse_networks,
+    settings_table,
+    unknown_variables,
+)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """`load(SIDECAR_PORT="1")`: the settings of exactly this environment."""
+
+    def given(**environment: str) -> Settings:
+        for name in [*Settings.model_fields]:
+            monkeypatch.delenv(f"SIDECAR_{name.upper()}", raising=False)
+        monkeypatch.delenv("PORT", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return load_settings()
+
+    return given
+
+
+def problems(load, **environment: str) -> list[str]:
+    with pytest.raises(SettingsProblem) as caught:
+        load(**environment)
+    return caught.value.problems
+
+
+DEFAULTS = {
+    "host": "127.0.0.1",
+    "port": 8091,
+    "instance_dir": ROOT / "instance",
+    "database_url": None,
+    "redis_url": None,
+    "secret_key": None,
+    "open": "false",
+    "webhook_networks": "",
+    "anonymous_read": False,
+    "allowed_origins": "",
+    "prefix": "/project-dashboard",
+    "max_connections": 20_000,
+    "max_body_bytes": 1_048_576,
+    "rate_limit": "200/second, burst 1000",
+    "trusted_proxies": "loopback",
+    "public_url": None,
+    "outbox_bytes": 4_194_304,
+    "retention_days": 30,
+    "stale_after_hours": 24,
+    "deliveries_bytes": 268_435_456,
+    "max_rooms": 200,
+    "log_level": "info",
+    "log_format": "console",
+}
+
+
+def test_defaults_are_those_that_other_peoples_scripts_rely_on(load):
+    settings = load()
+    assert {name: getattr(settings, name) for name in Settings.model_fields} == DEFAULTS
+
+
+GOOD = [
+    ("SIDECAR_PORT", "0", "port", 0),
+    ("SIDECAR_PORT", "65535", "port", 65535),
+    ("SIDECAR_OPEN", "webhooks", "open", "webhooks"),
+    ("SIDECAR_ANONYMOUS_READ", "true", "anonymous_read", True),
+    ("SIDECAR_ANONYMOUS_READ", "1", "anonymous_read", True),
+    ("SIDECAR_ALLOWED_ORIGINS", "*", "origins", frozenset({"*"})),
+    (
+        "SIDECAR_ALLOWED_ORIGINS",
+        "https://A.example, http://b.example:81/",
+        "origins",
+        frozenset({"https://a.example", "http://b.example:81"}),
+    ),
+    ("SIDECAR_ALLOWED_ORIGINS", "https://a.example:443", "origins", frozenset({"https://a.example"})),
+    ("SIDECAR_PUBLIC_URL", "HTTPS://Dash.Example.com:443/", "public_url", "https://dash.example.com"),
+    ("SIDECAR_PUBLIC_URL", "http://[::1]:8080", "public_url", "http://[::1]:8080"),
+    ("SIDECAR_PREFIX", "/", "prefix", ""),
+    ("SIDECAR_PREFIX", "dash/board/", "prefix", "/dash/board"),
+    ("SIDECAR_RATE_LIMIT", "OFF", "rate", None),
+    ("SIDECAR_RATE_LIMIT", "5/second", "rate", (5.0, 25)),
+    ("SIDECAR_RATE_LIMIT", " 5/second , burst 7 ", "rate", (5.0, 7)),
+    ("SIDECAR_RETENTION_DAYS", "0.5", "retention_days", 0.5),
+    ("SIDECAR_DATABASE_URL", "sqlite:////srv/x.db", "resolved_database_url", "sqlite:////srv/x.db"),
+    (
+        "SIDECAR_DATABASE_URL",
+        "postgresql+psycopg://me:pw@db/sidecar",
+        "resolved_database_url",
+        "postgresql+psycopg://me:pw@db/sidecar",
+    ),
+]
+
+
+@pytest.mark.parametrize(("variable", "text", "name", "value"), GOOD)
+def test_taken(load, variable, text, name, value):
+    assert getattr(load(**{variable: text}), name) == value
+
+
+BAD = {
+    "SIDECAR_PORT": ["-1", "65536", "eighty", "80.5"],
+    "SIDECAR_OPEN": ["yes", "True", "public"],
+    "SIDECAR_ANONYMOUS_READ": ["maybe"],
+    "SIDECAR_ALLOWED_ORIGINS": ["dash.example.com", "https://ok.example, ftp://x", "https://x/path", "https://u:p@x"],
+    "SIDECAR_PUBLIC_URL": ["dash.example.com", "https://", "https://x:99999", "https://x/dash", "*", "http://[::1"],
+    "SIDECAR_PREFIX": ["/a b", "/a?b", "/ä", "/a//b"],
+    "SIDECAR_MAX_CONNECTIONS": ["0", "1000001"],
+    "SIDECAR_MAX_BODY_BYTES": ["1023", "104857601"],
+    "SIDECAR_RATE_LIMIT": ["5/minute", "0/second", "fast", "-1/second", "5/second, burst 0"],
+    "SIDECAR_TRUSTED_PROXIES": ["proxy.example.com", "10.0.0.0/33", "10.0.0.1, nonsense"],
+    "SIDECAR_WEBHOOK_NETWORKS": ["somewhere"],
+    "SIDECAR_OUTBOX_BYTES": ["4095", "1073741825"],
+    "SIDECAR_RETENTION_DAYS": ["0", "-1", "36501", "nan", "inf"],
+    "SIDECAR_STALE_AFTER_HOURS": ["0", "8761"],
+    "SIDECAR_DELIVERIES_BYTES": ["1048575"],
+    "SIDECAR_MAX_ROOMS": ["0", "10001"],
+    "SIDECAR_LOG_LEVEL": ["loud", "INFO "],
+    "SIDECAR_LOG_FORMAT": ["xml"],
+    "SIDECAR_SECRET_KEY": ["fifteen-letters"],
+    "SIDECAR_DATABASE_URL": ["nonsense", "mysql://db/x", "sqlite://", "sqlite:///:memory:"],
+}
+
+
+@pytest.mark.parametrize(("variable", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_refused_by_name(load, variable, text):
+    told = problems(load, **{variable: text})
+    assert len(told) == 1
+    assert told[0].startswith(f"{variable}:") or told[0].startswith("SIDECAR_PORT (or PORT):")
+
+
+def test_every_problem_is_told_at_once(load):
+    told = problems(load, **{name: texts[0] for name, texts in BAD.items()})
+    assert {line.partition(":")[0].partition(" ")[0] for line in told} == set(BAD)
+
+
+SECRETS = {
+    "SIDECAR_SECRET_KEY": "hunter2",
+    "SIDECAR_PUBLIC_URL": "https://admin:hunter2@dash.example.com/x",
+    "SIDECAR_ALLOWED_ORIGINS": "https://admin:hunter2@dash.example.com/x",
+    "SIDECAR_DATABASE_URL": "hunter2",
+    "SIDECAR_TRUSTED_PROXIES": "hunter2",
+    "SIDECAR_WEBHOOK_NETWORKS": "hunter2",
+    "SIDECAR_PREFIX": "hunter2 ?",
+    "SIDECAR_RATE_LIMIT": "hunter2",
+    "SIDECAR_PORT": "hunter2",
+    "SIDECAR_OPEN": "hunter2",
+    "SIDECAR_LOG_LEVEL": "hunter2",
+    "SIDECAR_ANONYMOUS_READ": "hunter2",
+}
+
+
+def test_a_problem_never_repeats_a_value(load):
+    """A password pasted into the wrong variable must not reach the log of the process manager."""
+    told = problems(load, **SECRETS)
+    assert len(told) == len(SECRETS)
+    assert "hunter2" not in " ".join(told)
+
+
+def test_a_printed_settings_object_holds_no_secret(load):
+    settings = load(
+        SIDECAR_SECRET_KEY="a-master-secret-of-24-ch",
+        SIDECAR_DATABASE_URL="postgresql+psycopg://me:hunter2@db/sidecar",
+        SIDECAR_REDIS_URL="redis://:hunter2@cache",
+    )
+    assert "hunter2" not in repr(settings)
+    assert "a-master-secret" not in repr(settings)
+
+
+def test_settings_that_do_not_fit_together_are_told_together(load):
+    told = problems(load, SIDECAR_OUTBOX_BYTES="4096", SIDECAR_WEBHOOK_NETWORKS="10.0.0.0/8")
+    assert "SIDECAR_OUTBOX_BYTES" in told[0]
+    assert "SIDECAR_WEBHOOK_NETWORKS" in told[0]
+
+
+def test_an_outbox_of_four_bodies_is_enough(load):
+    assert load(SIDECAR_MAX_BODY_BYTES="2000", SIDECAR_OUTBOX_BYTES="8000").outbox_bytes == 8000
+    assert problems(load, SIDECAR_MAX_BODY_BYTES="2000", SIDECAR_OUTBOX_BYTES="7999")
+
+
+@pytest.mark.parametrize("open", ["true", "webhooks"])
+def test_webhook_networks_belong_to_an_open_webhook(load, open):
+    assert load(SIDECAR_OPEN=open, SIDECAR_WEBHOOK_NETWORKS="10.0.0.0/8").webhook_networks == "10.0.0.0/8"
+
+
+@pytest.mark.parametrize(
+    ("environment", "port"),
+    [
+        ({"PORT": "9000"}, 9000),
+        ({"PORT": "9000", "SIDECAR_PORT": "9001"}, 9001),
+        ({"PORT": "9000", "SIDECAR_PORT": ""}, 9000),
+        ({"PORT": ""}, 8091),
+    ],
+)
+def test_port_is_read_when_ours_is_unset(load, environment, port):
+    assert load(**environment).port == port
+
+
+def test_a_bad_port_names_both_variables(load):
+    assert problems(load, PORT="eighty")[0].startswith("SIDECAR_PORT (or PORT):")
+
+
+def test_an_empty_variable_counts_as_unset(load):
+    assert load(SIDECAR_MAX_ROOMS="", SIDECAR_PUBLIC_URL="", SIDECAR_DATABASE_URL="").max_rooms == 200
+
+
+def test_a_relative_instance_folder_counts_from_the_working_folder(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = load(SIDECAR_INSTANCE_DIR="data/here")
+    assert settings.instance_path == tmp_path / "data" / "here"
+    assert settings.resolved_database_url == f"sqlite:///{tmp_path}/data/here/sidecar.db"
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_home_instance_folder_is_expanded(load, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load(SIDECAR_INSTANCE_DIR="~/sidecar").instance_path == Path("/home/somebody/sidecar")
+
+
+def test_the_default_database_is_absolute(load):
+    """Flask-SQLAlchemy puts a relative file into a folder of its own: instance/instance/sidecar.db."""
+    assert load().resolved_database_url == f"sqlite:///{ROOT}/instance/sidecar.db"
+
+
+def test_a_relative_database_counts_from_the_working_folder(load, tmp_path, monkeypatch):
+    """Nor may a relative URL that somebody wrote end in Flask's own instance folder."""
+    monkeypatch.chdir(tmp_path)
+    assert load(SIDECAR_DATABASE_URL="sqlite:///x.db").resolved_database_url == f"sqlite:///{tmp_path}/x.db"
+
+
+def test_settings_are_frozen(load):
+    with pytest.raises(ValueError, match="frozen"):
+        load().port = 1
+
+
+def test_command_line_options_win(load):
+    load(SIDECAR_PORT="1", SIDECAR_HOST="::1")
+    settings = load_settings(SIDECAR_PORT=2, host="0.0.0.0")
+    assert (settings.port, settings.host) == (2, "0.0.0.0")
+
+
+def test_unknown_variables_are_told():
+    environment = {"SIDECAR_PROT": "1", "SIDECAR_PORT": "1", "SIDECAR_URL": "x", "SIDECAR_TOKEN": "x", "PATH": "x"}
+    assert unknown_variables(environment) == ["SIDECAR_PROT"]
+
+
+def test_loopback_is_a_word():
+    assert [str(network) for network in parse_networks("loopback, 10.1.2.3/8,")] == [
+        "127.0.0.0/8",
+        "::1/128",
+        "10.0.0.0/8",
+    ]
+
+
+def test_the_page_of_settings_is_the_code(load):
+    """docs/settings.md is written by `python -m sidecar settings > docs/settings.md`."""
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_table()
+
+
+def test_every_setting_is_explained(load):
+    table = settings_table()
+    for name, field in Settings.model_fields.items():
+        assert f"`SIDECAR_{name.upper()}`" in table
+        assert field.description
+        assert field.description.endswith(".")
+
+
+def test_the_example_names_every_setting():
+    path = ROOT / "config" / "example.env"
+    if not path.exists():
+        pytest.skip("config/example.env is not there yet")
+    named = set(re.findall(r"\bSIDECAR_[A-Z_]+", path.read_text()))
+    assert {f"SIDECAR_{name.upper()}" for name in Settings.model_fields} <= named

@@ -1,0 +1,60 @@
+"""The other end of a connection, in memory: what was sent to it, and as congested as a test says."""
+
+from __future__ import annotations
+
+import gevent
+
+from sidecar.domain.events import Event
+
+
+class CountingCodec:
+    """Frames are the events themselves; `made` counts how often one was made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def frame(self, event: Event) -> Event:
+        self.made += 1
+        return event
+
+
+class FakeRecipient:
+    """Holds `capacity` frames until the client reads them; `received` is everything that was ever queued."""
+
+    def __init__(self, codec: CountingCodec | None = None, capacity: int = 1_000_000):
+        self.codec = codec or CountingCodec()
+        self.capacity = capacity
+        self.received: list[Event] = []
+        self.unread = 0
+        self.most_unread = 0
+        self.closed = False
+        self.broken: Exception | None = None
+
+    @property
+    def congested(self) -> bool:
+        return self.unread >= self.capacity
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event.seq for event in self.received]
+
+    def send(self, frame: object) -> None:
+        if self.broken is not None:
+            raise self.broken
+        assert isinstance(frame, Event)
+        if not self.closed:
+            self.received.append(frame)
+            self.unread += 1
+            self.most_unread = max(self.most_unread, self.unread)
+
+    def read(self, count: int | None = None) -> None:
+        """The client takes some of what waits (all of it)."""
+        self.unread -= self.unread if count is None else min(count, self.unread)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def wait_drained(self) -> bool:
+        while self.unread > 0 and not self.closed:
+            gevent.sleep(0.001)
+        return not self.closed

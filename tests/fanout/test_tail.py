@@ -1,0 +1,216 @@
+"""The tail: every event of the journal once, in the order of seq, whoever wrote it."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import gevent
+import pytest
+
+import sidecar.fanout.tail as tail_module
+from config.settings import Settings
+from sidecar.domain.events import Event, Offset
+from sidecar.factory import open_core
+from sidecar.fanout.hub import Subscriber
+from sidecar.fanout.tail import Tail
+from sidecar.store.writer import Writer
+from tests.fanout.recipients import FakeRecipient
+from tests.fanout.stages import Stage, wait_until
+from tests.servers import ROOT
+from tests.store.stores import APPENDER, Store, open_journal
+
+
+class Follower:
+    """A tail over a store of its own whose writer does not offer: a test offers what it likes."""
+
+    def __init__(self, folder: Path):
+        self.store = Store(folder)
+        self.seen: list[Event] = []
+        self.gaps = 0
+        self.tail = Tail(self.store.database, self.seen.append, on_gap=self._gap)
+
+    def _gap(self) -> None:
+        self.gaps += 1
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event.seq for event in self.seen]
+
+    def close(self) -> None:
+        self.tail.stop()
+        self.store.close()
+
+
+@pytest.fixture
+def follower(tmp_path: Path):
+    opened = Follower(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tail looks at the journal only when it is rung, so that a test sees who rang."""
+    monkeypatch.setattr(tail_module, "POLL_SECONDS", 3600)
+
+
+def test_a_batch_that_follows_is_taken_at_once_and_without_the_journal(follower: Follower, no_poll):
+    follower.tail.start()
+    batch = [follower.store.append("room:a") for _ in range(3)]
+    follower.tail.offer(batch)
+    assert follower.seqs == [1, 2, 3], "no switch of greenlets was needed"
+    assert follower.tail.last == 3
+    assert follower.tail.offset == Offset(3, batch[-1].mark)
+
+
+def test_a_batch_after_a_gap_waits_for_the_journal(follower: Follower, no_poll):
+    """Another process wrote 1 and 2: taking 3 first would be out of order, and 1 and 2 would be lost."""
+    follower.tail.start()
+    events = [follower.store.append("room:a") for _ in range(3)]
+    follower.tail.offer(events[2:])
+    assert follower.seqs == []
+    wait_until(lambda: follower.seqs == [1, 2, 3], "the gap is read")
+    follower.tail.offer(events[2:])
+    gevent.idle()
+    assert follower.seqs == [1, 2, 3], "what was read is not taken again when it is offered late"
+    assert follower.seen == follower.store.journal()
+
+
+def test_it_begins_after_the_present_end(follower: Follower):
+    last = [follower.store.append("room:a") for _ in range(5)][-1]
+    follower.tail.start()
+    assert follower.tail.offset == Offset(5, last.mark)
+    follower.tail.offer([follower.store.append("room:a")])
+    assert follower.seqs == [6]
+
+
+def test_events_of_another_process_arrive_by_the_poll(follower: Follower):
+    follower.tail.start()
+    subprocess.run([sys.executable, "-c", APPENDER, str(follower.store.folder), "x"], cwd=ROOT, check=True, stdout=-3)
+    wait_until(lambda: len(follower.seen) == 60, "all are seen")
+    assert follower.seen == follower.store.journal()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whoever_writes_each_event_is_seen_once_and_in_order(stage: Stage, seed: int):
+    """Our own batches are offered while those of two other writers on the same file must be read."""
+    others = [open_journal(stage.store.folder) for _ in range(2)]
+    writers = [Writer(database, lambda events: None) for database in others]
+    for writer in writers:
+        writer.start()
+    chooser = random.Random(seed)
+
+    def post(number: int) -> None:
+        gevent.sleep(chooser.random() * 0.2)
+        writer = chooser.choice([stage.store.writer, stage.store.writer, *writers])
+        writer.submit(lambda t: [t.append("fact", {"n": number}, ["room:a"]) for _ in range(chooser.randint(1, 4))])
+
+    gevent.joinall([gevent.spawn(post, number) for number in range(120)], raise_error=True)
+    stage.settle()
+    assert [event.seq for event in stage.published] == list(range(1, stage.store.head() + 1))
+    assert stage.published == stage.store.journal()
+    for writer, database in zip(writers, others, strict=True):
+        writer.stop()
+        database.close()
+
+
+def test_reading_pages_a_long_gap(follower: Follower, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tail_module, "READ_EVENTS", 7)
+    follower.tail.start()
+    follower.store.submit_all([lambda t: t.append("fact", {}, ["room:a"])] * 40)
+    wait_until(lambda: len(follower.seen) == 40, "all are seen")
+    assert follower.seqs == list(range(1, 41))
+
+
+def test_an_event_that_fails_to_be_published_stops_neither_the_next_ones_nor_the_writer(tmp_path: Path, capsys):
+    """The writer offers its batches: an exception that came back through it would have ended its greenlet, and
+    every later post would have waited for ever."""
+    seen: list[int] = []
+
+    def publish(event: Event) -> None:
+        seen.append(event.seq)
+        if event.seq == 2:
+            raise RuntimeError("broken handler")
+
+    store = Store(tmp_path, on_commit=lambda events: tail.offer(events))
+    tail = Tail(store.database, publish, on_gap=lambda: None)
+    tail.start()
+    store.submit_all([lambda t: t.append("fact", {}, ["room:a"])] * 4)
+    assert store.append("room:a").seq == 5
+    assert seen == [1, 2, 3, 4, 5]
+    assert "tail.publish_failed" in capsys.readouterr().out
+    tail.stop()
+    store.close()
+
+
+def test_events_that_retention_took_before_they_were_read_are_reported(stage: Stage):
+    """Live subscribers can't be given them any more: they are cut off, come back, and are told `truncated`, instead
+    of silently getting less."""
+    subscriber, recipient = stage.subscriber()
+    stage.subscribe(subscriber, "room:a")
+    stage.store.append("room:a")
+    assert recipient.seqs == [1]
+    stage.tail.stop()  # the process stood still, say, while another went on
+    other = open_journal(stage.store.folder)
+    writer = Writer(other, lambda events: None)
+    for _ in range(4):
+        writer.run_alone(lambda t: t.append("fact", {}, ["room:a"]))
+    stage.retire(4)
+    stage.tail._greenlet = gevent.spawn(stage.tail._run)
+    wait_until(lambda: stage.tail.last == 5, "the tail goes on behind the gap")
+    assert recipient.closed
+    assert recipient.seqs == [1], "nothing after the gap went to it"
+    assert stage.tail.since(0, 100) is None
+    writer.stop()
+    other.close()
+
+
+def test_the_ring_gives_back_recent_events_or_says_that_it_can_not(follower: Follower, monkeypatch):
+    monkeypatch.setattr(tail_module, "RING_BYTES", 20 * tail_module.EVENT_BYTES)
+    follower.tail.start()
+    for _ in range(50):
+        follower.tail.offer([follower.store.append("room:a")])
+    since = lambda seq, limit=1000: [e.seq for e in follower.tail.since(seq, limit)]  # noqa: E731
+    assert since(50) == []
+    assert since(60) == []
+    assert since(49) == [50]
+    assert since(40) == list(range(41, 51))
+    kept = len(follower.tail.ring)
+    assert 10 <= kept <= 20, "small events cost memory, too"
+    assert since(50 - kept) == list(range(51 - kept, 51))
+    assert follower.tail.since(49 - kept, 1000) is None
+    assert follower.tail.since(0, 1000) is None
+    assert follower.tail.since(40, 9) is None, "more than asked for"
+
+
+def test_reach_waits_for_what_the_journal_has_and_not_for_more(follower: Follower, no_poll):
+    follower.tail.start()
+    follower.store.append("room:a")
+    follower.store.append("room:a")
+    follower.tail.reach(2)
+    assert follower.seqs == [1, 2]
+    follower.tail.reach(1_000_000)
+    assert follower.seqs == [1, 2]
+
+
+def test_control_events_act_and_are_not_published(tmp_path: Path):
+    """Revocations travel through the journal, but are nobody's business outside."""
+    core = open_core(Settings(instance_dir=tmp_path), running=True)
+    received: list[dict[str, str]] = []
+    core.controls["control.test"] = [received.append]
+
+    core.writer.start()
+    core.tail.start()
+    recipient = FakeRecipient()
+    core.hub.join(Subscriber(recipient, 0), "room:a", 0)
+    core.writer.submit(lambda t: t.append("control.test", {"id": "x"}, ["room:a"]))
+    core.writer.submit(lambda t: t.append("control.unknown", {}, ["room:a"]))
+    core.writer.submit(lambda t: t.append("fact", {}, ["room:a"]))
+    assert received == [{"id": "x"}]
+    assert [event.type for event in recipient.received] == ["fact"]
+    core.writer.stop()
+    core.tail.stop()
+    core.database.close()

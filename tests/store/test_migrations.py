@@ -1,0 +1,76 @@
+"""The schema: made once, kept when it is there, and the same in the migrations as in tables.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gevent
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from flask import Flask
+from sqlalchemy import inspect
+
+from sidecar.store.database import open_database
+from sidecar.store.journal import found_journal, read_head
+from sidecar.store.tables import metadata
+from tests.store.stores import Store, open_journal
+
+
+def test_a_fresh_database_gets_every_table(tmp_path: Path):
+    database = open_journal(tmp_path / "new" / "folder")
+    names = set(database.read(lambda c: inspect(c).get_table_names()))
+    assert names == set(metadata.tables) | {"alembic_version"}
+    database.close()
+
+
+def test_upgrading_again_keeps_the_journal_and_its_name(tmp_path: Path):
+    """Every start upgrades: it must neither rename the epoch (clients would be told truncated) nor touch a row."""
+    store = Store(tmp_path)
+    store.append("room:a")
+    head, events = store.database.read(read_head), store.journal()
+    store.database.upgrade(found_journal)
+    store.close()
+    again = Store(tmp_path)
+    assert again.database.read(read_head) == head
+    assert again.journal() == events
+    assert again.append("room:a").seq == 2
+    again.close()
+
+
+def test_the_migrations_make_exactly_what_tables_describes(tmp_path: Path):
+    """A column added to tables.py without a migration would work in no installation."""
+    database = open_journal(tmp_path)
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+        found = {
+            (table, index["name"], tuple(index["column_names"]), bool(index["unique"]))
+            for table in metadata.tables
+            for index in inspect(connection).get_indexes(table)
+        }
+    described = {
+        (table.name, index.name, tuple(column.name for column in index.columns), bool(index.unique))
+        for table in metadata.tables.values()
+        for index in table.indexes
+    }
+    assert found == described
+    database.close()
+
+
+def test_several_starts_at_once_make_one_schema_and_one_journal(tmp_path: Path):
+    databases = [open_database(Flask("test"), f"sqlite:///{tmp_path / 'j.db'}", tmp_path) for _ in range(3)]
+    starts = [gevent.get_hub().threadpool.spawn(database.upgrade, found_journal) for database in databases]
+    gevent.joinall(starts, raise_error=True)
+    assert len({database.read(read_head).epoch for database in databases}) == 1
+    for database in databases:
+        database.close()
+
+
+def test_the_database_commits_durably(tmp_path: Path):
+    """An answer 200 must survive a power cut: WAL with synchronous=FULL (2), on the writer's kind of connection."""
+    database = open_journal(tmp_path)
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    database.close()

@@ -1,0 +1,142 @@
+"""The Procfile under a real honcho and the ecosystem file under pm2: up, answering, and cleanly gone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.programs import (
+    DEADLINE_SECONDS,
+    ROOT,
+    free_port,
+    listening,
+    require_node_program,
+    running,
+    wait_until,
+)
+
+START_SECONDS = 60.0
+Pm2 = Callable[..., str]
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def environment(tmp_path: Path, port: int) -> dict[str, str]:
+    """A sidecar of its own: PORT, as managers say it, and a folder; no setting of the tests' caller."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
+    return kept | {
+        "PORT": str(port),
+        "SIDECAR_INSTANCE_DIR": str(tmp_path / "instance"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "PM2_HOME": str(tmp_path / "pm2"),
+        "PM2_DISABLE_VERSION_CHECK": "true",
+    }
+
+
+def healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_honcho_runs_the_procfile(environment: dict[str, str], port: int, tmp_path: Path) -> None:
+    if importlib.util.find_spec("honcho") is None:
+        pytest.skip("honcho is not installed (pip install -r tests/requirements.txt)")
+    output = tmp_path / "honcho.output"
+    procfile = str(ROOT / "Procfile")
+    arguments = [sys.executable, "-m", "honcho", "-f", procfile, "start", "-p", str(port), "web"]
+    with running(arguments, output, environment) as honcho:
+        wait_until(
+            lambda: healthy(port) or honcho.poll() is not None,
+            f"the sidecar answers, see {output}",
+            START_SECONDS,
+        )
+        assert honcho.poll() is None, output.read_text()
+        honcho.send_signal(signal.SIGTERM)
+        honcho.wait(DEADLINE_SECONDS)
+    said = output.read_text()
+    # Where sh doesn't replace itself with its command (dash), the code is that of sh, which SIGTERM ends.
+    assert "web.1 stopped (rc=0)" in said or "web.1 stopped (rc=-15)" in said
+    assert "SIGKILL" not in said
+    assert "Traceback" not in said
+    assert not listening(port)
+
+
+@pytest.fixture
+def pm2(environment: dict[str, str]) -> Iterator[Pm2]:
+    program = require_node_program("pm2")
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(program), "--silent", *arguments],
+            env=environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    yield run
+    run("kill")
+
+
+def described(pm2: Pm2) -> dict[str, Any]:
+    """What pm2 knows of the sidecar."""
+    (app,) = json.loads(pm2("jlist"))
+    state: dict[str, Any] = app["pm2_env"] | {"pid": app["pid"]}
+    return state
+
+
+def test_pm2_runs_the_ecosystem_file(pm2: Pm2, port: int) -> None:
+    pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
+    wait_until(lambda: healthy(port), "the sidecar answers", START_SECONDS)
+
+    pm2("restart", "sidecar")
+    wait_until(lambda: healthy(port), "the sidecar answers after a restart", START_SECONDS)
+
+    pm2("stop", "sidecar")
+    state = described(pm2)
+    assert state["status"] == "stopped"
+    assert state["exit_code"] == 0
+    assert not listening(port)
+
+
+def test_pm2_starts_a_killed_sidecar_again(pm2: Pm2, port: int) -> None:
+    pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
+    wait_until(lambda: healthy(port), "the sidecar answers", START_SECONDS)
+    killed = described(pm2)["pid"]
+
+    os.kill(killed, signal.SIGKILL)
+
+    wait_until(lambda: described(pm2)["pid"] not in (0, killed), "pm2 has noticed", START_SECONDS)
+    wait_until(lambda: healthy(port), "the sidecar answers again", START_SECONDS)
+
+
+def test_pm2_leaves_it_when_the_port_is_taken(pm2: Pm2, port: int) -> None:
+    """The exit code 2 says that another try is no use; without that pm2 would start it again and again."""
+    with socket.create_server(("127.0.0.1", port)):
+        pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
+        wait_until(lambda: described(pm2)["status"] == "stopped", "pm2 has given up", START_SECONDS)
+        state = described(pm2)
+    assert state["exit_code"] == 2
+    assert state["restart_time"] == 0
