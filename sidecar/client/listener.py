@@ -36,7 +36,7 @@ def follow(
     subscribed again after a reconnect with the offset of the last event seen in it. Raises ApiError if refused."""
     parts = urlsplit(client.url)
     namespace = f"{parts.path}/ws" if parts.path else "/"
-    connection = _Listener(reconnection_delay_max=5)
+    connection = _Listener(reconnection_delay_max=5, handle_sigint=False)
     last: dict[Room, str | None] = dict.fromkeys(rooms, since)
     refusal: list[str] = []
     ended = threading.Event()
