@@ -11,14 +11,20 @@ import json
 from typing import Any
 
 import gevent
+import structlog
 from engineio import packet as engine_packet
 from engineio.payload import Payload
 from flask import Flask
 from flask_socketio import SocketIO
+from socketio import packet as socketio_packet
 
+from sidecar.domain.errors import SidecarError
 from sidecar.domain.events import Event
 from sidecar.fanout.hub import Codec
+from sidecar.observability.logs import RateLimited
 from sidecar.wire.envelopes import envelope
+
+log = RateLimited(structlog.get_logger("sidecar.engine"))
 
 PING_INTERVAL_SECONDS = 25
 PING_TIMEOUT_SECONDS = 20
@@ -26,6 +32,8 @@ POLLING_PACKETS = 128
 RESERVED_EVENTS = frozenset(
     {"connect", "disconnect", "connect_error", "disconnecting", "newListener", "removeListener"}
 )
+BINARY_PACKETS = ("5", "6")
+"""First characters of Socket.IO's BINARY_EVENT and BINARY_ACK."""
 UNSENT_PACKETS = 512
 DRAINED_PACKETS = 4
 DRAIN_SECONDS = 0.05
@@ -110,24 +118,69 @@ def make_socketio(app: Flask, max_message_bytes: int) -> SocketIO:
         logger=False,
         engineio_logger=False,
     )
-    server = socketio.server
-    handle = server._handle_event
+    _harden(socketio.server)
+    return socketio
+
+
+def _harden(server: Any) -> None:
+    """A client that breaks the protocol loses its connection: it costs one line a kind, and nobody else anything."""
+    handle_connect, handle_event, handle_message = (
+        server._handle_connect,
+        server._handle_event,
+        server._handle_eio_message,
+    )
+    handle_disconnect, engine = server._handle_eio_disconnect, server.eio
+
+    def handle_client_connect(eio_sid: str, namespace: str | None, data: Any) -> None:
+        """The stock refusal of an unknown namespace is a bare text; socket.io-client shows an empty message for it."""
+        if (namespace or "/") in server.handlers:
+            handle_connect(eio_sid, namespace, data)
+            return
+        refusal = {"message": "Invalid namespace"}
+        packet = server.packet_class(socketio_packet.CONNECT_ERROR, data=refusal, namespace=namespace)
+        server._send_packet(eio_sid, packet)
 
     def handle_client_event(eio_sid: str, namespace: str, id: int | None, data: Any) -> None:
         """A client may not send the names that mean something to the server's own handlers."""
         if not isinstance(data, list) or not data or not isinstance(data[0], str) or data[0] in RESERVED_EVENTS:
-            drop(server, eio_sid)
-            return
-        handle(eio_sid, namespace, id, data)
+            raise ValueError("not an event that a client may send")
+        handle_event(eio_sid, namespace, id, data)
 
+    def handle_client_message(eio_sid: str, data: Any) -> None:
+        """Nothing here takes binary packets, whose attachments the stock parser gathers without a bound."""
+        if eio_sid not in server.environ:  # closed by an earlier packet of the same request
+            return
+        try:
+            if not isinstance(data, str) or data[:1] in BINARY_PACKETS:
+                raise ValueError("a binary packet")
+            handle_message(eio_sid, data)
+        except SidecarError as error:
+            log.warning("engine.connect_abandoned", problem=error.detail)
+        except Exception as error:
+            log.warning("engine.bad_packet", problem=type(error).__name__)
+            drop(server, eio_sid)
+
+    def handle_end(eio_sid: str, reason: str) -> None:
+        """Who is gone is unknown from then on; the stock server fails at a POST of a session closed a moment ago."""
+        handle_disconnect(eio_sid, reason)
+        engine.sockets.pop(eio_sid, None)
+
+    def disconnect(sid: str) -> None:
+        """The stock one waits until the queue of a client that it has just refused is read: for ever."""
+        drop(server, sid)
+
+    server._handle_connect = handle_client_connect
     server._handle_event = handle_client_event
-    return socketio
+    engine.on("message", handle_client_message)
+    engine.on("disconnect", handle_end)
+    engine.disconnect = disconnect
 
 
 def engine_socket(socketio: SocketIO, sid: str, namespace: str) -> Any:
     """The Engine.IO socket behind a Socket.IO sid, None when it has just gone."""
     server = socketio.server
-    return server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, namespace))
+    socket = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, namespace))
+    return None if socket is None or socket.closed else socket
 
 
 def connection_count(socketio: SocketIO) -> int:
@@ -135,10 +188,10 @@ def connection_count(socketio: SocketIO) -> int:
 
 
 def drop(server: Any, eio_sid: str) -> None:
-    """Close the transport of a client that broke the protocol."""
+    """Close the transport at once, so that nothing more is read from it or sent. Its disconnect handlers run here."""
     socket = server.eio.sockets.get(eio_sid)
     if socket is not None:
-        gevent.spawn(socket.close, wait=False)
+        socket.close(wait=False)
 
 
 def abandon(socketio: SocketIO, sid: str, namespace: str) -> None:

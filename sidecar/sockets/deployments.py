@@ -10,7 +10,7 @@ import structlog
 from flask_socketio import SocketIO
 
 from sidecar.domain import permissions, rooms
-from sidecar.domain.errors import Invalid, NotAllowed, SidecarError, TooManyRooms
+from sidecar.domain.errors import Invalid, NotAllowed, SidecarError, TooManyRooms, Unavailable
 from sidecar.domain.events import Event, Offset, parse_offset
 from sidecar.domain.rooms import clean_name
 from sidecar.domain.times import utc_text
@@ -107,12 +107,19 @@ class Subscriptions:
         if project is None:
             if not permissions.may_hold_deployment(session.identity, name):
                 raise NotAllowed("The token does not give the right to this deployment.")
+            fresh = room not in subscriber.rooms
             self._hub.join(subscriber, room, self._catchup.last)
             self._hub.guard(subscriber, room, partial(self._first_event, session, name))
-            project = self._project_of_deployment(name)
-            if project is not None:
-                self._hub.unguard(subscriber, room)
-        if project is not None and not permissions.may_watch_deployment(session.identity, name, project):
+            try:
+                project = self._project_of_deployment(name)
+                if project is None:
+                    return self._catchup.subscribe(self._hub, subscriber, room, since)
+            except Unavailable:
+                if fresh:
+                    self._hub.leave(subscriber, room)
+                raise
+            self._hub.unguard(subscriber, room)
+        if not permissions.may_watch_deployment(session.identity, name, project):
             self._hub.leave(subscriber, room)
             raise NotAllowed("The token does not give the right to this deployment.")
         return self._catchup.subscribe(self._hub, subscriber, room, since)
@@ -144,20 +151,24 @@ class Subscriptions:
             token = token.get("token")
         if not isinstance(token, str):
             raise NotAllowed("refresh_token needs a token.")
-        self._sessions.renew(session, token)
-        self._recheck(session)
-        expires_at = session.identity.expires_at
+        identity = self._sessions.renewal(session, token)
+        held = [room.removeprefix("deployment:") for room in session.subscriber.rooms if room.startswith("deployment:")]
+        projects = {name: self._project_of_deployment(name) for name in held}
+        self._sessions.renew(session, identity)
+        self._recheck(session, projects)
+        expires_at = identity.expires_at
         return {"ok": True, "expires_at": None if expires_at is None else utc_text(expires_at)}
 
-    def _recheck(self, session: Session) -> None:
-        """Leave the rooms that the renewed token no longer gives, and say so."""
+    def _recheck(self, session: Session, projects: dict[str, str | None]) -> None:
+        """Leave the rooms that the renewed token no longer gives, and say so. It does not switch greenlets, and what
+        it needs was read before (`projects`, by deployment), so that a renewal is whole or not at all."""
         for room in list(session.subscriber.rooms):
             kind, _, name = room.partition(":")
             if kind == "project":
                 kept = permissions.may_watch_project(session.identity, name)
             elif kind == "deployment":
-                project = self._project_of_deployment(name)
-                kept = (
+                project = projects.get(name)
+                kept = name in projects and (
                     permissions.may_hold_deployment(session.identity, name)
                     if project is None
                     else permissions.may_watch_deployment(session.identity, name, project)
@@ -166,9 +177,11 @@ class Subscriptions:
                 kept = permissions.may_watch_room(session.identity, room)
             else:
                 kept = True
+            if kept and kind == "deployment" and projects[name] is None:
+                self._hub.guard(session.subscriber, room, partial(self._first_event, session, name))
             if not kept:
                 self._hub.leave(session.subscriber, room)
-                self._tell_revoked(session, kind, name)
+                self._tell_revoked(session, kind, name or room)
 
     def _tell_revoked(self, session: Session, kind: str, name: str) -> None:
         body: Answer = {"type": kind, "id": name, "code": "not_allowed"}

@@ -64,7 +64,8 @@ class Gate:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._proxies.prepare(environ)
-        if not is_engine_path(environ):
+        path = environ.get("PATH_INFO", "")
+        if not is_engine_path(environ) and not path.startswith(ENGINE_PATH):
             return self._app(environ, start_response)
         refusal = self._refusal(environ)
         if refusal is not None:
@@ -79,6 +80,8 @@ class Gate:
         return is_engine_path(environ) and self._refusal(environ) is None
 
     def _refusal(self, environ: WSGIEnvironment) -> _Refusal | None:
+        if not is_engine_path(environ):  # Flask-SocketIO would take every path that begins with its own
+            return _Refusal("404 Not Found", "not_found", "There is nothing here; the path is /socket.io/.")
         _take_token(environ)
         query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
         if not self._origins.host_known(environ):
@@ -90,10 +93,10 @@ class Gate:
         if "sid" not in query and self._connections() >= self._max_connections:
             retry = (("Retry-After", str(RETRY_SECONDS)),)
             return _Refusal("503 Service Unavailable", "unavailable", "Too many open connections.", retry)
-        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
-            return _bad_handshake(environ)
         if environ["REQUEST_METHOD"] == "POST":
             return self._bad_post(environ)
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            return _bad_handshake(environ, query.get("transport"))
         return None
 
     def _bad_post(self, environ: WSGIEnvironment) -> _Refusal | None:
@@ -108,11 +111,13 @@ class Gate:
 
 
 def is_engine_path(environ: WSGIEnvironment) -> bool:
-    return environ.get("PATH_INFO", "").rstrip("/") in ENGINE_PATHS
+    return environ.get("PATH_INFO", "") in ENGINE_PATHS
 
 
-def _bad_handshake(environ: WSGIEnvironment) -> _Refusal | None:
+def _bad_handshake(environ: WSGIEnvironment, transport: str | None) -> _Refusal | None:
     """What RFC 6455, section 4.2.1, asks of the opening request, as far as the server has not looked itself."""
+    if transport != "websocket":
+        return _Refusal("400 Bad Request", "invalid", "A WebSocket needs transport=websocket in the query.")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         version = (("Sec-WebSocket-Version", "13"),)
         return _Refusal("426 Upgrade Required", "invalid", "Sec-WebSocket-Version must be 13.", version)

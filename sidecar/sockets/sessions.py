@@ -30,6 +30,10 @@ from sidecar.wire.origins import Origins
 log = structlog.get_logger("sidecar.sockets")
 
 WARNING_SECONDS = 30
+LOOK_SECONDS = 10
+"""How often the clock is looked at though no end is near: it may have been set, or the machine have slept."""
+SPARE_EXPIRIES = 64
+"""Ends of sessions gone that may wait to be forgotten, besides as many as there are sessions."""
 
 
 class Session:
@@ -68,6 +72,7 @@ class Sessions:
         self._clock = clock
         self._codecs: dict[str, SocketIoCodec] = {}
         self._sessions: dict[tuple[str, str], Session] = {}
+        self._revocations = 0
         self._expiries: list[tuple[float, int, Session, Identity, bool]] = []
         self._tie = itertools.count()
         self._wake = Signal()
@@ -95,16 +100,22 @@ class Sessions:
         except KeyError:
             raise NotAllowed("This connection has ended.") from None
 
-    def renew(self, session: Session, token: str) -> None:
-        """Let the session go on with another token of the same user. Raises Unauthenticated, NotAllowed."""
-        identity = self._access.by_credential(token)
+    def renewal(self, session: Session, token: str) -> Identity:
+        """Who the session would be with another token of the same user. Raises Unauthenticated, NotAllowed."""
+        identity = self._unrevoked(lambda: self._access.by_credential(token))
         if identity.user != session.identity.user:
             raise NotAllowed("The new token belongs to another user.")
+        return identity
+
+    def renew(self, session: Session, identity: Identity) -> None:
         session.identity = identity
+        for room in own_rooms(identity):
+            self._hub.join(session.subscriber, room, self._tail.last)
         self._expect_end(session)
 
     def token_revoked(self, token_id: str) -> None:
         """End every session that rests on this token (or on one that it issued)."""
+        self._revocations += 1
         for session in [s for s in self._sessions.values() if s.identity.token_id == token_id]:
             self._end(session, "The token has been revoked.")
 
@@ -114,7 +125,8 @@ class Sessions:
     def _connect(self, auth: object = None, *_rest: object) -> None:
         request: Any = flask.request
         try:
-            identity = self._identify(auth)
+            identity = self._unrevoked(lambda: self._identify(auth))
+            self._open(request.sid, request.namespace, identity)
         except SidecarError as error:
             refusal = REFUSALS[type(error)]
             if refusal.final:
@@ -124,7 +136,14 @@ class Sessions:
         except Exception as error:
             log.error("sockets.connect_failed", exc_info=error)
             raise ConnectionRefusedError("The connection failed.", {"code": "error"}) from None
-        self._open(request.sid, request.namespace, identity)
+
+    def _unrevoked(self, identify: Callable[[], Identity]) -> Identity:
+        """Whom it finds, asked again when a token was revoked meanwhile: it may have been this one, read before."""
+        while True:
+            revocations = self._revocations
+            identity = identify()
+            if revocations == self._revocations:
+                return identity
 
     def _identify(self, auth: object) -> Identity:
         request = flask.request
@@ -150,7 +169,7 @@ class Sessions:
         """From here to the CONNECT packet nothing yields, so no event can overtake it."""
         socket = engine_socket(self._socketio, sid, namespace)
         if socket is None:
-            return
+            raise NotAllowed("This connection has ended.")
         codec = self._codecs.get(namespace)
         if codec is None:
             codec = self._codecs[namespace] = SocketIoCodec(namespace, self._tail.epoch)
@@ -173,18 +192,25 @@ class Sessions:
     def _expect_end(self, session: Session) -> None:
         end = session.identity.expires_at
         if end is not None:
+            if len(self._expiries) > 2 * len(self._sessions) + SPARE_EXPIRIES:
+                self._expiries = [entry for entry in self._expiries if self._holds(entry[2], entry[3])]
+                heapq.heapify(self._expiries)
             heapq.heappush(self._expiries, (end - WARNING_SECONDS, next(self._tie), session, session.identity, False))
             self._wake.set()
+
+    def _holds(self, session: Session, identity: Identity) -> bool:
+        """Is the session still open, under this identity?"""
+        return self._sessions.get((session.namespace, session.sid)) is session and session.identity is identity
 
     def _watch_expiries(self) -> None:
         while True:
             pause = self._expiries[0][0] - self._clock() if self._expiries else None
             if pause is None or pause > 0:
-                self._wake.wait(timeout=pause)
+                self._wake.wait(timeout=None if pause is None else min(pause, LOOK_SECONDS))
                 self._wake.clear()
                 continue
             _, _, session, identity, warned = heapq.heappop(self._expiries)
-            if self._sessions.get((session.namespace, session.sid)) is not session or session.identity is not identity:
+            if not self._holds(session, identity):
                 continue
             if warned:
                 self._end(session, "The token has expired.")
