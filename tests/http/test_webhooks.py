@@ -10,11 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sidecar.wire.deployments import TYPES
 from tests.servers import RunningSidecar
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PLURAL, SINGULAR, STEP = PATHS = ("/api/webhooks/deployment", "/api/webhook/deployment", "/api/webhook/step")
 PREFIX = "/project-dashboard"

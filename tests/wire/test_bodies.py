@@ -7,12 +7,15 @@ from contextlib import suppress
 from urllib.parse import quote_plus
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.domain.errors import Invalid, SidecarError, Unparsable, UnsupportedMedia
 from sidecar.wire.bodies import MAX_DEPTH, MAX_NODES, parse_body
 from tests.alarms import alarm
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 JSON = "application/json"
 MEBIBYTE = 2**20

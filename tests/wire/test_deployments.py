@@ -7,8 +7,6 @@ from contextlib import suppress
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.domain.deployments import LogLine, Report
 from sidecar.domain.errors import Invalid
@@ -17,6 +15,11 @@ from sidecar.wire.bodies import parse_body
 from sidecar.wire.deployments import MAX_DETAILS, MAX_LINES, MAX_MESSAGE_CHARACTERS, MAX_METRICS, TYPES, read_report
 from sidecar.wire.messages import ALIASES, MAX_WORD_CHARACTERS
 from tests.alarms import alarm
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 NOW = "2026-11-21T12:00:00.000Z"
 AT = "2026-11-21T11:59:00.000Z"
