@@ -84,7 +84,8 @@ def _place(transaction: Transaction, identity: Identity, report: Report, source:
     deployment_id, project = report.deployment_id, report.project
     if hints.newest_open and project:
         since = utc_text(unix_seconds(transaction.now) - OPEN_SECONDS)
-        deployment_id = store.newest_open(connection, project, since) or deployment_id
+        repeated = store.ended_so(connection, project, report.status, report.at) if report.status else None
+        deployment_id = repeated or store.newest_open(connection, project, since) or deployment_id
     if not deployment_id and hints.started_at:
         deployment_id = _started_then(transaction, identity, report, source) or ""
     if deployment_id and project in ("", UNKNOWN_PROJECT):

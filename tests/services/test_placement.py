@@ -197,3 +197,22 @@ class TestKeptBodies:
         for _ in range(2):
             intake.post('{"x":"' + "x" * 4_000 + '"}')
         assert self.numbers(intake) == [4, 3]
+
+
+class TestSummaries:
+    SUMMARY = (
+        '{"project":"shop","repository":"a/shop","status":"success","timestamp":"2026-11-21T11:59:00Z",'
+        '"step_details":{"build":"success"}}'
+    )
+
+    def test_a_summary_closes_the_newest_open_deployment(self, intake):
+        intake.post(opened("shop", "42"))
+        assert intake.post(self.SUMMARY) == "shop 42"
+
+    def test_a_repeated_summary_is_the_same_deployment(self, intake):
+        """Delivery is repeated: the second copy used to make a deployment of its own."""
+        intake.post(opened("shop", "42"))
+        intake.post(self.SUMMARY)
+        assert intake.post(self.SUMMARY) == "shop 42"
+        alone = self.SUMMARY.replace("shop", "till")
+        assert intake.post(alone) == intake.post(alone)

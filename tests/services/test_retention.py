@@ -14,7 +14,8 @@ from sidecar.services.deliveries import Deliveries, Posted
 from sidecar.services.deployments import History
 from sidecar.store.journal import read_head
 from sidecar.store.retention import CHUNK
-from sidecar.store.tables import deliveries, event_rooms, events, idempotency, log_lines
+from sidecar.store.tables import deliveries, event_rooms, events, idempotency, log_lines, login_links
+from sidecar.store.tokens import insert_login_link
 from sidecar.store.writer import Writer
 
 DAY = 86_400
@@ -174,3 +175,16 @@ def test_times_sort_as_text():
     texts = [utc_text(moment) for moment in moments]
     assert texts == sorted(texts)
     assert [unix_seconds(text) for text in texts] == moments
+
+
+def test_login_links_that_have_ended_go(installation, clock):
+    def links() -> int:
+        return installation.count(login_links)
+
+    ends = utc_text(clock.now + DAY / 2)
+    installation.writer.run_alone(lambda t: insert_login_link(t.connection, b"code", "token", ends))
+    installation.upkeep.run_once()
+    assert links() == 1
+    clock.now += DAY
+    installation.upkeep.run_once()
+    assert links() == 0
