@@ -11,4 +11,4 @@ monkey.patch_all()
 
 from sidecar.cli import cli
 
-cli(prog_name="sidecar")
+cli(prog_name="python -m sidecar")

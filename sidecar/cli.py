@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from sidecar.observability.logs import configure_logs
 from sidecar.server import CannotListen, line_buffer_output, listen, serve
 from sidecar.version import VERSION
 
+INTERRUPTED = 130
 NO_ADMIN = "No admin token is left: make one with `python -m sidecar token create --name admin --scope admin`."
 
 
@@ -203,12 +205,11 @@ def with_client(work: Callable[[SidecarClient], object]) -> None:
     url = os.environ.get("SIDECAR_URL") or f"http://{_reachable(settings.host)}:{settings.port}{settings.prefix}"
     token_text = os.environ.get("SIDECAR_TOKEN") or _read(settings.instance_path / ADMIN_TOKEN_FILE)
     with SidecarClient(url, token_text) as client:
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))  # gevent prints a KeyboardInterrupt
         try:
             work(client)
         except ApiError as error:
             raise click.ClickException(str(error)) from None
-        except KeyboardInterrupt:
-            sys.exit(130)
 
 
 def _settings(**overrides: Any) -> Settings:

@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import socket
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,9 @@ def _stop(server: Any, sidecar: Sidecar) -> None:
 
 
 def _close(websocket: Any) -> None:
+    """Say 1012; the client's answer ends the connection. (gevent-websocket's own `close` leaves the code out.)"""
     try:
-        websocket.close(CLOSE_RESTART, b"restart")
+        websocket.send_frame(struct.pack("!H", CLOSE_RESTART) + b"restart", websocket.OPCODE_CLOSE)
     except (WebSocketError, OSError):
         return
 

@@ -11,6 +11,14 @@ import pytest
 
 from tests.servers import RunningSidecar
 
+try:
+    import hypothesis
+except ImportError:  # tests/requirements.txt has it; its tests skip without it
+    pass
+else:  # no limit in time for one example: the machine may be busy
+    hypothesis.settings.register_profile("sidecar", deadline=None)
+    hypothesis.settings.load_profile("sidecar")
+
 Start = Callable[..., RunningSidecar]
 
 

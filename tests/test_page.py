@@ -83,7 +83,8 @@ def test_a_deployment_is_followed_live_and_is_the_same_after_a_reload(browser: B
     live = text(browser, "#log").splitlines()
     assert live == [f"line {number}" for number in range(30)]
     assert browser.evaluate("document.querySelectorAll('#log .error').length") == 1
-    browser.evaluate("location.reload()")
+    browser.evaluate("window.old = true, location.reload()")
+    browser.wait_for("window.old === undefined")
     shows(browser, "#log", "line 29")
     assert text(browser, "#log").splitlines() == live
     assert browser.errors == []

@@ -20,9 +20,9 @@ class SidecarClient:
     def __init__(self, url: str, token: str | None = None, transport: httpx.BaseTransport | None = None):
         self.url = url.rstrip("/")
         self.token = token
-        headers = {"User-Agent": "sidecar-client/1.0"}
+        headers = {b"User-Agent": b"sidecar-client/1.0"}
         if token:
-            headers["Authorization"] = f"Token {token}"
+            headers[b"Authorization"] = f"Token {token}".encode()
         self._http = httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, transport=transport)
 
     def __enter__(self) -> SidecarClient:

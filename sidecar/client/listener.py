@@ -8,11 +8,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import engineio
 import socketio
 
 from sidecar.client.http import ApiError, SidecarClient
 
 Room = tuple[str, str]
+
+
+class _InOrder(engineio.Client):  # type: ignore[misc]
+    """Handles messages one after the other, as they came: python-engineio gives each a thread of its own, so that
+    they overtake one another. A handler may emit but not wait for an answer."""
+
+    def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
+        return super()._trigger_event(event, *args, **options | {"run_async": False})
+
+
+class _Listener(socketio.Client):  # type: ignore[misc]
+    def _engineio_client_class(self) -> type[engineio.Client]:
+        return _InOrder
 
 
 def follow(
@@ -22,7 +36,7 @@ def follow(
     subscribed again after a reconnect with the offset of the last event seen in it. Raises ApiError if refused."""
     parts = urlsplit(client.url)
     namespace = f"{parts.path}/ws" if parts.path else "/"
-    connection = socketio.Client(reconnection_delay_max=5)
+    connection = _Listener(reconnection_delay_max=5, handle_sigint=False)
     last: dict[Room, str | None] = dict.fromkeys(rooms, since)
     refusal: list[str] = []
     ended = threading.Event()

@@ -48,6 +48,7 @@ def deployments(history: History, caller: Caller, stale_after_hours: float) -> B
             statuses=query.choices("status", STATUSES),
             since=query.read("since", parse_time),
             until=query.read("until", parse_time),
+            stale_before=stale_before(),
         )
         query.finish()
         skip = (page - 1) * limit if page else 0

@@ -12,7 +12,14 @@ from sidecar.domain.errors import Unavailable
 from sidecar.domain.times import utc_text
 from sidecar.services.deliveries import KEY_SECONDS
 from sidecar.store.journal import Transaction
-from sidecar.store.retention import CHUNK, retire_answers, retire_deliveries, retire_events, retire_lines
+from sidecar.store.retention import (
+    CHUNK,
+    retire_answers,
+    retire_deliveries,
+    retire_events,
+    retire_lines,
+    retire_login_links,
+)
 from sidecar.store.writer import Submit
 
 log = structlog.get_logger("sidecar.upkeep")
@@ -44,6 +51,7 @@ class Upkeep:
         self._repeat(retire_lines)
         self._repeat(lambda transaction: retire_deliveries(transaction, before))
         self._repeat(lambda transaction: retire_answers(transaction, keys_before))
+        self._repeat(retire_login_links)
 
     def _repeat(self, retire: Callable[[Transaction], int]) -> None:
         while self._submit(retire) == CHUNK:

@@ -68,7 +68,8 @@ class Connections:
         scopes: Sequence[object] | None = None,
         ttl_seconds: object = None,
     ) -> ConnectionToken:
-        """A connection token for a browser. Without `patterns` all rooms that the issuer may watch.
+        """A connection token for a browser. Without `patterns` all rooms that the issuer may watch. It ends at the
+        latest with its issuer, and the answer says so.
         Raises NotAllowed without the scope tokens:issue, Invalid naming every bad field."""
         if not may(issuer, "tokens:issue") or issuer.token_id is None:
             raise NotAllowed("This needs a token with the scope tokens:issue.")
@@ -91,8 +92,9 @@ class Connections:
             raise Invalid("The connection token can't be made so.", tuple(problems))
         now = int(self._clock())
         granted = narrower(wanted, issuer) - {"admin", "tokens:issue"}
-        claims = Claims(AUDIENCE, issuer.token_id, now, now + ttl, name, rooms, granted)
-        return ConnectionToken(sign(claims, self._connection_key), utc_text(now + ttl), ttl)
+        end = now + ttl if issuer.expires_at is None else min(now + ttl, int(issuer.expires_at))
+        claims = Claims(AUDIENCE, issuer.token_id, now, end, name, rooms, granted)
+        return ConnectionToken(sign(claims, self._connection_key), utc_text(end), end - now)
 
     def identify(self, text: str, in_url: bool = False) -> Identity:
         """Whose credential this is: an API token or a connection token; in a URL only a connection token of five

@@ -177,12 +177,19 @@ class Deliveries:
     def _keep(self, transaction: Transaction, delivery: NewDelivery, verdict: str, **facts: Any) -> int:
         number = store.insert_delivery(transaction.connection, delivery, transaction.now, verdict, **facts)
         self._kept_bytes += len(delivery.body)
-        while self._kept_bytes > self._limit_bytes:
-            freed = store.prune_deliveries(transaction.connection)
-            self._kept_bytes = self._kept_bytes - freed if freed else store.body_bytes(transaction.connection)
-            if not freed:
-                break
+        if self._kept_bytes > self._limit_bytes:
+            self._prune(transaction)
         return number
+
+    def _prune(self, transaction: Transaction) -> None:
+        """Make room, and a little more, so that the sum (others delete rows too) is not taken at every delivery."""
+        self._kept_bytes = store.body_bytes(transaction.connection)
+        while self._kept_bytes > self._limit_bytes:
+            spare = self._limit_bytes // 100
+            freed = store.prune_deliveries(transaction.connection, self._kept_bytes - self._limit_bytes + spare)
+            if not freed:
+                return
+            self._kept_bytes -= freed
 
 
 def _delivery(identity: Identity, posted: Posted) -> NewDelivery:

@@ -29,6 +29,11 @@ from sidecar.store.journal import Head, Page, Transaction, read_head, room_event
 
 MAX_STEPS = 1_000
 MAX_LINES = 200_000
+UNKNOWN_PROJECT = "unknown"
+"""What the workflows of the guide write for a project that they could not find out."""
+OPEN_SECONDS = 6 * 3_600
+"""A deployment without news for so long takes no more reports that don't name it: its sender gave up without a word
+(a workflow that fails sends no summary), and the next run must not be mixed into it."""
 RECENT_SECONDS = 3_600
 RECENT_DEPLOYMENTS = 50
 EVENT_PAGE_BYTES = 4 * 1024 * 1024
@@ -78,12 +83,14 @@ def _place(transaction: Transaction, identity: Identity, report: Report, source:
     connection, hints = transaction.connection, report.hints
     deployment_id, project = report.deployment_id, report.project
     if hints.newest_open and project:
-        deployment_id = store.newest_open(connection, project) or deployment_id
+        since = utc_text(unix_seconds(transaction.now) - OPEN_SECONDS)
+        repeated = store.ended_so(connection, project, report.status, report.at) if report.status else None
+        deployment_id = repeated or store.newest_open(connection, project, since) or deployment_id
     if not deployment_id and hints.started_at:
-        deployment_id = _started_then(transaction, identity, hints.started_at, source) or ""
-    if deployment_id and not project:
+        deployment_id = _started_then(transaction, identity, report, source) or ""
+    if deployment_id and project in ("", UNKNOWN_PROJECT):
         owner = store.project_of(connection, deployment_id)
-        project = owner if owner is not None and permissions.may_write(identity, owner) else ""
+        project = owner if owner is not None and permissions.may_write(identity, owner) else project
     if deployment_id != report.deployment_id or project != report.project:
         payload = report.payload | {"project": project, "deployment_id": deployment_id}
         report = replace(report, deployment_id=deployment_id, project=project, payload=payload)
@@ -93,16 +100,16 @@ def _place(transaction: Transaction, identity: Identity, report: Report, source:
     return report
 
 
-def _started_then(transaction: Transaction, identity: Identity, started_at: str, source: str) -> str | None:
+def _started_then(transaction: Transaction, identity: Identity, report: Report, source: str) -> str | None:
     """Metrics of a workflow job that lost its variables name only the run's start: the one recent deployment of
-    this kind of sender that started then, else the only recent one."""
+    this kind of sender (and of the project, if it is told) that started then, else the only recent one."""
     since = utc_text(unix_seconds(transaction.now) - RECENT_SECONDS)
     recent = [
         deployment
         for deployment in store.recent_deployments(transaction.connection, since, source, RECENT_DEPLOYMENTS)
-        if permissions.may_write(identity, deployment.project)
+        if permissions.may_write(identity, deployment.project) and report.project in ("", deployment.project)
     ]
-    started = [deployment for deployment in recent if deployment.started_at == started_at]
+    started = [deployment for deployment in recent if deployment.started_at == report.hints.started_at]
     candidates = started or recent
     return candidates[0].deployment_id if len(candidates) == 1 else None
 

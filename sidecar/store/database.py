@@ -97,11 +97,11 @@ def open_database(app: Flask, url: str, instance_path: Path) -> Database:
     options: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_timeout": 5}
     if parsed.get_backend_name() == "sqlite":
         options["connect_args"] = {"check_same_thread": False, "timeout": BUSY_TIMEOUT_MILLISECONDS / 1000}
-    extension = SQLAlchemy(app, metadata=metadata, engine_options=options)
     try:
+        extension = SQLAlchemy(app, metadata=metadata, engine_options=options)
         with app.app_context():
             engine = extension.engine
-    except ImportError as error:
+    except (ImportError, SQLAlchemyError) as error:
         raise _unusable(error) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

@@ -92,14 +92,23 @@ def body_bytes(connection: Connection) -> int:
     return total
 
 
-def prune_deliveries(connection: Connection) -> int:
-    """Forget some of the oldest deliveries; the bytes set free."""
+def prune_deliveries(connection: Connection, excess_bytes: int) -> int:
+    """Forget the oldest deliveries until so many bytes are free, at most PRUNE_ROWS at once and never the newest; the
+    bytes set free."""
     oldest = connection.execute(
-        select(deliveries.c.number, func.length(deliveries.c.body)).order_by(deliveries.c.number).limit(PRUNE_ROWS)
-    ).all()
-    if oldest:
-        connection.execute(delete(deliveries).where(deliveries.c.number <= oldest[-1][0]))
-    return sum(size for _, size in oldest)
+        select(deliveries.c.number, func.length(deliveries.c.body))
+        .where(deliveries.c.number < select(func.max(deliveries.c.number)).scalar_subquery())
+        .order_by(deliveries.c.number)
+        .limit(PRUNE_ROWS)
+    )
+    freed, last = 0, None
+    for number, size in oldest:
+        if freed >= excess_bytes:
+            break
+        freed, last = freed + size, number
+    if last is not None:
+        connection.execute(delete(deliveries).where(deliveries.c.number <= last))
+    return freed
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, insert, not_, or_, select, update
 
 from sidecar.domain.deployments import TERMINAL, Deployment, LogLine, Step
 from sidecar.store.tables import deployments, log_lines, projects, steps
@@ -141,18 +141,30 @@ def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: 
     )
 
 
-def newest_open(connection: Connection, project: str) -> str | None:
-    """The id of the project's newest deployment that has not ended."""
+def newest_open(connection: Connection, project: str, since: str) -> str | None:
+    """The id of the project's newest deployment that has not ended and had news after `since`."""
     return connection.execute(
         select(deployments.c.deployment_id)
         .where(
             deployments.c.project == project,
             deployments.c.latest.is_(True),
             deployments.c.status.not_in(sorted(TERMINAL)),
+            deployments.c.last_at >= since,
         )
         .order_by(deployments.c.number.desc())
         .limit(1)
     ).scalar()
+
+
+def ended_so(connection: Connection, project: str, status: str, at: str) -> str | None:
+    """The id of the project's newest deployment, if it ended with this status by a message of this time."""
+    row = connection.execute(
+        select(deployments.c.deployment_id, deployments.c.status, deployments.c.status_at)
+        .where(deployments.c.project == project, deployments.c.latest.is_(True))
+        .order_by(deployments.c.number.desc())
+        .limit(1)
+    ).first()
+    return row.deployment_id if row is not None and (row.status, row.status_at) == (status, at) else None
 
 
 def recent_deployments(connection: Connection, since: str, source: str, limit: int) -> list[Deployment]:
@@ -195,19 +207,23 @@ def list_projects(connection: Connection, only: Sequence[str] | None) -> list[di
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFilter:
-    """`projects` None is all; `since` and `until` compare with the first sight of a deployment."""
+    """`projects` None is all; `since` and `until` compare with the first sight of a deployment. One that is not over
+    and has had no news after `stale_before` counts as `unknown`, as it is shown."""
 
     projects: tuple[str, ...] | None = None
     statuses: tuple[str, ...] = ()
     since: str | None = None
     until: str | None = None
+    stale_before: str = ""
 
     def clause(self) -> ColumnElement[bool]:
         conditions: list[ColumnElement[bool]] = [deployments.c.latest.is_(True)]
         if self.projects is not None:
             conditions.append(deployments.c.project.in_(self.projects))
         if self.statuses:
-            conditions.append(deployments.c.status.in_(self.statuses))
+            stale = and_(deployments.c.status.not_in(sorted(TERMINAL)), deployments.c.last_at < self.stale_before)
+            fits = and_(deployments.c.status.in_(self.statuses), not_(stale))
+            conditions.append(or_(fits, stale) if "unknown" in self.statuses else fits)
         if self.since is not None:
             conditions.append(deployments.c.first_at >= self.since)
         if self.until is not None:

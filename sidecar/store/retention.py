@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from sidecar.store.deliveries import forget_answers
 from sidecar.store.journal import Transaction
-from sidecar.store.tables import deliveries, event_rooms, events, journal_head, log_lines
+from sidecar.store.tables import deliveries, event_rooms, events, journal_head, log_lines, login_links
 
 CHUNK = 200
 
@@ -58,6 +58,12 @@ def retire_deliveries(transaction: Transaction, before: str) -> int:
     if old:
         connection.execute(delete(deliveries).where(deliveries.c.number <= old[-1]))
     return len(old)
+
+
+def retire_login_links(transaction: Transaction) -> int:
+    """Delete login links that can no longer be used."""
+    ended = select(login_links.c.code_hash).where(login_links.c.expires_at < transaction.now).limit(CHUNK)
+    return transaction.connection.execute(delete(login_links).where(login_links.c.code_hash.in_(ended))).rowcount
 
 
 def retire_answers(transaction: Transaction, before: str) -> int:

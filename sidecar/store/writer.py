@@ -42,6 +42,7 @@ log = RateLimited(structlog.get_logger("sidecar.writer"))
 BATCH_COMMANDS = 256
 QUEUE_COMMANDS = 10_000
 ANSWER_SECONDS = 30
+STOP_SECONDS = 3
 
 
 class _Pending:
@@ -112,11 +113,15 @@ class Writer:
         return len(self._waiting)
 
     def stop(self) -> None:
-        """Commit what waits, then end."""
+        """Commit what waits, then end. A batch that hangs behind another process's lock is given up after
+        STOP_SECONDS: it was not answered, so nothing acknowledged is lost."""
         self._stopping = True
         self._signal.set()
         if self._greenlet is not None:
-            self._greenlet.join()
+            self._greenlet.join(timeout=STOP_SECONDS)
+            if not self._greenlet.dead:
+                log.warning("writer.given_up", commands=len(self._waiting))
+                return
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import reduce
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.domain.deployments import (
     STATUSES,
@@ -26,6 +24,11 @@ from sidecar.domain.deployments import (
     parse_time,
     seconds_between,
 )
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 NOW = "2026-11-21T12:00:00.000Z"
 

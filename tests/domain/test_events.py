@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.domain.events import Event, Offset, parse_offset
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @given(st.integers(0, 2**63 - 1), st.none() | st.integers(0, 2**32 - 1))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.domain import rooms
 from sidecar.domain.errors import BadName
 from sidecar.domain.rooms import NAME_MAX_CHARACTERS, clean_name
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

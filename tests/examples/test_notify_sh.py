@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
