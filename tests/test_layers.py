@@ -166,7 +166,7 @@ def watch(event, args):
         file = frame.f_code.co_filename
         if "importlib" in file:
             return
-        if file.startswith(ROOT):
+        if file.startswith(ROOT) and "site-packages" not in file:
             found.append(f"{file}:{frame.f_lineno} {event} {args[0]!r}")
             return
         frame = frame.f_back

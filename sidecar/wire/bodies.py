@@ -19,9 +19,9 @@ MAX_NODES = 50_000
 MAX_FORM_FIELDS = 100
 
 _DOUBLED = re.compile(
-    r'("(?:message|logs|step_logs|error_message|errorMessage)"\s{0,20}:\s{0,20})""((?:[^"\\]|\\.)*+)""', re.DOTALL
+    r'("(?:message|logs|step_logs|error_message|errorMessage)"\s{0,20}:\s{0,20})""([^"\\]*(?:\\.[^"\\]*)*)""', re.DOTALL
 )
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 """Strings (an unclosed one to the end, so that no start is scanned twice) and brackets."""
 _UNTYPED = ("application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
 
