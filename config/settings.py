@@ -230,7 +230,10 @@ class Settings(BaseSettings):
         return float(numbers[0]), numbers[1] if len(numbers) > 1 else numbers[0] * 5
 
 
-CLIENT_VARIABLES = frozenset({"SIDECAR_URL", "SIDECAR_TOKEN"})
+CLIENT_VARIABLES = frozenset(
+    f"SIDECAR_{name}"
+    for name in ("URL", "TOKEN", "PROJECT", "DEPLOYMENT_ID", "STRICT", "RETRY_SECONDS", "GIVE_UP_SECONDS")
+)
 """Read by the clients and examples, not by the server."""
 
 

@@ -135,7 +135,9 @@ def create_app(settings: Settings) -> Sidecar:
     origins = Origins(settings.origins, settings.public_url)
     access = Access(core.connections, settings.open, settings.anonymous_read, parse_networks(settings.webhook_networks))
     history = History(core.database)
-    deliveries = Deliveries(core.database, core.writer.submit, core.metrics, settings.deliveries_bytes)
+    deliveries = Deliveries(
+        core.database, core.writer.submit, core.metrics, settings.deliveries_bytes, core.tokens.holder
+    )
     caller = Caller(access, core.connections, origins)
 
     socketio = make_socketio(app, settings.max_body_bytes)

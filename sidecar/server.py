@@ -50,6 +50,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         websocket = self.websocket
         try:
             super().run_websocket()
+        except Exception as error:  # a frame that Engine.IO can't read: this connection ends, without a traceback
+            log.debug("server.websocket_failed", problem=type(error).__name__)
         finally:
             self.server.websockets.discard(websocket)
 

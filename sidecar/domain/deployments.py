@@ -165,6 +165,7 @@ class Report:
     at: str
     payload: dict[str, object]
     attempt: int = 1
+    """0 where the message does not say: the latest one is meant."""
     status: str | None = None
     reported_status: str | None = None
     facts: Facts = field(default_factory=Facts)

@@ -80,7 +80,9 @@ def touches(identity: Identity, project: str) -> bool:
 
 
 def may_write(identity: Identity, project: str) -> bool:
-    return may(identity, "webhooks:write") and touches(identity, project)
+    if not may(identity, "webhooks:write") or not touches(identity, project):
+        return False
+    return _matches(identity, rooms.project(project))
 
 
 def may_read(identity: Identity, project: str) -> bool:

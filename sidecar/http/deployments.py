@@ -134,6 +134,8 @@ def _deployment(row: DeploymentRow, stale_before: str) -> dict[str, object]:
     state = row.state
     shown = _state(state)
     shown |= {"id": state.deployment_id, "lines": row.lines, "metrics": row.metrics, "stale": False}
+    if state.status == "success":
+        shown["error_message"] = None  # an earlier failure's, before the retry that went well
     if state.status not in TERMINAL and state.last_at < stale_before:
         shown |= {"stale": True, "status": "unknown", "last_status": state.status}
     return shown

@@ -64,7 +64,7 @@ class Receipt:
 
 
 class Deliveries:
-    """`limit_bytes` bounds the raw bodies that are kept; the oldest go first."""
+    """`limit_bytes` bounds the raw bodies that are kept; the oldest go first. `holder` finds a token by its id."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Deliveries:
         submit: Submit,
         metrics: Metrics,
         limit_bytes: int,
+        holder: Callable[[str], Identity],
         clock: Callable[[], float] = time.time,
     ):
         self._clock = clock
@@ -79,6 +80,7 @@ class Deliveries:
         self._submit = submit
         self._metrics = metrics
         self._limit_bytes = limit_bytes
+        self._holder = holder
         self._kept_bytes = database.read(store.body_bytes)
 
     def receive(self, identity: Identity, posted: Posted) -> Receipt:
@@ -98,9 +100,12 @@ class Deliveries:
         return receipt
 
     def replay(self, identity: Identity, number: int) -> Receipt:
-        """Take a kept delivery again, as if it were posted now by `identity`. Raises NotFound, and what `receive`
-        raises but without a second entry in quarantine."""
+        """Take a kept delivery again, with the rights of the token that posted it, or of `identity` if it came
+        without one: nobody's post may do more by being replayed. Raises NotFound, Unauthenticated when that token is
+        gone, and what `receive` raises, but without a second entry in quarantine."""
         kept = self.find(number)
+        if kept["token_id"] is not None:
+            identity = self._holder(kept["token_id"])
         delivery = NewDelivery(
             path=kept["path"],
             source=kept["source"],
@@ -140,7 +145,7 @@ class Deliveries:
         report: Report,
         replay_of: int | None = None,
     ) -> Receipt:
-        key = _key_scope(identity, delivery)
+        key = _key_scope(identity, delivery, report.project)
         if key is not None:
             first = store.first_answer(transaction.connection, key, _ago(transaction.now, KEY_SECONDS))
             if first is not None:
@@ -217,12 +222,12 @@ def _read(delivery: NewDelivery, now: str) -> Report:
     return read_report(parsed.value, kind, now, repaired=parsed.repaired)
 
 
-def _key_scope(identity: Identity, delivery: NewDelivery) -> str | None:
-    """A key counts for its sender and route only: nobody can answer or suppress another's post with it."""
+def _key_scope(identity: Identity, delivery: NewDelivery, project: str) -> str | None:
+    """A key counts for its sender, route and project only: nobody can answer or suppress another's post with it."""
     if delivery.delivery_id is None:
         return None
     sender = identity.token_id or f"address {delivery.address}"
-    text = "\n".join((sender, delivery.path, delivery.delivery_id))
+    text = "\n".join((sender, delivery.path, project, delivery.delivery_id))
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 

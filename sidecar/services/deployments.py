@@ -52,6 +52,8 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
     stored = store.find_deployment(connection, report.deployment_id)
     if stored is not None and stored.state.project != report.project:
         raise _foreign(identity, stored.state.project)
+    if report.attempt == 0:
+        report = replace(report, attempt=1 if stored is None else stored.state.attempt)
     state, outdated = _merge(transaction, stored, report, source)
     if not outdated:
         _record_steps(transaction, state, report)
@@ -90,6 +92,8 @@ def _place(transaction: Transaction, identity: Identity, report: Report, source:
         deployment_id = _started_then(transaction, identity, report, source) or ""
     if deployment_id and project in ("", UNKNOWN_PROJECT):
         owner = store.project_of(connection, deployment_id)
+        if owner is not None and not project and not permissions.may_write(identity, owner):
+            raise _foreign(identity, owner)
         project = owner if owner is not None and permissions.may_write(identity, owner) else project
     if deployment_id != report.deployment_id or project != report.project:
         payload = report.payload | {"project": project, "deployment_id": deployment_id}

@@ -76,6 +76,8 @@ class Tokens:
             project_names = tuple(_cleaned(item, f"projects[{i}]", problems) for i, item in enumerate(projects))
             if not 1 <= len(project_names) <= MAX_PROJECTS:
                 problems.append(FieldError("projects", f"needs 1 to {MAX_PROJECTS} names; leave it out for all"))
+        if projects is not None and "admin" in scopes and not problems:
+            problems.append(FieldError("projects", "admin holds every project: leave it out, or choose other scopes"))
         if ttl_seconds is not None and not 1 <= ttl_seconds <= 3_153_600_000:
             problems.append(FieldError("ttl_seconds", "must be from 1 second to 100 years"))
         if problems:

@@ -131,7 +131,7 @@ class _Reader:
             project=project,
             deployment_id=deployment_id,
             at=self.at,
-            attempt=message.attempt or 1,
+            attempt=message.attempt or 0,
             payload=payload,
             repaired=self.repaired,
             **parts,

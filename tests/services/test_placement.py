@@ -34,7 +34,7 @@ class Intake:
         self.core = core
         writer = Writer(core.database, lambda events: None, clock=lambda: self.now)
         self.deliveries = Deliveries(
-            core.database, writer.run_alone, Metrics(), limit_bytes=limit_bytes, clock=lambda: self.now
+            core.database, writer.run_alone, Metrics(), limit_bytes, core.tokens.holder, clock=lambda: self.now
         )
 
     def post(self, body: str, identity: Identity | None = None, path: str = "deployment", agent: str = "axi") -> str:
@@ -77,7 +77,7 @@ class TestById:
 
     def test_it_is_not_found_out_for_whoever_may_not_write_there(self, intake):
         intake.post(opened("shop", "42"))
-        assert intake.post(LINE, sender("till")) == Invalid.code
+        assert intake.post(LINE, sender("till")) == NotAllowed.code
         assert intake.post(LINE, sender("till", "shop")) == "shop 42"
 
     def test_a_project_called_unknown_is_the_stored_one(self, intake):

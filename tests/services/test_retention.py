@@ -30,7 +30,9 @@ class Installation:
         self.database = core.database
         self.writer = Writer(core.database, lambda events: None, clock)
         self.core = core
-        self.deliveries = Deliveries(core.database, self.writer.run_alone, core.metrics, 10**9, clock)
+        self.deliveries = Deliveries(
+            core.database, self.writer.run_alone, core.metrics, 10**9, core.tokens.holder, clock
+        )
         self.upkeep = Upkeep(self.writer.run_alone, retention_days=30, clock=clock)
 
     def post(self, body: str, key: str | None = None) -> int:

@@ -93,7 +93,7 @@ class TestSteps:
         }
         report = read(body)
         step = report.steps[0]
-        assert (report.project, report.deployment_id, report.at, report.attempt) == ("shop", "42", AT, 1)
+        assert (report.project, report.deployment_id, report.at, report.attempt) == ("shop", "42", AT, 0)
         assert (step.key, step.name, step.duration_seconds, step.logs) == ("build", "build", 12, "built")
         assert (step.started_at, step.completed_at) == ("2026-11-21T11:58:00.000Z", AT)
         assert (report.facts.workflow_name, report.facts.workflow_id) == ("deploy", "987")
@@ -452,7 +452,7 @@ class TestFields:
         report = read(self.STEP | {"deployment_id": 42, "project": 7, "workflow_id": 9})
         assert (report.deployment_id, report.project, report.facts.workflow_id) == ("42", "7", "9")
 
-    @pytest.mark.parametrize(("attempt", "number"), [(2, 2), ("3", 3), (None, 1), ("", 1), (2.0, 2)])
+    @pytest.mark.parametrize(("attempt", "number"), [(2, 2), ("3", 3), (None, 0), ("", 0), (2.0, 2)])
     def test_attempts(self, attempt, number):
         assert read(self.STEP | {"run_attempt": attempt}).attempt == number
 
