@@ -380,20 +380,33 @@ wait_for_copies() {
     done
 }
 
-# start_command COMMAND [ARG...]: sets _command. Its input comes by 9, because a shell gives /dev/null to
-# what it starts with &.
+# start_command COMMAND [ARG...]: sets _runner and _command. The command's input comes by 9, because a
+# shell gives /dev/null to what it starts with &.
 start_command() {
     if (: <&0) 2>/dev/null; then exec 9<&0; else exec 9</dev/null; fi
-    if [ -n "$_one_output" ]; then
-        run "$@" <&9 9<&- >"$_work/stdout" 2>&1 &
-    else
-        run "$@" <&9 9<&- >"$_work/stdout" 2>"$_work/stderr" &
-    fi
-    _command=$!
+    run "$@" 2>/dev/null &
+    _runner=$!
     exec 9<&-
+    until [ -s "$_work/pid" ] || ! kill -0 "$_runner" 2>/dev/null; do nap 0.01; done
+    read -r _command <"$_work/pid"
 }
 
+# Runs the command and puts its exit code on file. No signal is trapped here: bash forgets the status of a
+# child that ends in the very moment of a trapped signal, and a second wait for it never returns.
 run() {
+    trap '' HUP INT TERM
+    if [ -n "$_one_output" ]; then
+        become "$@" <&9 9<&- >"$_work/stdout" 2>&1 &
+    else
+        become "$@" <&9 9<&- >"$_work/stdout" 2>"$_work/stderr" &
+    fi
+    echo $! >"$_work/pid"
+    exec 9<&-
+    wait $!
+    echo $? >"$_work/code"
+}
+
+become() {
     trap - HUP INT QUIT TERM
     exec "$@"
 }
@@ -408,17 +421,15 @@ start_copies() {
     copy stderr >&2 &
 }
 
-# Sets _code. A wait that a trapped signal cuts short has another status than the command's: wait again.
+# Sets _code. A signal cuts the wait short; what it left is watched instead (see run).
 wait_for_command() {
     _seen=$_signals
-    wait "$_command"
-    _code=$?
-    while [ "$_seen" != "$_signals" ]; do
-        _seen=$_signals
-        wait "$_command"
-        _again=$?
-        [ "$_again" -eq 127 ] || _code=$_again
-    done
+    wait "$_runner"
+    if [ "$_seen" != "$_signals" ]; then
+        until [ -s "$_work/code" ] || ! kill -0 "$_runner" 2>/dev/null; do nap 0.05; done
+    fi
+    _code=137 # if the runner itself was killed
+    [ ! -s "$_work/code" ] || read -r _code <"$_work/code"
 }
 
 step() {

@@ -612,6 +612,18 @@ def test_a_signal_reaches_the_command_and_the_report(notify: Notify, server: Rec
     assert server.lines() == ["ready", output.decode().strip()]
 
 
+def test_a_signal_to_the_whole_group_is_still_reported(notify: Notify, server: Recorder) -> None:
+    """Some CI systems signal every process of the job at once; the reporter must outlive the command."""
+    process = notify.start("step", "long", "--", "sh", "-c", "echo ready; exec sleep 60")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 143
+    assert server.bodies()[-1]["step_status"] == "cancelled"
+    assert server.lines() == ["ready"]
+
+
 def test_shellcheck_has_nothing_to_say() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
