@@ -12,13 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, insert, select, union_all, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, select, union_all, update
 
 from sidecar.domain.events import Event
 from sidecar.store.tables import event_rooms, events, journal_head
 
 _HEAD = select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch)
+_INSERT_EVENTS = insert(events)
+_INSERT_EVENT_ROOMS = insert(event_rooms)
+_MOVE_HEAD = update(journal_head)
 _EVENT = (events.c.seq, events.c.mark, events.c.type, events.c.payload, events.c.rooms, events.c.at)
+_EVENTS_AFTER = (
+    select(*_EVENT).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("at_most"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Transaction:
             return
         batch = secrets.token_hex(8)
         self.connection.execute(
-            insert(events),
+            _INSERT_EVENTS,
             [
                 {
                     "seq": event.seq,
@@ -81,8 +87,8 @@ class Transaction:
         )
         rooms = [{"room": room, "seq": event.seq} for event in self.events for room in event.rooms]
         if rooms:
-            self.connection.execute(insert(event_rooms), rooms)
-        self.connection.execute(update(journal_head).values(seq=self.seq))
+            self.connection.execute(_INSERT_EVENT_ROOMS, rooms)
+        self.connection.execute(_MOVE_HEAD, {"seq": self.seq})
 
 
 def found_journal(connection: Connection) -> None:
@@ -103,7 +109,7 @@ def mark_of(connection: Connection, seq: int) -> int | None:
 
 def events_after(connection: Connection, seq: int, limit: int) -> list[Event]:
     """The next events of the whole journal, at most `limit`."""
-    rows = connection.execute(select(*_EVENT).where(events.c.seq > seq).order_by(events.c.seq).limit(limit))
+    rows = connection.execute(_EVENTS_AFTER, {"after": seq, "at_most": limit})
     return [_event(row) for row in rows]
 
 
