@@ -1,8 +1,8 @@
 """The one writer of a process: collects commands and commits them as one batch, off the event loop.
 
 A command is a function of a Transaction, run in order inside the write transaction, so that what it decides on is
-not stale. Each runs under a savepoint: one bad command never fails its batch. (Group commit: while one batch is on
-its way to the disk, the next one gathers.)
+not stale. One bad command never fails its batch: each runs under a savepoint, or alone. (Group commit: while one
+batch is on its way to the disk, the next one gathers.)
 """
 
 from __future__ import annotations
@@ -157,10 +157,15 @@ class Writer:
             pending.settle()
 
     def _write(self, connection: Connection, batch: list[_Pending]) -> list[Event]:
-        with self._database.write_lock(), connection.begin():
+        with self._database.write_lock(), connection.begin() as whole:
             transaction = Transaction(connection, utc_text(self._clock()))
-            for pending in batch:
-                _run_command(transaction, pending)
+            if len(batch) == 1:  # the transaction itself is its savepoint
+                _run_command(transaction, batch[0])
+                if batch[0].error is not None:
+                    whole.rollback()
+            else:
+                for pending in batch:
+                    _run_under_savepoint(transaction, pending)
             transaction.flush()
             return transaction.events
 
@@ -173,18 +178,25 @@ class Writer:
 
 
 def _run_command(transaction: Transaction, pending: _Pending) -> None:
+    """Raises only what the whole batch fails of; after any other error the caller rolls the command's rows back."""
     count = len(transaction.events)
-    savepoint = transaction.connection.begin_nested()
     try:
         pending.result = pending.command(transaction)
     except Exception as error:
         if lost(error):
             raise
-        savepoint.rollback()
         transaction.forget(count)
         pending.error = error
-    else:
-        savepoint.commit()
+
+
+def _run_under_savepoint(transaction: Transaction, pending: _Pending) -> None:
+    """The savepoint is SQL of our own: SQLAlchemy compiles its `begin_nested` anew at every use."""
+    connection = transaction.connection
+    connection.exec_driver_sql("SAVEPOINT command")
+    _run_command(transaction, pending)
+    if pending.error is not None:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT command")
+    connection.exec_driver_sql("RELEASE SAVEPOINT command")
 
 
 def _unavailable(error: Exception) -> Unavailable:
