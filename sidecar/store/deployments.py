@@ -15,6 +15,10 @@ from sidecar.store.tables import deployments, log_lines, projects, steps
 _DEPLOYMENT_FIELDS = tuple(field.name for field in fields(Deployment))
 _STEP_FIELDS = tuple(field.name for field in fields(Step))
 
+# What names a row stays out of its updates: SQLite writes an index anew if its columns are set, also to the same value.
+_DEPLOYMENT_CHANGES = tuple(name for name in _DEPLOYMENT_FIELDS if name not in ("deployment_id", "attempt", "project"))
+_STEP_CHANGES = tuple(name for name in _STEP_FIELDS if name != "key")
+
 # The statements of the hot path are built once: building one costs five times what running it does. In an UPDATE the
 # names of the columns stand for the new values, so the row is named by `of_…`.
 _DEPLOYMENT_COLUMNS = (
@@ -89,12 +93,15 @@ def save_project(connection: Connection, name: str, now: str) -> bool:
 def insert_deployment(connection: Connection, state: Deployment, seq: int) -> None:
     """A new attempt, which becomes the latest; `seq` is that of its first event."""
     connection.execute(_NO_LONGER_LATEST, {"of_deployment": state.deployment_id})
-    connection.execute(_INSERT_DEPLOYMENT, _values(state) | {"number": seq, "seq": seq, "latest": True, "lines": 0})
+    connection.execute(
+        _INSERT_DEPLOYMENT, _values(state, _DEPLOYMENT_FIELDS) | {"number": seq, "seq": seq, "latest": True, "lines": 0}
+    )
 
 
 def update_deployment(connection: Connection, state: Deployment, seq: int) -> None:
     connection.execute(
-        _UPDATE_DEPLOYMENT, _values(state) | {"seq": seq} | _attempt_of(state.deployment_id, state.attempt)
+        _UPDATE_DEPLOYMENT,
+        _values(state, _DEPLOYMENT_CHANGES) | {"seq": seq} | _attempt_of(state.deployment_id, state.attempt),
     )
 
 
@@ -122,11 +129,12 @@ def count_steps(connection: Connection, deployment_id: str, attempt: int) -> int
 
 
 def save_step(connection: Connection, deployment_id: str, attempt: int, step: Step, new: bool) -> None:
-    values = {name: getattr(step, name) for name in _STEP_FIELDS}
     if new:
-        connection.execute(_INSERT_STEP, values | {"deployment_id": deployment_id, "attempt": attempt})
+        place: dict[str, Any] = {"deployment_id": deployment_id, "attempt": attempt}
+        connection.execute(_INSERT_STEP, place | _values(step, _STEP_FIELDS))
     else:
-        connection.execute(_UPDATE_STEP, values | _attempt_of(deployment_id, attempt) | {"of_key": step.key})
+        place = _attempt_of(deployment_id, attempt) | {"of_key": step.key}
+        connection.execute(_UPDATE_STEP, place | _values(step, _STEP_CHANGES))
 
 
 def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: int, lines: Sequence[LogLine]) -> None:
@@ -288,8 +296,8 @@ def list_lines(
     ]
 
 
-def _values(state: Deployment) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in _DEPLOYMENT_FIELDS}
+def _values(state: Deployment | Step, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in names}
 
 
 def _attempt_of(deployment_id: str, attempt: int) -> dict[str, Any]:
