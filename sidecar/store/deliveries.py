@@ -8,16 +8,22 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from sidecar.store.statements import Statement
 from sidecar.store.tables import deliveries, idempotency
 
 PRUNE_ROWS = 500
 
-_INSERT_DELIVERY = insert(deliveries).returning(deliveries.c.number)
-_FIRST_ANSWER = select(idempotency.c.body_sha256, idempotency.c.answer).where(
-    idempotency.c.scope == bindparam("scope"), idempotency.c.at >= bindparam("since")
+_INSERT_DELIVERY = Statement(
+    insert(deliveries).returning(deliveries.c.number),
+    [column.name for column in deliveries.c if column.name != "number"],
 )
-_FORGET_ANSWER = delete(idempotency).where(idempotency.c.scope == bindparam("scope"))
-_INSERT_ANSWER = insert(idempotency)
+_FIRST_ANSWER = Statement(
+    select(idempotency.c.body_sha256, idempotency.c.answer).where(
+        idempotency.c.scope == bindparam("scope"), idempotency.c.at >= bindparam("since")
+    )
+)
+_FORGET_ANSWER = Statement(delete(idempotency).where(idempotency.c.scope == bindparam("scope")))
+_INSERT_ANSWER = Statement(insert(idempotency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,9 @@ def insert_delivery(
         "seq": seq,
         "replay_of": replay_of,
     }
-    number: int = connection.execute(_INSERT_DELIVERY, values).scalar_one()
+    row = _INSERT_DELIVERY.first(connection, values)
+    assert row is not None
+    number: int = row[0]
     return number
 
 
@@ -125,14 +133,14 @@ class FirstAnswer:
 
 def first_answer(connection: Connection, scope: str, since: str) -> FirstAnswer | None:
     """The answer stored for this key after `since`; older ones have expired."""
-    row = connection.execute(_FIRST_ANSWER, {"scope": scope, "since": since}).first()
-    return None if row is None else FirstAnswer(row.body_sha256, json.loads(row.answer))
+    row = _FIRST_ANSWER.first(connection, {"scope": scope, "since": since})
+    return None if row is None else FirstAnswer(row[0], json.loads(row[1]))
 
 
 def store_answer(connection: Connection, scope: str, body_sha256: str, answer: dict[str, Any], now: str) -> None:
-    connection.execute(_FORGET_ANSWER, {"scope": scope})
+    _FORGET_ANSWER.run(connection, {"scope": scope})
     text = json.dumps(answer, ensure_ascii=False)
-    connection.execute(_INSERT_ANSWER, {"scope": scope, "body_sha256": body_sha256, "answer": text, "at": now})
+    _INSERT_ANSWER.run(connection, {"scope": scope, "body_sha256": body_sha256, "answer": text, "at": now})
 
 
 def forget_answers(connection: Connection, before: str, limit: int) -> int:

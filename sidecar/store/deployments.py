@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, not_, or_, select, update
 
 from sidecar.domain.deployments import TERMINAL, Deployment, LogLine, Step
+from sidecar.store.statements import Statement
 from sidecar.store.tables import deployments, log_lines, projects, steps
 
 _DEPLOYMENT_FIELDS = tuple(field.name for field in fields(Deployment))
@@ -19,8 +20,6 @@ _STEP_FIELDS = tuple(field.name for field in fields(Step))
 _DEPLOYMENT_CHANGES = tuple(name for name in _DEPLOYMENT_FIELDS if name not in ("deployment_id", "attempt", "project"))
 _STEP_CHANGES = tuple(name for name in _STEP_FIELDS if name != "key")
 
-# The statements of the hot path are built once: building one costs five times what running it does. In an UPDATE the
-# names of the columns stand for the new values, so the row is named by `of_…`.
 _DEPLOYMENT_COLUMNS = (
     *(deployments.c[name] for name in _DEPLOYMENT_FIELDS),
     deployments.c.number,
@@ -29,28 +28,37 @@ _DEPLOYMENT_COLUMNS = (
     deployments.c.metrics,
 )
 _STEP_COLUMNS = tuple(steps.c[name] for name in _STEP_FIELDS)
+
+# The new value of a column goes by the column's name, so the row that is changed is named by `of_…`.
 _THIS_ATTEMPT = and_(
     deployments.c.deployment_id == bindparam("of_deployment"), deployments.c.attempt == bindparam("of_attempt")
 )
 _THIS_STEPS = and_(steps.c.deployment_id == bindparam("of_deployment"), steps.c.attempt == bindparam("of_attempt"))
 
-_FIND_DEPLOYMENT = select(*_DEPLOYMENT_COLUMNS).where(
-    deployments.c.deployment_id == bindparam("deployment_id"), deployments.c.latest.is_(True)
+_FIND_DEPLOYMENT = Statement(
+    select(*_DEPLOYMENT_COLUMNS).where(
+        deployments.c.deployment_id == bindparam("deployment_id"), deployments.c.latest.is_(True)
+    )
 )
-_PROJECT_OF = select(deployments.c.project).where(deployments.c.deployment_id == bindparam("deployment_id")).limit(1)
-_TOUCH_PROJECT = update(projects).where(projects.c.name == bindparam("of_name")).values(last_at=bindparam("now"))
-_INSERT_PROJECT = insert(projects)
-_NO_LONGER_LATEST = (
-    update(deployments).where(deployments.c.deployment_id == bindparam("of_deployment")).values(latest=False)
+_PROJECT_OF = Statement(
+    select(deployments.c.project).where(deployments.c.deployment_id == bindparam("deployment_id")).limit(1)
 )
-_INSERT_DEPLOYMENT = insert(deployments)
-_UPDATE_DEPLOYMENT = update(deployments).where(_THIS_ATTEMPT)
-_ADD_LINES = update(deployments).where(_THIS_ATTEMPT).values(lines=deployments.c.lines + bindparam("more"))
-_FIND_STEP = select(*_STEP_COLUMNS).where(_THIS_STEPS, steps.c.key == bindparam("of_key"))
-_COUNT_STEPS = select(func.count()).select_from(steps).where(_THIS_STEPS)
-_INSERT_STEP = insert(steps)
-_UPDATE_STEP = update(steps).where(_THIS_STEPS, steps.c.key == bindparam("of_key"))
-_INSERT_LINES = insert(log_lines)
+_TOUCH_PROJECT = Statement(update(projects).where(projects.c.name == bindparam("of_name")), ["last_at"])
+_INSERT_PROJECT = Statement(insert(projects))
+_NO_LONGER_LATEST = Statement(
+    update(deployments).where(deployments.c.deployment_id == bindparam("of_deployment")), ["latest"]
+)
+_INSERT_DEPLOYMENT = Statement(insert(deployments), [*_DEPLOYMENT_FIELDS, "number", "seq", "latest", "lines"])
+_UPDATE_DEPLOYMENT = Statement(update(deployments).where(_THIS_ATTEMPT), [*_DEPLOYMENT_CHANGES, "seq"])
+_SAVE_METRICS = Statement(update(deployments).where(_THIS_ATTEMPT), ["metrics"])
+_ADD_LINES = Statement(update(deployments).where(_THIS_ATTEMPT).values(lines=deployments.c.lines + bindparam("more")))
+_FIND_STEP = Statement(select(*_STEP_COLUMNS).where(_THIS_STEPS, steps.c.key == bindparam("of_key")))
+_COUNT_STEPS = Statement(select(func.count()).select_from(steps).where(_THIS_STEPS))
+_INSERT_STEP = Statement(insert(steps))
+_UPDATE_STEP = Statement(update(steps).where(_THIS_STEPS, steps.c.key == bindparam("of_key")), _STEP_CHANGES)
+_INSERT_LINES = Statement(
+    insert(log_lines), ["deployment_id", "attempt", "seq", "at", "level", "source", "step", "message"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,45 +81,43 @@ class LineRow:
 
 def find_deployment(connection: Connection, deployment_id: str) -> DeploymentRow | None:
     """The newest attempt."""
-    row = connection.execute(_FIND_DEPLOYMENT, {"deployment_id": deployment_id}).first()
+    row = _FIND_DEPLOYMENT.first(connection, {"deployment_id": deployment_id})
     return None if row is None else _deployment(row)
 
 
 def project_of(connection: Connection, deployment_id: str) -> str | None:
     """The project that owns this deployment id, None for an id not seen yet."""
-    return connection.execute(_PROJECT_OF, {"deployment_id": deployment_id}).scalar()
+    row = _PROJECT_OF.first(connection, {"deployment_id": deployment_id})
+    return None if row is None else row[0]
 
 
 def save_project(connection: Connection, name: str, now: str) -> bool:
     """Note news of a project; True if it was not known."""
-    changed = connection.execute(_TOUCH_PROJECT, {"of_name": name, "now": now})
-    if changed.rowcount == 0:
-        connection.execute(_INSERT_PROJECT, {"name": name, "first_at": now, "last_at": now})
-    return changed.rowcount == 0
+    if _TOUCH_PROJECT.run(connection, {"of_name": name, "last_at": now}):
+        return False
+    _INSERT_PROJECT.run(connection, {"name": name, "first_at": now, "last_at": now})
+    return True
 
 
 def insert_deployment(connection: Connection, state: Deployment, seq: int) -> None:
     """A new attempt, which becomes the latest; `seq` is that of its first event."""
-    connection.execute(_NO_LONGER_LATEST, {"of_deployment": state.deployment_id})
-    connection.execute(
-        _INSERT_DEPLOYMENT, _values(state, _DEPLOYMENT_FIELDS) | {"number": seq, "seq": seq, "latest": True, "lines": 0}
-    )
+    _NO_LONGER_LATEST.run(connection, {"of_deployment": state.deployment_id, "latest": False})
+    more = {"number": seq, "seq": seq, "latest": True, "lines": 0}
+    _INSERT_DEPLOYMENT.run(connection, _values(state, _DEPLOYMENT_FIELDS) | more)
 
 
 def update_deployment(connection: Connection, state: Deployment, seq: int) -> None:
-    connection.execute(
-        _UPDATE_DEPLOYMENT,
-        _values(state, _DEPLOYMENT_CHANGES) | {"seq": seq} | _attempt_of(state.deployment_id, state.attempt),
-    )
+    place = _attempt_of(state.deployment_id, state.attempt)
+    _UPDATE_DEPLOYMENT.run(connection, _values(state, _DEPLOYMENT_CHANGES) | place | {"seq": seq})
 
 
 def save_metrics(connection: Connection, deployment_id: str, attempt: int, metrics: Mapping[str, object]) -> None:
     text = json.dumps(metrics, ensure_ascii=False)
-    connection.execute(_UPDATE_DEPLOYMENT, {"metrics": text} | _attempt_of(deployment_id, attempt))
+    _SAVE_METRICS.run(connection, _attempt_of(deployment_id, attempt) | {"metrics": text})
 
 
 def find_step(connection: Connection, deployment_id: str, attempt: int, key: str) -> Step | None:
-    row = connection.execute(_FIND_STEP, _attempt_of(deployment_id, attempt) | {"of_key": key}).first()
+    row = _FIND_STEP.first(connection, _attempt_of(deployment_id, attempt) | {"of_key": key})
     return None if row is None else Step(*row)
 
 
@@ -125,22 +131,23 @@ def list_steps(connection: Connection, deployment_id: str, attempt: int) -> list
 
 
 def count_steps(connection: Connection, deployment_id: str, attempt: int) -> int:
-    return connection.execute(_COUNT_STEPS, _attempt_of(deployment_id, attempt)).scalar_one()
+    row = _COUNT_STEPS.first(connection, _attempt_of(deployment_id, attempt))
+    return 0 if row is None else row[0]
 
 
 def save_step(connection: Connection, deployment_id: str, attempt: int, step: Step, new: bool) -> None:
     if new:
         place: dict[str, Any] = {"deployment_id": deployment_id, "attempt": attempt}
-        connection.execute(_INSERT_STEP, place | _values(step, _STEP_FIELDS))
+        _INSERT_STEP.run(connection, place | _values(step, _STEP_FIELDS))
     else:
         place = _attempt_of(deployment_id, attempt) | {"of_key": step.key}
-        connection.execute(_UPDATE_STEP, place | _values(step, _STEP_CHANGES))
+        _UPDATE_STEP.run(connection, place | _values(step, _STEP_CHANGES))
 
 
 def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: int, lines: Sequence[LogLine]) -> None:
-    connection.execute(
-        _INSERT_LINES,
-        [
+    _INSERT_LINES.run_many(
+        connection,
+        (
             {
                 "deployment_id": deployment_id,
                 "attempt": attempt,
@@ -152,9 +159,9 @@ def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: 
                 "message": line.message,
             }
             for line in lines
-        ],
+        ),
     )
-    connection.execute(_ADD_LINES, _attempt_of(deployment_id, attempt) | {"more": len(lines)})
+    _ADD_LINES.run(connection, _attempt_of(deployment_id, attempt) | {"more": len(lines)})
 
 
 def newest_open(connection: Connection, project: str, since: str) -> str | None:
@@ -304,7 +311,7 @@ def _attempt_of(deployment_id: str, attempt: int) -> dict[str, Any]:
     return {"of_deployment": deployment_id, "of_attempt": attempt}
 
 
-def _deployment(row: Row[*tuple[Any, ...]]) -> DeploymentRow:
+def _deployment(row: Iterable[Any]) -> DeploymentRow:
     """A row of `_DEPLOYMENT_COLUMNS`."""
     *state, number, seq, lines, metrics = row
     return DeploymentRow(Deployment(*state), number, seq, lines, None if metrics is None else json.loads(metrics))

@@ -18,7 +18,7 @@ import structlog
 from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.threadpool import ThreadPool
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event
@@ -26,6 +26,7 @@ from sidecar.domain.times import utc_text
 from sidecar.observability.logs import RateLimited
 from sidecar.store.database import WRITE, Database, lost, run_in
 from sidecar.store.journal import Transaction
+from sidecar.store.statements import Statement
 
 T = TypeVar("T")
 Command = Callable[[Transaction], T]
@@ -43,6 +44,10 @@ BATCH_COMMANDS = 256
 QUEUE_COMMANDS = 10_000
 ANSWER_SECONDS = 30
 STOP_SECONDS = 3
+
+_SAVEPOINT = Statement(text("SAVEPOINT command"))
+_ROLL_BACK = Statement(text("ROLLBACK TO SAVEPOINT command"))
+_RELEASE = Statement(text("RELEASE SAVEPOINT command"))
 
 
 class _Pending:
@@ -192,11 +197,11 @@ def _run_command(transaction: Transaction, pending: _Pending) -> None:
 def _run_under_savepoint(transaction: Transaction, pending: _Pending) -> None:
     """The savepoint is SQL of our own: SQLAlchemy compiles its `begin_nested` anew at every use."""
     connection = transaction.connection
-    connection.exec_driver_sql("SAVEPOINT command")
+    _SAVEPOINT.run(connection)
     _run_command(transaction, pending)
     if pending.error is not None:
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT command")
-    connection.exec_driver_sql("RELEASE SAVEPOINT command")
+        _ROLL_BACK.run(connection)
+    _RELEASE.run(connection)
 
 
 def _unavailable(error: Exception) -> Unavailable:
