@@ -7,6 +7,7 @@ come back; what waits is committed; the process exits with 0 within ten seconds.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import resource
@@ -35,6 +36,8 @@ SPARE_GREENLETS = 2_000
 CLOSE_RESTART = 1012
 STOP_SECONDS = 5
 CLOSE_SECONDS = 2
+SWITCH_SECONDS = 0.0005
+"""How long the event loop may keep the interpreter from the writer's thread, which asks for it after each statement."""
 
 
 class CannotListen(Exception):
@@ -107,7 +110,9 @@ def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> No
     )
     server.websockets = set()
     server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
+    sys.setswitchinterval(SWITCH_SECONDS)
     sidecar.start()
+    gc.freeze()  # what lives as long as the process is not looked through again at every collection
     server.start()
     stopping.wait()
     log.info("server.stopping", connections=len(server.websockets))
