@@ -6,11 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from sidecar.store.tables import deliveries, idempotency
 
 PRUNE_ROWS = 500
+
+_ADD_DELIVERY = insert(deliveries).returning(deliveries.c.number)
+_FIRST_ANSWER = select(idempotency.c.body_sha256, idempotency.c.answer).where(
+    idempotency.c.scope == bindparam("of_scope"), idempotency.c.at >= bindparam("since")
+)
+_FORGET_ANSWER = delete(idempotency).where(idempotency.c.scope == bindparam("of_scope"))
+_ADD_ANSWER = insert(idempotency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +48,25 @@ def insert_delivery(
 ) -> int:
     """The number of the stored delivery."""
     number: int = connection.execute(
-        insert(deliveries)
-        .values(
-            received_at=now,
-            path=delivery.path,
-            source=delivery.source,
-            address=delivery.address,
-            token_id=delivery.token_id,
-            delivery_id=delivery.delivery_id,
-            headers=json.dumps(delivery.headers, ensure_ascii=False),
-            body=delivery.body,
-            body_sha256=delivery.body_sha256,
-            verdict=verdict,
-            reason=None if reason is None else json.dumps(reason, ensure_ascii=False),
-            repaired=repaired,
-            project=project,
-            deployment_id=deployment_id,
-            seq=seq,
-            replay_of=replay_of,
-        )
-        .returning(deliveries.c.number)
+        _ADD_DELIVERY,
+        {
+            "received_at": now,
+            "path": delivery.path,
+            "source": delivery.source,
+            "address": delivery.address,
+            "token_id": delivery.token_id,
+            "delivery_id": delivery.delivery_id,
+            "headers": json.dumps(delivery.headers, ensure_ascii=False),
+            "body": delivery.body,
+            "body_sha256": delivery.body_sha256,
+            "verdict": verdict,
+            "reason": None if reason is None else json.dumps(reason, ensure_ascii=False),
+            "repaired": repaired,
+            "project": project,
+            "deployment_id": deployment_id,
+            "seq": seq,
+            "replay_of": replay_of,
+        },
     ).scalar_one()
     return number
 
@@ -121,21 +127,14 @@ class FirstAnswer:
 
 def first_answer(connection: Connection, scope: str, since: str) -> FirstAnswer | None:
     """The answer stored for this key after `since`; older ones have expired."""
-    row = connection.execute(
-        select(idempotency.c.body_sha256, idempotency.c.answer).where(
-            idempotency.c.scope == scope, idempotency.c.at >= since
-        )
-    ).first()
+    row = connection.execute(_FIRST_ANSWER, {"of_scope": scope, "since": since}).first()
     return None if row is None else FirstAnswer(row.body_sha256, json.loads(row.answer))
 
 
 def store_answer(connection: Connection, scope: str, body_sha256: str, answer: dict[str, Any], now: str) -> None:
-    connection.execute(delete(idempotency).where(idempotency.c.scope == scope))
-    connection.execute(
-        insert(idempotency).values(
-            scope=scope, body_sha256=body_sha256, answer=json.dumps(answer, ensure_ascii=False), at=now
-        )
-    )
+    connection.execute(_FORGET_ANSWER, {"of_scope": scope})
+    text = json.dumps(answer, ensure_ascii=False)
+    connection.execute(_ADD_ANSWER, {"scope": scope, "body_sha256": body_sha256, "answer": text, "at": now})
 
 
 def forget_answers(connection: Connection, before: str, limit: int) -> int:

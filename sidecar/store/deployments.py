@@ -7,13 +7,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, func, insert, not_, or_, select, update
 
 from sidecar.domain.deployments import TERMINAL, Deployment, LogLine, Step
 from sidecar.store.tables import deployments, log_lines, projects, steps
 
 _DEPLOYMENT_FIELDS = tuple(field.name for field in fields(Deployment))
 _STEP_FIELDS = tuple(field.name for field in fields(Step))
+
+# What each report runs is built once: building a statement takes ten times as long as running it.
+_FIND_DEPLOYMENT = select(deployments).where(
+    deployments.c.deployment_id == bindparam("of_id"), deployments.c.latest.is_(True)
+)
+_PROJECT_OF = select(deployments.c.project).where(deployments.c.deployment_id == bindparam("of_id")).limit(1)
+_TOUCH_PROJECT = update(projects).where(projects.c.name == bindparam("of_name"))
+_ADD_PROJECT = insert(projects)
+_ADD_DEPLOYMENT = insert(deployments)
+_RETIRE_DEPLOYMENT = update(deployments).where(deployments.c.deployment_id == bindparam("of_id")).values(latest=False)
+_CHANGE_DEPLOYMENT = update(deployments).where(
+    deployments.c.deployment_id == bindparam("of_id"), deployments.c.attempt == bindparam("of_attempt")
+)
+_COUNT_LINES = _CHANGE_DEPLOYMENT.values(lines=deployments.c.lines + bindparam("more"))
+_THIS_STEP = (
+    steps.c.deployment_id == bindparam("of_id"),
+    steps.c.attempt == bindparam("of_attempt"),
+    steps.c.key == bindparam("of_key"),
+)
+_FIND_STEP = select(steps).where(*_THIS_STEP)
+_ADD_STEP = insert(steps)
+_CHANGE_STEP = update(steps).where(*_THIS_STEP)
+_COUNT_STEPS = select(func.count()).where(
+    steps.c.deployment_id == bindparam("of_id"), steps.c.attempt == bindparam("of_attempt")
+)
+_ADD_LINES = insert(log_lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,57 +62,43 @@ class LineRow:
 
 def find_deployment(connection: Connection, deployment_id: str) -> DeploymentRow | None:
     """The newest attempt."""
-    row = connection.execute(
-        select(deployments).where(deployments.c.deployment_id == deployment_id, deployments.c.latest.is_(True))
-    ).first()
+    row = connection.execute(_FIND_DEPLOYMENT, {"of_id": deployment_id}).first()
     return None if row is None else _deployment(row._mapping)
 
 
 def project_of(connection: Connection, deployment_id: str) -> str | None:
     """The project that owns this deployment id, None for an id not seen yet."""
-    return connection.execute(
-        select(deployments.c.project).where(deployments.c.deployment_id == deployment_id).limit(1)
-    ).scalar()
+    return connection.execute(_PROJECT_OF, {"of_id": deployment_id}).scalar()
 
 
 def save_project(connection: Connection, name: str, now: str) -> bool:
     """Note news of a project; True if it was not known."""
-    changed = connection.execute(update(projects).where(projects.c.name == name).values(last_at=now))
-    if changed.rowcount == 0:
-        connection.execute(insert(projects).values(name=name, first_at=now, last_at=now))
-    return changed.rowcount == 0
+    known = connection.execute(_TOUCH_PROJECT, {"of_name": name, "last_at": now}).rowcount > 0
+    if not known:
+        connection.execute(_ADD_PROJECT, {"name": name, "first_at": now, "last_at": now})
+    return not known
 
 
 def insert_deployment(connection: Connection, state: Deployment, seq: int) -> None:
     """A new attempt, which becomes the latest; `seq` is that of its first event."""
-    connection.execute(
-        update(deployments).where(deployments.c.deployment_id == state.deployment_id).values(latest=False)
-    )
-    connection.execute(
-        insert(deployments).values(_values(state) | {"number": seq, "seq": seq, "latest": True, "lines": 0})
-    )
+    connection.execute(_RETIRE_DEPLOYMENT, {"of_id": state.deployment_id})
+    connection.execute(_ADD_DEPLOYMENT, _values(state) | {"number": seq, "seq": seq, "latest": True, "lines": 0})
 
 
 def update_deployment(connection: Connection, state: Deployment, seq: int) -> None:
-    connection.execute(
-        update(deployments)
-        .where(deployments.c.deployment_id == state.deployment_id, deployments.c.attempt == state.attempt)
-        .values(_values(state) | {"seq": seq})
-    )
+    _change(connection, state.deployment_id, state.attempt, _values(state) | {"seq": seq})
 
 
 def save_metrics(connection: Connection, deployment_id: str, attempt: int, metrics: Mapping[str, object]) -> None:
-    connection.execute(
-        update(deployments)
-        .where(deployments.c.deployment_id == deployment_id, deployments.c.attempt == attempt)
-        .values(metrics=json.dumps(metrics, ensure_ascii=False))
-    )
+    _change(connection, deployment_id, attempt, {"metrics": json.dumps(metrics, ensure_ascii=False)})
+
+
+def _change(connection: Connection, deployment_id: str, attempt: int, values: dict[str, Any]) -> None:
+    connection.execute(_CHANGE_DEPLOYMENT, values | {"of_id": deployment_id, "of_attempt": attempt})
 
 
 def find_step(connection: Connection, deployment_id: str, attempt: int, key: str) -> Step | None:
-    row = connection.execute(
-        select(steps).where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt, steps.c.key == key)
-    ).first()
+    row = connection.execute(_FIND_STEP, {"of_id": deployment_id, "of_attempt": attempt, "of_key": key}).first()
     return None if row is None else _step(row._mapping)
 
 
@@ -100,26 +112,21 @@ def list_steps(connection: Connection, deployment_id: str, attempt: int) -> list
 
 
 def count_steps(connection: Connection, deployment_id: str, attempt: int) -> int:
-    return connection.execute(
-        select(func.count()).where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt)
-    ).scalar_one()
+    return connection.execute(_COUNT_STEPS, {"of_id": deployment_id, "of_attempt": attempt}).scalar_one()
 
 
 def save_step(connection: Connection, deployment_id: str, attempt: int, step: Step, new: bool) -> None:
     values = {name: getattr(step, name) for name in _STEP_FIELDS}
     if new:
-        connection.execute(insert(steps).values(values | {"deployment_id": deployment_id, "attempt": attempt}))
+        connection.execute(_ADD_STEP, values | {"deployment_id": deployment_id, "attempt": attempt})
     else:
-        connection.execute(
-            update(steps)
-            .where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt, steps.c.key == step.key)
-            .values(values)
-        )
+        place = {"of_id": deployment_id, "of_attempt": attempt, "of_key": step.key}
+        connection.execute(_CHANGE_STEP, values | place)
 
 
 def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: int, lines: Sequence[LogLine]) -> None:
     connection.execute(
-        insert(log_lines),
+        _ADD_LINES,
         [
             {
                 "deployment_id": deployment_id,
@@ -134,11 +141,7 @@ def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: 
             for line in lines
         ],
     )
-    connection.execute(
-        update(deployments)
-        .where(deployments.c.deployment_id == deployment_id, deployments.c.attempt == attempt)
-        .values(lines=deployments.c.lines + len(lines))
-    )
+    connection.execute(_COUNT_LINES, {"of_id": deployment_id, "of_attempt": attempt, "more": len(lines)})
 
 
 def newest_open(connection: Connection, project: str, since: str) -> str | None:

@@ -18,6 +18,9 @@ from sidecar.domain.events import Event
 from sidecar.store.tables import event_rooms, events, journal_head
 
 _HEAD = select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch)
+_ADD_EVENTS = insert(events)
+_ADD_ROOMS = insert(event_rooms)
+_MOVE_HEAD = update(journal_head)
 _EVENT = (events.c.seq, events.c.mark, events.c.type, events.c.payload, events.c.rooms, events.c.at)
 
 
@@ -65,7 +68,7 @@ class Transaction:
             return
         batch = secrets.token_hex(8)
         self.connection.execute(
-            insert(events),
+            _ADD_EVENTS,
             [
                 {
                     "seq": event.seq,
@@ -81,8 +84,8 @@ class Transaction:
         )
         rooms = [{"room": room, "seq": event.seq} for event in self.events for room in event.rooms]
         if rooms:
-            self.connection.execute(insert(event_rooms), rooms)
-        self.connection.execute(update(journal_head).values(seq=self.seq))
+            self.connection.execute(_ADD_ROOMS, rooms)
+        self.connection.execute(_MOVE_HEAD, {"seq": self.seq})
 
 
 def found_journal(connection: Connection) -> None:
