@@ -213,8 +213,8 @@ def machine(rounds: int) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as folder:
         disk = fsync_ms(Path(folder))
     return [
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores of {processor}, one for the server and one for "
-        f"the load; medians of {rounds} rounds. A synced write of 4 KiB takes {disk:.2f} ms.",
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores of {processor}, one for the server and one "
+        f"for the load; medians of {rounds} rounds. A synced write of 4 KiB takes {disk:.2f} ms.",
         "",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ", socket.io 4.8.4.",
         "",

@@ -30,7 +30,7 @@ def post() -> dict[str, bool]:
     return {"ok": True}
 
 
-@socketio.on("subscribe_project")
+@socketio.on("subscribe_project")  # type: ignore[untyped-decorator]
 def subscribe(name: str) -> dict[str, bool]:
     join_room("project:" + name)
     return {"ok": True}

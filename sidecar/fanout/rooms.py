@@ -154,25 +154,25 @@ class RoomManager(Manager):  # type: ignore[misc]
         skip_sid: str | list[str] | None = None,
         callback: Any = None,
         to: str | list[str] | None = None,
-        **options: Any,
+        **_options: Any,
     ) -> None:
-        """To a sid, a room, several, or (None) the whole namespace; each client once. Without a callback the frames
-        are made once for all."""
-        if callback is not None:
-            super().emit(event, data, namespace, room, skip_sid, callback, to, **options)
-            return
+        """To a sid, a room, several, or (None) the whole namespace; each client once. The frames are made once for
+        all, unless a callback gives each a number of its own."""
         skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
         clients = [client for client in self._clients(namespace, to or room) if client.sid not in skipped]
-        if not clients:
-            return
         arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
-        packet = self.server.packet_class(socketio_packet.EVENT, namespace=namespace, data=[event, *arguments])
-        frames = engine_frames(packet)
-        sockets: dict[str, EngineSocket] = self.server.eio.sockets
+        frames: list[bytes] = []
         for client in clients:
-            socket = sockets.get(client.eio_sid)
-            if socket is not None:
-                socket.put(frames)
+            if callback is not None or not frames:
+                number = None if callback is None else self._generate_ack_id(client.sid, callback)
+                frames = engine_frames(
+                    self.server.packet_class(
+                        socketio_packet.EVENT, namespace=namespace, data=[event, *arguments], id=number
+                    )
+                )
+            session: EngineSocket | None = self.server.eio.sockets.get(client.eio_sid)
+            if session is not None:
+                session.put(frames)
 
     def _client(self, sid: str | None, namespace: str) -> Client | None:
         held = self._namespaces.get(namespace)
