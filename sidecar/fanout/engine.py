@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -48,6 +49,10 @@ ENVIRON = (
 )
 """What is kept of the handshake's environ for the handlers that come later; the rest is half of a connection's
 memory."""
+
+
+CONNECT_SECONDS = 45
+"""How long a connection may stay without connecting to a namespace."""
 
 
 class StrictJson:
@@ -155,6 +160,7 @@ def _take_over(server: Any, network: Network) -> None:
             "maxPayload": engine.max_http_buffer_size,
         }
         session.send(engine_packet.Packet(engine_packet.OPEN, opening))
+        network.wheel.add(CONNECT_SECONDS, _Unconnected(server, session))
         if transport == "websocket":
             return session.handle_get_request(environ, start_response)
         session.connected = True
@@ -222,6 +228,20 @@ def _harden(server: Any) -> None:
     engine.on("message", handle_client_message)
     engine.on("disconnect", handle_end)
     engine.disconnect = disconnect
+
+
+@dataclass(frozen=True, slots=True)
+class _Unconnected:
+    """Closes a connection that has come without connecting to a namespace: it would hold its place for ever."""
+
+    server: Any
+    session: EngineSocket
+
+    def due(self) -> None:
+        manager = self.server.manager
+        names = manager.get_namespaces()
+        if not self.session.closed and not any(manager.sid_from_eio_sid(self.session.sid, name) for name in names):
+            self.session.cut_off()
 
 
 def engine_socket(socketio: SocketIO, sid: str, namespace: str) -> EngineSocket | None:

@@ -17,7 +17,7 @@ import structlog
 
 from sidecar.fanout.clock import Wheel
 from sidecar.fanout.outbox import Flusher, Outbox
-from sidecar.wire.frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT, FrameReader, close_frame, frame
+from sidecar.wire.frames import BINARY, PING, PONG, TEXT, FrameReader, close_frame, frame
 
 log = structlog.get_logger("sidecar.websocket")
 
@@ -109,6 +109,8 @@ class Network:
         """Drop what is still open."""
         for connection in list(self.connections):
             connection.abort()
+        if self._worker is not None:
+            self._worker.join()
         self.flusher.close()
         self.wheel.close()
 
@@ -247,16 +249,18 @@ class Connection:
             self.abort()
 
     def _feed(self, data: bytes) -> None:
-        reader = self._reader
+        reader, ping = self._reader, None
         for opcode, payload in reader.feed(data):
             if isinstance(payload, int):
                 self._take_close(payload)
             elif self._state != State.OPEN or opcode == PONG:
                 continue
             elif opcode == PING and isinstance(payload, bytes):
-                self.outbox.put(frame(PONG, payload))
+                ping = payload
             elif not self._peer.intercept(payload):
                 self._keep(payload)
+        if ping is not None:  # the newest of several is answered for all (RFC 6455, section 5.5.3)
+            self.outbox.put(frame(PONG, ping))
         if reader.fault is not None and not self._said_close:
             self._said_close = True
             if self._state == State.OPEN:
@@ -270,7 +274,7 @@ class Connection:
             if not self.outbox.size:
                 self._end()
         else:
-            self._finish(frame(CLOSE, b"") if code == NO_STATUS else close_frame(code))
+            self._finish(close_frame(code))
 
     def _finish(self, last_frame: bytes) -> None:
         self._state = State.CLOSING
@@ -315,18 +319,22 @@ class Connection:
                 self._watcher.start(self._readable)
         self._inbox = None
         self._inbox_bytes = 0
-        if self._state == State.ENDED:
+        if self.descriptor < 0:
             self._peer.ended(self._code)
 
     def _end(self) -> None:
-        """The descriptor is closed here; the peer hears of it when the messages before have been handled."""
-        if self._state == State.ENDED:
-            return
-        self._state = State.ENDED
-        self._watcher.stop()
+        """In the loop's callback perhaps, and perhaps one of thousands: nothing but what must be done at once."""
+        if self._state != State.ENDED:
+            self._state = State.ENDED
+            self._watcher.stop()
+            self.outbox.close()
+            self._network.later(self._bury)
+
+    def _bury(self) -> None:
+        """The peer hears of the end when the messages before it have been handled."""
         self._watcher.close()
-        self.outbox.close()
         os.close(self.descriptor)
-        self._network.connections.pop(self, None)
+        self.descriptor = -1
+        del self._network.connections[self]
         if self._inbox is None:
-            self._network.later(lambda: self._peer.ended(self._code))
+            self._peer.ended(self._code)

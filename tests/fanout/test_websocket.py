@@ -13,9 +13,9 @@ import pytest
 
 from sidecar.fanout import websocket as websocket_module
 from sidecar.fanout.websocket import ABNORMAL, INBOX_MESSAGES, Connection, Network
-from sidecar.wire.frames import BINARY, CLOSE, CONTINUATION, NO_STATUS, PING, PONG, TEXT, close_frame, frame
+from sidecar.wire.frames import BINARY, CLOSE, CONTINUATION, NO_CODE, PING, PONG, TEXT, close_frame, frame
 from tests.fanout.stages import wait_until
-from tests.wire.test_frames import client_frame
+from tests.wire.test_frames import part, sent
 
 LIMIT = 100_000
 
@@ -103,7 +103,7 @@ class Client:
 
 
 def text(message: str) -> bytes:
-    return client_frame(TEXT, message.encode())
+    return sent(TEXT, message.encode())
 
 
 class TestMessages:
@@ -120,13 +120,13 @@ class TestMessages:
 
     def test_binary_stays_binary(self, connect: Callable[..., Client]):
         client = connect()
-        client.send(client_frame(BINARY, b"\x00\xff"))
+        client.send(sent(BINARY, b"\x00\xff"))
         client.expect(frame(BINARY, b"\x00\xff"))
 
     def test_what_is_intercepted_needs_no_greenlet(self, connect: Callable[..., Client]):
         client = connect()
         client.gate = gevent.event.Event()
-        client.send(text("held"), text("quick"), client_frame(PING, b"p"))
+        client.send(text("held"), text("quick"), sent(PING, b"p"))
         client.expect(frame(PONG, b"p"))
         client.gate.set()
         client.expect(frame(PONG, b"p") + frame(TEXT, b"held"))
@@ -134,9 +134,9 @@ class TestMessages:
 
     def test_pings_between_fragments_are_answered_at_once(self, connect: Callable[..., Client]):
         client = connect()
-        client.send(client_frame(TEXT, b"a", final=False), client_frame(PING, b"1"))
+        client.send(part(TEXT, b"a"), sent(PING, b"1"))
         client.expect(frame(PONG, b"1"))
-        client.send(client_frame(CONTINUATION, b"b"))
+        client.send(sent(CONTINUATION, b"b"))
         client.expect(frame(PONG, b"1") + frame(TEXT, b"ab"))
 
     def test_who_sends_faster_than_it_is_handled_is_not_read_any_more(self, connect: Callable[..., Client]):
@@ -169,9 +169,9 @@ class TestEnds:
     @pytest.mark.parametrize(
         ("said", "answered", "code"),
         [
-            (client_frame(CLOSE, struct.pack("!H", 1000) + b"bye"), close_frame(1000), 1000),
-            (client_frame(CLOSE, struct.pack("!H", 4001)), close_frame(4001), 4001),
-            (client_frame(CLOSE), frame(CLOSE, b""), NO_STATUS),
+            (sent(CLOSE, struct.pack("!H", 1000) + b"bye"), close_frame(1000), 1000),
+            (sent(CLOSE, struct.pack("!H", 4001)), close_frame(4001), 4001),
+            (sent(CLOSE), frame(CLOSE, b""), NO_CODE),
         ],
     )
     def test_a_close_is_answered_with_its_code(
@@ -189,9 +189,9 @@ class TestEnds:
         ("broken", "code"),
         [
             (b"\x81\x01x", 1002),
-            (client_frame(TEXT, b"\xff"), 1007),
+            (sent(TEXT, b"\xff"), 1007),
             (b"\x82\xff" + struct.pack("!Q", 8 << 30), 1009),
-            (client_frame(CLOSE, b"\x03"), 1002),
+            (sent(CLOSE, b"\x03"), 1002),
         ],
         ids=["not masked", "not UTF-8", "8 GiB", "bad close"],
     )
@@ -220,7 +220,7 @@ class TestEnds:
         client.connection.send("after")
         client.expect(frame(TEXT, b"before") + close_frame(1012, "restart"))
         assert client.ends == []
-        client.send(client_frame(CLOSE, struct.pack("!H", 1012)))
+        client.send(sent(CLOSE, struct.pack("!H", 1012)))
         client.expect_ended(1012)
 
     def test_who_does_not_answer_our_close_is_dropped(
@@ -271,7 +271,7 @@ class TestCrowds:
         network.close_all(1012, "restart", 0.5)
         for client in clients:
             client.expect(close_frame(1012, "restart"))
-            client.send(client_frame(CLOSE, struct.pack("!H", 1012)))
+            client.send(sent(CLOSE, struct.pack("!H", 1012)))
         for client in clients:
             client.expect_ended(1012)
         assert network.connections == {}
@@ -302,6 +302,7 @@ class TestCrowds:
             client.send(text(f"m{number}"))
             client.expect(frame(TEXT, f"m{number}".encode()))
             client.connection.abort()
+            client.expect_ended(ABNORMAL)
             client.sock.close()
         assert network.connections == {}
 
