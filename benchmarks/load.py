@@ -228,8 +228,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in (*self._clients, *self._posters):
-            each.socket.close()
+        for client in self._clients:
+            client.socket.close()
+        for poster in self._posters:
+            poster.socket.close()
         self._epoll.close()
 
     def watch(self, sock: socket.socket, waiting: Ready, events: int) -> None:

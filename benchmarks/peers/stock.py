@@ -1,5 +1,5 @@
-"""The peer in Python: Flask-SocketIO on gevent as its documentation shows it, with a POST that emits its body to a room.
-Usage: python stock.py PORT
+"""The peer in Python: Flask-SocketIO on gevent as its documentation shows it, with a POST that emits its body to a
+room. Usage: python stock.py PORT
 """
 
 import sys
@@ -27,7 +27,7 @@ def post() -> dict[str, bool]:
     return {"success": True}
 
 
-@socketio.on("subscribe_project")
+@socketio.on("subscribe_project")  # type: ignore[untyped-decorator]
 def subscribe_project(project: str) -> dict[str, bool]:
     join_room(f"project:{project}")
     return {"ok": True}
