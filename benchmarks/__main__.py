@@ -9,9 +9,10 @@ import signal
 import sys
 
 from benchmarks import report
+from benchmarks.host import OtherLoad
 from benchmarks.load import LoadFailed
 from benchmarks.rows import GENERATOR, ROWS, Measured, Options, Row
-from benchmarks.servers import KINDS, Kind
+from benchmarks.servers import KINDS, Kind, ServerFailed
 
 ALL = ROWS + GENERATOR
 
@@ -23,7 +24,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
-    options = Options(arguments.clients, arguments.seconds, cores[0])
+    options = Options(arguments.clients, arguments.seconds, cores[0], cores[-1])
     rows = tuple(row for row in ALL if row.name in arguments.rows)
     kinds = [kind for kind in KINDS if kind.name in arguments.only and not _missing(kind)]
     results = report.Results()
@@ -42,8 +43,8 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rows", type=_names([row.name for row in ALL]), help=", ".join(row.name for row in ALL))
-    parser.add_argument("--only", type=_names([kind.name for kind in KINDS]), help="of ours,stock,node")
+    parser.add_argument("--rows", type=Names([row.name for row in ALL]), help=", ".join(row.name for row in ALL))
+    parser.add_argument("--only", type=Names([kind.name for kind in KINDS]), help="of ours,stock,node")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=4, help="of posting in each run")
@@ -55,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class _names:
+class Names:
     """A comma list of known names, as argparse wants it."""
 
     def __init__(self, known: list[str]):
@@ -80,13 +81,20 @@ def _round(number: int, rows: tuple[Row, ...], kinds: list[Kind], options: Optio
     for row in rows:
         for kind in row.kinds:
             if kind not in KINDS or kind in kinds:
-                try:
-                    measured = row.measure(kind, options)
-                except (LoadFailed, OSError) as error:
-                    measured = Measured({}, (str(error),))
-                results.add(row, kind, measured)
-                figures = ", ".join(f"{name} {value:,.1f}" for name, value in measured.figures.items())
-                print(number + 1, row.name, kind.name, figures, *measured.problems, sep="  ", file=sys.stderr)
+                print(f"{number + 1} {row.name} {kind.name}: {_run(row, kind, options, results)}", file=sys.stderr)
+
+
+def _run(row: Row, kind: Kind, options: Options, results: report.Results) -> str:
+    """Measure and keep; what came out, in a line. A server that fails costs its own figures only."""
+    others = OtherLoad({options.server_core, options.load_core})
+    try:
+        measured = row.measure(kind, options)
+    except (LoadFailed, ServerFailed, OSError) as error:
+        measured = Measured({}, (str(error),))
+    results.add(row, kind, measured)
+    results.other_load.append(others.share())
+    figures = [f"{name} {value:,.1f}" for name, value in measured.figures.items()]
+    return "; ".join([*figures, *measured.problems, f"other load {others.share():.0%}"])
 
 
 if __name__ == "__main__":

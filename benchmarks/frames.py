@@ -12,7 +12,7 @@ import struct
 from base64 import b64encode
 from collections.abc import Iterator
 
-MARK = b"~mark~"
+MARK = b"~mark:"
 """Stands in each event's text exactly once, and nowhere else."""
 
 OVERLAP = len(MARK) - 1

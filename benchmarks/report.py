@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-import shutil
-import sqlite3
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
+from benchmarks import host
 from benchmarks.rows import GENERATOR, Measured, Options, Row
-from benchmarks.servers import KINDS, NODE, OURS, PEERS, ROOT, STOCK, Kind
+from benchmarks.servers import KINDS, NODE, OURS, ROOT, STOCK, Kind
 
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN = "<!-- results: written by make bench -->"
@@ -30,6 +24,8 @@ class Results:
 
     values: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
     problems: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    other_load: list[float] = field(default_factory=list)
+    """What other programs took of the cores in each run, from 0 to 1: how far the figures can be trusted."""
 
     def add(self, row: Row, kind: Kind, measured: Measured) -> None:
         for figure, value in measured.figures.items():
@@ -47,8 +43,8 @@ class Results:
 
 def table(results: Results, rows: tuple[Row, ...], options: Options, rounds: int) -> str:
     """All that was measured, with where and when."""
-    lines = [f"{sentence}  " for sentence in _circumstances(options, rounds)]
-    lines += ["", f"| | {' | '.join(kind.title for kind in KINDS)} | to Node | to Flask-SocketIO |"]
+    lines = [f"{sentence}  " for sentence in _circumstances(results, options, rounds)]
+    lines += ["", f"| | {' | '.join(kind.title for kind in KINDS)} | ours / Node | ours / Flask-SocketIO |"]
     lines += ["|---|" + "---:|" * (len(KINDS) + 2)]
     for row in rows:
         if row not in GENERATOR:
@@ -85,7 +81,7 @@ def _number(value: float) -> str:
 
 
 def _ratio(ours: float | None, theirs: float | None) -> str:
-    return f"{_number(ours / theirs)} x" if ours and theirs else "–"
+    return _number(ours / theirs) if ours and theirs else "–"
 
 
 def _title(row: Row, options: Options) -> str:
@@ -104,39 +100,15 @@ def _notes(results: Results, rows: tuple[Row, ...], options: Options) -> Iterato
                 yield f"- {_title(row, options)}, {titles[kind.name]}: {'; '.join(sorted(problems))}"
 
 
-def _circumstances(options: Options, rounds: int) -> Iterator[str]:
-    cores = len(os.sched_getaffinity(0) | {options.server_core})
-    yield f"{time.strftime('%Y-%m-%d', time.gmtime())}, {_processor()}, {os.cpu_count()} cores" + (
-        " (one for the server, one for the load)" if cores > 1 else " (server and load share one)"
-    )
-    yield f"Medians of {rounds} rounds of {options.seconds:g} s, the servers in turn"
-    python = platform.python_version()
-    packages = ("gevent", "Flask-SocketIO", "python-socketio", "gevent-websocket")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    yield f"Python {python}, {versions}, SQLite {sqlite3.sqlite_version}{_node()}{_commit()}"
-
-
-def _processor() -> str:
-    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1].strip() if found else "unknown processor"
-
-
-def _node() -> str:
-    if shutil.which("node") is None:
-        return ""
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    pinned = re.search(r'"socket.io": "(.+)"', (PEERS / "package.json").read_text())
-    return f", Node {version.lstrip('v')}, Socket.IO {pinned[1] if pinned else '?'}"
-
-
-def _commit() -> str:
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return ""
-    return f", this sidecar at {answer.stdout.strip()}" if answer.returncode == 0 else ""
+def _circumstances(results: Results, options: Options, rounds: int) -> Iterator[str]:
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    pinned = "server and load share one" if options.server_core == options.load_core else "server and load on one each"
+    yield f"{today}; {host.processor()}, {pinned}."
+    yield f"Medians of {rounds} rounds of {options.seconds:g} s, servers in turn."
+    yield f"{host.versions()}."
+    if results.other_load:
+        usual, most = statistics.median(results.other_load), max(results.other_load)
+        yield f"Other programs took {usual:.0%} of these cores in the median run, {most:.0%} in the worst."
 
 
 def write(text: str, page: Path = PAGE) -> None:

@@ -33,11 +33,12 @@ POLL_SECONDS = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`clients` subscribers for the fan-out rows, `seconds` of posting a run; a core each for server and load."""
+    """`clients` subscribers for the fan-out rows, `seconds` of posting a run; the cores may be the same one."""
 
     clients: int
     seconds: float
     server_core: int
+    load_core: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,26 @@ class Row:
     usual: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A server with its subscribers, warmed up by a few posts."""
+
+    server: Running
+    load: Load
+
+    def closed(self, connections: int, seconds: float) -> tuple[Outcome, float]:
+        """What came of posting in a closed loop, and the seconds of its core that the server used for it."""
+        before = self.server.cpu_seconds()
+        outcome = self.load.closed(connections, seconds, DRAIN_SECONDS)
+        return outcome, self.server.cpu_seconds() - before
+
+
 @contextmanager
-def loaded(kind: Kind, options: Options, clients: int) -> Iterator[Load]:
-    """A server with that many subscribers, warmed up by a few posts."""
+def loaded(kind: Kind, options: Options, clients: int) -> Iterator[Loaded]:
     with serving(kind, options.server_core) as server, _load(server) as load:
         load.connect(clients, CONNECT_SECONDS)
         load.closed(1, WARM_SECONDS, DRAIN_SECONDS)
-        yield load
+        yield Loaded(server, load)
 
 
 def _load(server: Running) -> Load:
@@ -74,33 +88,47 @@ def _load(server: Running) -> Load:
 
 def closed_loop(connections: int) -> Callable[[Kind, Options], Measured]:
     def measure(kind: Kind, options: Options) -> Measured:
-        with loaded(kind, options, options.clients) as load:
-            outcome = load.closed(connections, options.seconds, DRAIN_SECONDS)
-        return Measured({"deliveries/s": outcome.deliveries_a_second}, outcome.problems)
+        with loaded(kind, options, options.clients) as it:
+            outcome, cpu_seconds = it.closed(connections, options.seconds)
+        return Measured(
+            {
+                "deliveries/s": outcome.deliveries_a_second,
+                "deliveries a CPU second": outcome.deliveries / max(cpu_seconds, 0.01),
+            },
+            outcome.problems,
+        )
 
     return measure
 
 
 def offered(posts_a_second: float, clients: int | None = None) -> Callable[[Kind, Options], Measured]:
     def measure(kind: Kind, options: Options) -> Measured:
-        with loaded(kind, options, clients or options.clients) as load:
-            return _with_latencies(load.offered(posts_a_second, options.seconds, DRAIN_SECONDS))
+        with loaded(kind, options, clients or options.clients) as it:
+            outcome = it.load.offered(posts_a_second, options.seconds, DRAIN_SECONDS)
+        return Measured(
+            {"deliveries/s kept": outcome.deliveries_a_second, "p50 ms": outcome.p50_ms, "p99 ms": outcome.p99_ms},
+            outcome.problems,
+        )
 
     return measure
-
-
-def _with_latencies(outcome: Outcome) -> Measured:
-    figures = {"deliveries/s kept": outcome.deliveries_a_second, "p50 ms": outcome.p50_ms, "p99 ms": outcome.p99_ms}
-    return Measured(figures, outcome.problems)
 
 
 def posts(connections: int) -> Callable[[Kind, Options], Measured]:
     def measure(kind: Kind, options: Options) -> Measured:
-        with loaded(kind, options, 0) as load:
-            outcome = load.closed(connections, options.seconds, DRAIN_SECONDS)
-        return Measured({"posts/s": outcome.posts_a_second}, outcome.problems)
+        with loaded(kind, options, 0) as it:
+            outcome, cpu_seconds = it.closed(connections, options.seconds)
+        return Measured(
+            {"posts/s": outcome.posts_a_second, "posts a CPU second": outcome.posts / max(cpu_seconds, 0.01)},
+            outcome.problems,
+        )
 
     return measure
+
+
+def generator(kind: Kind, options: Options) -> Measured:
+    with loaded(kind, options, options.clients) as it:
+        outcome, _ = it.closed(1, options.seconds)
+    return Measured({"deliveries/s": outcome.deliveries_a_second}, outcome.problems)
 
 
 def log_lines(kind: Kind, options: Options) -> Measured:
@@ -241,7 +269,7 @@ ROWS = (
     Row("logs", f"`log_batch` of {LOG_LINES} lines, {LOG_CONNECTIONS} connections", log_lines, kinds=(OURS,)),
 )
 GENERATOR = tuple(
-    Row(f"generator-{events}", f"{{clients}} clients, {events} events a send", closed_loop(1), kinds=(blaster(events),))
+    Row(f"generator-{events}", f"{{clients}} clients, {events} events a send", generator, kinds=(blaster(events),))
     for events in (1, 8, 32)
 )
 """No server's figures: what the load generator itself can take in."""

@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 START_SECONDS = 30
 STOP_SECONDS = 12
+Body = Callable[[int, int], bytes]
+"""Makes the body of a post from its number and its stamp in nanoseconds."""
+
 TIME = "2026-11-21T06:00:17.000Z"
 
 
@@ -48,7 +51,7 @@ def event(number: int, stamp_ns: int) -> bytes:
     )
 
 
-def log_batch(lines: int) -> Callable[[int, int], bytes]:
+def log_batch(lines: int) -> Body:
     """That many log lines in one webhook; only the first line differs from post to post."""
     entries = [{"level": "info", "message": f"line {line} of a build", "timestamp": TIME} for line in range(lines)]
     entries[0]["message"] = "NUMBER"
@@ -70,6 +73,10 @@ def _payload(number: int, stamp_ns: int) -> dict[str, str]:
     }
 
 
+class ServerFailed(Exception):
+    """It did not start, or has ended; the text says which and shows what it printed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A server that can be started. `command` is given the port; `missing` says why it
@@ -78,7 +85,7 @@ class Kind:
     name: str
     title: str
     path: str
-    body: Callable[[int, int], bytes]
+    body: Body
     command: Callable[[int], list[str]]
     ready_path: str = "/healthz"
     settings: Callable[[int, Path], dict[str, str]] = lambda port, folder: {}
@@ -162,7 +169,12 @@ class Running:
         for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
-        raise RuntimeError("the server has ended")
+        raise ServerFailed("The server has ended.")
+
+    def cpu_seconds(self) -> float:
+        """What it has used of its core so far, in itself and in the kernel (utime and stime of proc(5))."""
+        columns = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -207,7 +219,7 @@ def _wait_ready(kind: Kind, process: subprocess.Popen[bytes], port: int, log: Pa
                 return
         except (urllib.error.URLError, OSError):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{kind.title} did not start:\n{log.read_text(errors='replace')}") from None
+                raise ServerFailed(f"{kind.title} did not start:\n{log.read_text(errors='replace')}") from None
         time.sleep(0.05)
 
 
