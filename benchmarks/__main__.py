@@ -9,6 +9,7 @@ import signal
 import sys
 
 from benchmarks import report
+from benchmarks.frames import BadFrame
 from benchmarks.host import OtherLoad
 from benchmarks.load import LoadFailed
 from benchmarks.rows import GENERATOR, ROWS, Measured, Options, Row
@@ -89,12 +90,13 @@ def _run(row: Row, kind: Kind, options: Options, results: report.Results) -> str
     others = OtherLoad({options.server_core, options.load_core})
     try:
         measured = row.measure(kind, options)
-    except (LoadFailed, ServerFailed, OSError) as error:
+    except (BadFrame, LoadFailed, ServerFailed, OSError) as error:
         measured = Measured({}, (str(error),))
     results.add(row, kind, measured)
-    results.other_load.append(others.share())
+    other_load = others.share()
+    results.other_load.append(other_load)
     figures = [f"{name} {value:,.1f}" for name, value in measured.figures.items()]
-    return "; ".join([*figures, *measured.problems, f"other load {others.share():.0%}"])
+    return "; ".join([*figures, *measured.problems, f"other load {other_load:.0%}"])
 
 
 if __name__ == "__main__":

@@ -88,16 +88,14 @@ def _title(row: Row, options: Options) -> str:
     return row.title.format(clients=f"{options.clients:,}")
 
 
-def _notes(results: Results, rows: tuple[Row, ...], options: Options) -> Iterator[str]:
-    titles = {kind.name: kind.title for row in rows for kind in row.kinds}
-    first = True
-    for row in rows:
-        for kind in row.kinds:
-            problems = results.problems.get((row.name, kind.name))
-            if problems:
-                yield from ["", f"{FLAG} not as it should be in one round or more:", ""] if first else []
-                first = False
-                yield f"- {_title(row, options)}, {titles[kind.name]}: {'; '.join(sorted(problems))}"
+def _notes(results: Results, rows: tuple[Row, ...], options: Options) -> list[str]:
+    notes = [
+        f"- {_title(row, options)}, {kind.title}: {'; '.join(sorted(results.problems[row.name, kind.name]))}"
+        for row in rows
+        for kind in row.kinds
+        if (row.name, kind.name) in results.problems
+    ]
+    return ["", f"{FLAG} not as it should be in one round or more:", "", *notes] if notes else []
 
 
 def _circumstances(results: Results, options: Options, rounds: int) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import socket
 import statistics
 import time
@@ -188,6 +189,7 @@ def crowd(kind: Kind, options: Options) -> Measured:
 
 def _hold(server: Running, pipe: Connection, parent: int) -> None:
     """The crowd's process: a few clients first, so that what the server makes once is not counted as theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent gets it too, and kills it
     try:
         load = _load(server)
         load.connect(WARM_CLIENTS, CONNECT_SECONDS)

@@ -4,10 +4,10 @@ its own, and ended by its pid. All deliver an event of the same bytes to the roo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -224,9 +224,11 @@ def _wait_ready(kind: Kind, process: subprocess.Popen[bytes], port: int, log: Pa
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+    """In order if it can, and in any case, also when Ctrl-C comes again meanwhile."""
     try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    finally:
         process.kill()
         process.wait()
