@@ -102,8 +102,6 @@ class Client:
             length = self.socket.recv_into(load.window)
         except BlockingIOError:
             return
-        except OSError as error:
-            raise LoadFailed(f"The server broke a connection: {error}") from None
         if not length:
             raise LoadFailed("The server closed a connection.")
         if self.subscribed and not self.sampled:
@@ -170,14 +168,16 @@ class Poster:
         self._load = load
         self._answer = b""
         self._head = f"POST {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/json\r\n"
-        self.socket = socket.create_connection(address, timeout=10)
+        with told():
+            self.socket = socket.create_connection(address, timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         load.watch(self.socket, self, select.EPOLLIN)
 
     def post(self, body: bytes) -> None:
         request = f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-        sent = self.socket.send(request)
+        with told():
+            sent = self.socket.send(request)
         if sent < len(request):
             raise LoadFailed("A post did not fit into the socket's buffer.")
 
@@ -247,10 +247,11 @@ class Load:
         self._free.append(poster)
 
     def step(self, timeout_seconds: float) -> None:
-        """Handle what is ready, waiting at most so long for the first of it."""
+        """Handle what is ready, waiting at most so long for the first of it. Raises LoadFailed."""
         waiting = self._waiting
-        for descriptor, _ in self._epoll.poll(timeout_seconds, BATCH):
-            waiting[descriptor].ready()
+        with told():
+            for descriptor, _ in self._epoll.poll(timeout_seconds, BATCH):
+                waiting[descriptor].ready()
 
     def connect(self, clients: int, limit_seconds: float) -> float:
         """Add subscribers; how many seconds it took until all were acknowledged. Raises LoadFailed."""
@@ -284,11 +285,15 @@ class Load:
         self._forget()
         free, self._free = self._free[connections:], self._free[:connections]
         begin = time.monotonic_ns()
+        end = begin + int(seconds * 1e9)
         with uncollected():
-            self._post(begin, begin + int(seconds * 1e9), rate)
+            if rate is None:
+                self._post_without_pause(end)
+            else:
+                self._post_at_rate(begin, end, rate)
             last = self._drain(time.monotonic_ns() + int(drain_seconds * 1e9))
         self._free += free
-        return self._outcome(max(last - begin, int(seconds * 1e9) if rate else 0) / 1e9)
+        return self._outcome((max(last, end) - begin) / 1e9)
 
     def _forget(self) -> None:
         """What earlier runs left."""
@@ -299,18 +304,21 @@ class Load:
             client.numbers.clear()
             client.latencies_ns.clear()
 
-    def _post(self, begin: int, end: int, rate: float | None) -> None:
-        """Post from `begin` to `end`, and what was due by then also later, up to the end of the drain."""
-        due = begin
+    def _post_without_pause(self, end: int) -> None:
         while (now := time.monotonic_ns()) < end:
-            if rate is None:
-                while self._free:
-                    self._post_one(time.monotonic_ns())
-                self.step(0.001)
-                continue
-            while due <= now:
+            while self._free:
+                self._post_one(now)
+            self.step(0.001)
+
+    def _post_at_rate(self, begin: int, end: int, rate: float) -> None:
+        """What finds no free connection by `end` is left overdue, for the drain."""
+        due = begin
+        interval = int(1e9 / rate)
+        while due < end:
+            now = time.monotonic_ns()
+            while due <= now and due < end:
                 self._overdue.append(due)
-                due += int(1e9 / rate)
+                due += interval
             self._post_overdue()
             ahead = due - time.monotonic_ns()
             # epoll counts in whole milliseconds, rounded up: the last one is spent looking.
@@ -329,13 +337,21 @@ class Load:
         last = time.monotonic_ns()
         while True:
             self._post_overdue()
-            wanted = (self._posted - self._refused) * self._events_a_post * len(self._clients)
-            if not self._overdue and self._answered == self._posted and self.deliveries >= wanted:
+            if not self._overdue and self._answered == self._posted and self._complete():
                 return last
             self.step(0.01)
             last = time.monotonic_ns()
             if last > deadline:
                 return last
+
+    def _complete(self) -> bool:
+        wanted = self._wanted()
+        enough = self.deliveries >= wanted * len(self._clients)  # the cheap look first: this is asked at each step
+        return enough and all(client.marks.count >= wanted for client in self._clients)
+
+    def _wanted(self) -> int:
+        """Events that each client must have by now."""
+        return (self._posted - self._refused) * self._events_a_post
 
     def _outcome(self, seconds: float) -> Outcome:
         latencies = sorted(ns for client in self._clients for ns in client.latencies_ns)
@@ -350,7 +366,7 @@ class Load:
         )
 
     def _problems(self) -> Iterator[str]:
-        wanted = (self._posted - self._refused) * self._events_a_post
+        wanted = self._wanted()
         late = self._posted - self._answered + len(self._overdue)
         if self._refused:
             yield f"{self._refused} posts refused"
@@ -371,6 +387,15 @@ class Load:
 
 def _percentile(ordered: list[int], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else float("nan")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """A connection that the server refuses or breaks ends the run as LoadFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise LoadFailed(f"The server broke a connection: {error}") from None
 
 
 @contextmanager

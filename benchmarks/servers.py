@@ -162,18 +162,18 @@ class Running:
         self.kind = kind
         self.address = ("127.0.0.1", port)
         self.folder = folder
-        self._pid = pid
+        self.pid = pid
 
     def memory_bytes(self) -> int:
         """What of its memory lies in RAM now (VmRSS)."""
-        for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise ServerFailed("The server has ended.")
 
     def cpu_seconds(self) -> float:
         """What it has used of its core so far, in itself and in the kernel (utime and stime of proc(5))."""
-        columns = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        columns = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
 
 
