@@ -33,7 +33,8 @@ def main() -> int:
         for number in range(arguments.rounds):
             _round(number, rows, kinds, options, results)
     except KeyboardInterrupt:
-        print(report.table(results, rows, options, arguments.rounds))
+        if results.values:
+            print(report.table(results, rows, options, arguments.rounds))
         return 130
     text = report.table(results, rows, options, arguments.rounds)
     print(text)
