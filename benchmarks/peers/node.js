@@ -1,29 +1,33 @@
-// Socket.IO on Node as a peer: POST / emits the body as an event to a room. Nothing is stored.
+// The peer on Node: Socket.IO as its documentation shows it, with a POST that emits its body to a room.
 // Usage: node node.js PORT
-const http = require('http');
-const { Server } = require('socket.io');
 
-const server = http.createServer((request, response) => {
+import { createServer } from 'node:http';
+import { Server } from 'socket.io';
+
+const server = createServer((request, response) => {
+  const answer = (text) => {
+    response.setHeader('Content-Length', Buffer.byteLength(text));
+    response.end(text);
+  };
   if (request.method !== 'POST') {
-    response.end('ok');
+    answer('ok');
     return;
   }
-  const parts = [];
-  request.on('data', (part) => parts.push(part));
+  const chunks = [];
+  request.on('data', (chunk) => chunks.push(chunk));
   request.on('end', () => {
-    const payload = JSON.parse(Buffer.concat(parts).toString());
-    io.to('project:' + payload.project).emit('event', { type: payload.type, payload });
-    response.setHeader('Content-Type', 'application/json');
-    response.end('{"ok":true}');
+    const event = JSON.parse(Buffer.concat(chunks).toString());
+    io.to(`project:${event.payload.project}`).emit('event', event);
+    answer('{"success":true}');
   });
 });
-server.keepAliveTimeout = 60000;
 
-const io = new Server(server, { maxHttpBufferSize: 1e6 });
+const io = new Server(server, { serveClient: false });
 io.on('connection', (socket) => {
-  socket.on('subscribe_project', (name, answer) => {
-    socket.join('project:' + name);
-    answer({ ok: true });
+  socket.on('subscribe_project', (project, acknowledge) => {
+    socket.join(`project:${project}`);
+    acknowledge({ ok: true });
   });
 });
-server.listen(Number(process.argv[2]), '127.0.0.1', 4096);
+
+server.listen({ port: Number(process.argv[2]), host: '127.0.0.1', backlog: 1024 });

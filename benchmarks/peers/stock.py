@@ -1,41 +1,37 @@
-"""Flask-SocketIO as it comes, on gevent and gevent-websocket, as a peer: POST / emits the body as an event to a room.
-
-Nothing is stored. Usage: python stock.py PORT
+"""The peer in Python: Flask-SocketIO on gevent as its documentation shows it, with a POST that emits its body to a
+room. Usage: python stock.py PORT
 """
+
+import sys
 
 from gevent import monkey
 
 monkey.patch_all()
 
-import sys
-
 from flask import Flask, request
 from flask_socketio import SocketIO, join_room
-from gevent.pywsgi import WSGIServer
-from geventwebsocket.handler import WebSocketHandler
 
-app = Flask("stock")
-socketio = SocketIO(app, async_mode="gevent", cors_allowed_origins="*")
+app = Flask(__name__)
+socketio = SocketIO(app, async_mode="gevent")
 
 
-@app.get("/")
-def alive() -> str:
+@app.get("/healthz")
+def healthz() -> str:
     return "ok"
 
 
-@app.post("/")
+@app.post("/post")
 def post() -> dict[str, bool]:
-    payload = request.get_json()
-    socketio.emit("event", {"type": payload["type"], "payload": payload}, to="project:" + payload["project"])
-    return {"ok": True}
+    event = request.get_json()
+    socketio.emit("event", event, to=f"project:{event['payload']['project']}")
+    return {"success": True}
 
 
 @socketio.on("subscribe_project")  # type: ignore[untyped-decorator]
-def subscribe(name: str) -> dict[str, bool]:
-    join_room("project:" + name)
+def subscribe_project(project: str) -> dict[str, bool]:
+    join_room(f"project:{project}")
     return {"ok": True}
 
 
 if __name__ == "__main__":
-    server = WSGIServer(("127.0.0.1", int(sys.argv[1])), app, handler_class=WebSocketHandler, backlog=4096, log=None)
-    server.serve_forever()
+    socketio.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_output=False)
