@@ -16,7 +16,7 @@ from gevent.event import Event as Signal
 
 log = structlog.get_logger("sidecar.outbox")
 
-SENDS_A_TURN = 64
+SENDS_A_TURN = 32
 """After so many sends the event loop gets its turn."""
 SEND_BYTES = 256 * 1024
 """More is not joined for one send."""
