@@ -11,6 +11,9 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 NODE := tests/node
 # More of pytest's own, as in: make test PYTEST_ARGS='-k nginx -x'
 PYTEST_ARGS ?=
+PEERS := benchmarks/peers
+# As in: make bench BENCH_ARGS='--rounds 1 --rows closed,400'
+BENCH_ARGS ?=
 
 .PHONY: help
 help: ## this list
@@ -30,6 +33,17 @@ lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed
 	@.venv/bin/python -m mypy --no-error-summary
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/services $(wildcard examples/*.sh); fi
 
+.PHONY: bench
+bench: .venv/installed ## measure against stock Flask-SocketIO and Socket.IO for Node; writes docs/performance.md
+	@if ! command -v npm >/dev/null; then \
+		echo 'npm is not installed: the peer on Node is left out (make services).'; \
+	elif ! cmp -s $(PEERS)/package-lock.json $(PEERS)/node_modules/installed.json; then \
+		echo 'Installing the packages of $(PEERS) …'; \
+		npm ci --prefix $(PEERS) --loglevel=error --no-audit --no-fund >/dev/null && \
+		cp $(PEERS)/package-lock.json $(PEERS)/node_modules/installed.json; \
+	fi
+	@.venv/bin/python -m benchmarks --write $(BENCH_ARGS)
+
 .PHONY: services
 services: ## install the programs that the tests drive (Debian, as root or with sudo); starts none of them
 	@.ci/services
@@ -37,7 +51,7 @@ services: ## install the programs that the tests drive (Debian, as root or with 
 
 .PHONY: clean
 clean: ## remove what is installed or generated here; never instance/, which holds the data
-	@rm -rf .venv $(NODE)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv $(NODE)/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/pyvenv.cfg:

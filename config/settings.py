@@ -184,6 +184,12 @@ class Settings(BaseSettings):
     outbox_bytes: int = Field(
         4_194_304, ge=4_096, le=1_073_741_824, description="Bound of one connection's unsent bytes."
     )
+    outbox_total_bytes: int = Field(
+        268_435_456, ge=1_048_576, description="Bound of what waits unsent for all slow readers together."
+    )
+    handshake_rate: Annotated[str, AfterValidator(_rate)] = Field(
+        "1000/second, burst 5000", description="New connections that are taken; more get 503 and come back; off = all."
+    )
     retention_days: float = Field(
         30, gt=0, le=36_500, description="How long events, log lines and deliveries stay; deployments stay."
     )
@@ -223,11 +229,21 @@ class Settings(BaseSettings):
 
     @cached_property
     def rate(self) -> tuple[float, int] | None:
-        """(requests a second, burst), or None when off. The burst defaults to five seconds' worth."""
-        if self.rate_limit == "off":
-            return None
-        numbers = [int(number) for number in re.findall(r"\d+", self.rate_limit)]
-        return float(numbers[0]), numbers[1] if len(numbers) > 1 else numbers[0] * 5
+        """(requests a second, burst), or None when off."""
+        return _parse_rate(self.rate_limit)
+
+    @cached_property
+    def handshakes(self) -> tuple[float, int] | None:
+        """(new connections a second, burst), or None when off."""
+        return _parse_rate(self.handshake_rate)
+
+
+def _parse_rate(text: str) -> tuple[float, int] | None:
+    """The burst defaults to five seconds' worth."""
+    if text == "off":
+        return None
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    return float(numbers[0]), numbers[1] if len(numbers) > 1 else numbers[0] * 5
 
 
 CLIENT_VARIABLES = frozenset(

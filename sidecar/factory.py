@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from flask import Flask
 from flask_socketio import SocketIO
@@ -12,9 +13,10 @@ from flask_socketio import SocketIO
 from config.settings import ROOT, Settings, parse_networks
 from sidecar.domain.events import Event
 from sidecar.fanout.catchup import CatchUp
-from sidecar.fanout.engine import connection_count, make_socketio
+from sidecar.fanout.engine import connection_count, is_open, make_socketio
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
+from sidecar.fanout.websocket import Network
 from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
 from sidecar.http.errors import register_errors
@@ -34,7 +36,7 @@ from sidecar.services.keys import load_keys
 from sidecar.services.limits import RateLimit
 from sidecar.services.tokens import REVOKED, Tokens
 from sidecar.sockets.deployments import Subscriptions
-from sidecar.sockets.gate import Gate
+from sidecar.sockets.gate import URL_TOKEN, Gate
 from sidecar.sockets.sessions import Sessions
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal
@@ -74,6 +76,7 @@ class Sidecar:
     app: Flask
     core: Core
     socketio: SocketIO
+    network: Network
     gate: Gate
     sessions: Sessions
     upkeep: Upkeep
@@ -140,9 +143,10 @@ def create_app(settings: Settings) -> Sidecar:
     )
     caller = Caller(access, core.connections, origins)
 
-    socketio = make_socketio(app, settings.max_body_bytes)
+    network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes)
+    socketio = make_socketio(app, network, (URL_TOKEN,))
     namespaces = tuple(dict.fromkeys(("/", f"{settings.prefix}/ws")))
-    sessions = Sessions(socketio, namespaces, access, origins, core.hub, core.tail, settings.outbox_bytes)
+    sessions = Sessions(socketio, namespaces, access, origins, core.hub, core.tail)
     core.controls[REVOKED].append(lambda body: sessions.token_revoked(body["id"]))
     Subscriptions(socketio, namespaces, sessions, core.hub, core.catchup, history.project_of, settings.max_rooms)
     health = Health(
@@ -151,7 +155,7 @@ def create_app(settings: Settings) -> Sidecar:
         core.tail,
         core.hub,
         core.catchup,
-        lambda: connection_count(socketio),
+        partial(connection_count, socketio),
         lambda: len(sessions),
     )
     register_errors(app)
@@ -168,12 +172,14 @@ def create_app(settings: Settings) -> Sidecar:
         Proxies(parse_networks(settings.trusted_proxies), settings.prefix),
         origins,
         core.metrics,
-        lambda: connection_count(socketio),
+        partial(connection_count, socketio),
+        partial(is_open, socketio),
         settings.max_connections,
+        RateLimit(*settings.handshakes) if settings.handshakes else None,
         settings.max_body_bytes,
     )
     app.wsgi_app = gate  # type: ignore[method-assign]
-    return Sidecar(app, core, socketio, gate, sessions, Upkeep(core.writer.submit, settings.retention_days))
+    return Sidecar(app, core, socketio, network, gate, sessions, Upkeep(core.writer.submit, settings.retention_days))
 
 
 def _info(settings: Settings) -> dict[str, object]:

@@ -13,8 +13,8 @@ import re
 import resource
 import signal
 import socket
-import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,28 @@ import structlog
 from gevent.event import Event as Signal
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
-from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import WebSocketHandler
 
 from sidecar.factory import Sidecar
 from sidecar.fanout.engine import close_polling
+from sidecar.fanout.transports import WEBSOCKET
 
 log = structlog.get_logger("sidecar.server")
 
-BACKLOG = 1_024
+SWITCH_SECONDS = 0.0005
+"""How soon the loop's thread gives the interpreter to the one that commits, which asks for it again after each call
+into SQLite; with Python's 5 ms a commit beside a busy fan-out takes a tenth of a second."""
+BACKLOG = 4_096
+ACCEPTS_A_TURN = 10
+"""So that a storm of newcomers leaves the loop to those who are there."""
+SEND_BUFFER_BYTES = 128 * 1024
+"""What the kernel keeps for a socket that nobody reads; by itself it would take megabytes."""
 SPARE_GREENLETS = 2_000
 CLOSE_RESTART = 1012
-STOP_SECONDS = 5
-CLOSE_SECONDS = 2
-SWITCH_SECONDS = 0.0005
-"""How long the event loop may keep the interpreter from the writer's thread, which asks for it after each statement."""
+CLOSE_WINDOW_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
+STOP_SECONDS = 3
+LOOK_SECONDS = 0.02
 
 
 class CannotListen(Exception):
@@ -45,18 +52,28 @@ class CannotListen(Exception):
 
 
 class Handler(WebSocketHandler):  # type: ignore[misc]
-    """pywsgi's handler of one connection: upgrades only what the gate lets through, remembers open WebSockets, and
-    writes no line a request."""
+    """pywsgi's handler of one connection: upgrades only what the gate lets through, hands WebSockets over to the
+    network, and writes no line a request."""
 
     def run_websocket(self) -> None:
-        self.server.websockets.add(self.websocket)
-        websocket = self.websocket
+        """The handshake is answered: the application opens the connection, and this handler's work is done."""
+        connection = self.server.network.take_over(*self._let_go())
+        self.environ[WEBSOCKET] = connection
+        self.environ["wsgi.websocket"] = self.websocket = None
         try:
-            super().run_websocket()
-        except Exception as error:  # a frame that Engine.IO can't read: this connection ends, without a traceback
-            log.debug("server.websocket_failed", problem=type(error).__name__)
-        finally:
-            self.server.websockets.discard(websocket)
+            for _ in self.application(self.environ, _no_response):
+                pass
+        except Exception as error:
+            log.error("server.websocket_failed", exc_info=error)
+        if not connection.opened:
+            connection.abort()
+
+    def _let_go(self) -> tuple[Any, bytes]:
+        """The socket, and what was read from it already: the first frame may lie behind the handshake."""
+        sock = self.socket
+        self.socket: Any = None
+        sock.settimeout(0)
+        return sock, self.rfile.peek()
 
     def log_request(self) -> None:
         """Requests are counted by the metrics; no line a request in the hot path."""
@@ -81,7 +98,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits these two
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)
@@ -97,6 +115,7 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> None:
     """Start the sidecar and answer until a signal comes."""
     _raise_descriptor_limit()
+    sys.setswitchinterval(SWITCH_SECONDS)
     stopping = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
@@ -108,14 +127,14 @@ def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> No
         log=None,
         error_log=None,
     )
-    server.websockets = set()
+    server.network = sidecar.network
+    server.max_accept = ACCEPTS_A_TURN
     server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
-    sys.setswitchinterval(SWITCH_SECONDS)
     sidecar.start()
     gc.freeze()  # what lives as long as the process is not looked through again at every collection
     server.start()
     stopping.wait()
-    log.info("server.stopping", connections=len(server.websockets))
+    log.info("server.stopping", connections=len(sidecar.network.connections))
     _stop(server, sidecar)
 
 
@@ -126,20 +145,23 @@ def _raise_descriptor_limit() -> None:
 
 
 def _stop(server: Any, sidecar: Sidecar) -> None:
+    """New connections go elsewhere from here on; the open ones are closed one by one over a window, so that their
+    clients don't all come back in the same moment."""
     server.close()
-    closing = [gevent.spawn(_close, websocket) for websocket in list(server.websockets)]
+    network = sidecar.network
+    network.close_all(CLOSE_RESTART, "restart", CLOSE_WINDOW_SECONDS)
     close_polling(sidecar.socketio)
-    gevent.joinall(closing, timeout=CLOSE_SECONDS)
-    server.stop(timeout=STOP_SECONDS - CLOSE_SECONDS)
+    with gevent.Timeout(CLOSE_WINDOW_SECONDS + CLOSE_SECONDS, False):
+        while network.connections:
+            gevent.sleep(LOOK_SECONDS)
+    server.stop(timeout=STOP_SECONDS)
+    network.stop()
     sidecar.stop()
 
 
-def _close(websocket: Any) -> None:
-    """Say 1012; the client's answer ends the connection. (gevent-websocket's own `close` leaves the code out.)"""
-    try:
-        websocket.send_frame(struct.pack("!H", CLOSE_RESTART) + b"restart", websocket.OPCODE_CLOSE)
-    except (WebSocketError, OSError):
-        return
+def _no_response(_status: str, _headers: list[tuple[str, str]], _error: object = None) -> Callable[[bytes], None]:
+    """`start_response` of a request that has been answered 101."""
+    return lambda _data: None
 
 
 def _taken(port: int) -> str:

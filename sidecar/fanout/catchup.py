@@ -214,9 +214,8 @@ class CatchUp:
 
 
 def _send(subscriber: Subscriber, events: list[Event]) -> None:
-    codec = subscriber.recipient.codec
     for event in events:
-        subscriber.recipient.send(codec.frame(event))
+        subscriber.recipient.put(subscriber.codec.frame(event))
 
 
 def _sent(subscriber: Subscriber, event: Event, room: str) -> bool:

@@ -8,9 +8,10 @@ rooms is the hub's.
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import dataclass
 from typing import Any
 
-import gevent
 import structlog
 from engineio import packet as engine_packet
 from engineio.payload import Payload
@@ -20,7 +21,9 @@ from socketio import packet as socketio_packet
 
 from sidecar.domain.errors import SidecarError
 from sidecar.domain.events import Event
-from sidecar.fanout.hub import Codec
+from sidecar.fanout.rooms import RoomManager
+from sidecar.fanout.transports import EngineSocket, engine_frame, engine_frames
+from sidecar.fanout.websocket import Network
 from sidecar.observability.logs import RateLimited
 from sidecar.wire.envelopes import envelope
 
@@ -34,9 +37,22 @@ RESERVED_EVENTS = frozenset(
 )
 BINARY_PACKETS = ("5", "6")
 """First characters of Socket.IO's BINARY_EVENT and BINARY_ACK."""
-UNSENT_PACKETS = 512
-DRAINED_PACKETS = 4
-DRAIN_SECONDS = 0.05
+ENVIRON = (
+    "HTTP_AUTHORIZATION",
+    "HTTP_COOKIE",
+    "HTTP_HOST",
+    "HTTP_ORIGIN",
+    "REMOTE_ADDR",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "wsgi.url_scheme",
+)
+"""What is kept of the handshake's environ for the handlers that come later; the rest is half of a connection's
+memory."""
+
+
+CONNECT_SECONDS = 45
+"""How long a connection may stay without connecting to a namespace."""
 
 
 class StrictJson:
@@ -57,51 +73,52 @@ def _refuse_constant(name: str) -> None:
 
 
 class SocketIoCodec:
-    """Socket.IO 5 EVENT packets for one namespace."""
+    """Socket.IO 5 EVENT packets for one namespace, as WebSocket frames."""
 
     def __init__(self, namespace: str, epoch: str):
         self._head = "2" if namespace == "/" else f"2{namespace},"
         self._epoch = epoch
 
-    def frame(self, event: Event) -> object:
-        return engine_packet.Packet(engine_packet.MESSAGE, f'{self._head}["event",{envelope(event, self._epoch)}]')
+    def frame(self, event: Event) -> bytes:
+        return engine_frame(f'{self._head}["event",{envelope(event, self._epoch)}]')
 
 
-class SocketIoRecipient:
-    """The hub's way to one namespace of one Engine.IO socket. `limit_bytes` bounds what waits unsent."""
+class Handshakes:
+    """`Server.environ` of python-socketio, by Engine.IO sid: keeps of each environ the little that handlers need."""
 
-    __slots__ = ("_limit_bytes", "_socket", "codec")
+    def __init__(self, app: Flask, names: tuple[str, ...]):
+        self._names = names
+        self._shared = {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": "/",
+            "QUERY_STRING": "",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "flask.app": app,
+        }
+        self._kept: dict[str, tuple[str | None, ...]] = {}
 
-    def __init__(self, socket: Any, codec: Codec, limit_bytes: int):
-        self._socket = socket
-        self._limit_bytes = limit_bytes
-        self.codec = codec
+    def __setitem__(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        values = (environ.get(name) for name in self._names)
+        self._kept[eio_sid] = tuple(sys.intern(value) if value else None for value in values)
 
-    @property
-    def congested(self) -> bool:
-        queue = self._socket.queue
-        waiting = queue.qsize()
-        if waiting <= DRAINED_PACKETS:
-            return False
-        if waiting > UNSENT_PACKETS:
-            return True
-        return sum(len(packet.data or "") for packet in queue.queue if packet is not None) > self._limit_bytes
+    def __getitem__(self, eio_sid: str) -> dict[str, Any]:
+        pairs = zip(self._names, self._kept[eio_sid], strict=True)
+        return self._shared | {name: value for name, value in pairs if value is not None}
 
-    def send(self, frame: object) -> None:
-        if not self._socket.closed:
-            self._socket.queue.put_nowait(frame)
+    def __contains__(self, eio_sid: object) -> bool:
+        return eio_sid in self._kept
 
-    def close(self) -> None:
-        gevent.spawn(self._socket.close, wait=False)
+    def __delitem__(self, eio_sid: str) -> None:
+        del self._kept[eio_sid]
 
-    def wait_drained(self) -> bool:
-        while not self._socket.closed and self._socket.queue.qsize() > DRAINED_PACKETS:
-            gevent.sleep(DRAIN_SECONDS)
-        return not self._socket.closed
+    def get(self, eio_sid: str) -> dict[str, Any] | None:
+        return self[eio_sid] if eio_sid in self._kept else None
 
 
-def make_socketio(app: Flask, max_message_bytes: int) -> SocketIO:
-    """Flask-SocketIO for this app, hardened. Origins are judged before it (sockets/gate.py)."""
+def make_socketio(app: Flask, network: Network, environ_names: tuple[str, ...] = ()) -> SocketIO:
+    """Flask-SocketIO for this app, over this network. Origins are judged before it (sockets/gate.py).
+    `environ_names` are more that handlers need of the handshake's environ."""
     Payload.max_decode_packets = POLLING_PACKETS
     socketio = SocketIO(
         app,
@@ -112,14 +129,44 @@ def make_socketio(app: Flask, max_message_bytes: int) -> SocketIO:
         cors_credentials=True,
         ping_interval=PING_INTERVAL_SECONDS,
         ping_timeout=PING_TIMEOUT_SECONDS,
-        max_http_buffer_size=max_message_bytes,
+        max_http_buffer_size=network.max_message_bytes,
+        monitor_clients=False,
+        client_manager=RoomManager(),
         json=StrictJson,
         path="socket.io",
         logger=False,
         engineio_logger=False,
     )
+    socketio.server.environ = Handshakes(app, (*ENVIRON, *environ_names))
     _harden(socketio.server)
+    _take_over(socketio.server, network)
     return socketio
+
+
+def _take_over(server: Any, network: Network) -> None:
+    """Let python-engineio open our sessions instead of its own, each of which would need two or three greenlets."""
+    engine = server.eio
+
+    def connect(environ: dict[str, Any], start_response: Any, transport: str, jsonp_index: int | None = None) -> Any:
+        sid = engine.generate_id()
+        session = EngineSocket(engine, network, sid, environ.get("HTTP_USER_AGENT", ""))
+        engine.sockets[sid] = session
+        server._handle_eio_connect(sid, environ)
+        opening = {
+            "sid": sid,
+            "upgrades": ["websocket"] if transport == "polling" else [],
+            "pingTimeout": int(engine.ping_timeout * 1000),
+            "pingInterval": int(engine.ping_interval * 1000),
+            "maxPayload": engine.max_http_buffer_size,
+        }
+        session.send(engine_packet.Packet(engine_packet.OPEN, opening))
+        network.wheel.add(CONNECT_SECONDS, _Unconnected(server, session))
+        if transport == "websocket":
+            return session.handle_get_request(environ, start_response)
+        session.connected = True
+        return engine._ok(session.poll(), jsonp_index=jsonp_index)
+
+    engine._handle_connect = connect
 
 
 def _harden(server: Any) -> None:
@@ -146,6 +193,12 @@ def _harden(server: Any) -> None:
             raise ValueError("not an event that a client may send")
         handle_event(eio_sid, namespace, id, data)
 
+    def send_packet(eio_sid: str, packet: Any) -> None:
+        """All of a packet, or (if the client has just gone) nothing."""
+        session = engine.sockets.get(eio_sid)
+        if session is not None:
+            session.put(engine_frames(packet))
+
     def handle_client_message(eio_sid: str, data: Any) -> None:
         """Nothing here takes binary packets, whose attachments the stock parser gathers without a bound."""
         if eio_sid not in server.environ:  # closed by an earlier packet of the same request
@@ -169,6 +222,7 @@ def _harden(server: Any) -> None:
         """The stock one waits until the queue of a client that it has just refused is read: for ever."""
         drop(server, sid)
 
+    server._send_packet = send_packet
     server._handle_connect = handle_client_connect
     server._handle_event = handle_client_event
     engine.on("message", handle_client_message)
@@ -176,22 +230,40 @@ def _harden(server: Any) -> None:
     engine.disconnect = disconnect
 
 
-def engine_socket(socketio: SocketIO, sid: str, namespace: str) -> Any:
-    """The Engine.IO socket behind a Socket.IO sid, None when it has just gone."""
+@dataclass(frozen=True, slots=True)
+class _Unconnected:
+    """Closes a connection that has come without connecting to a namespace: it would hold its place for ever."""
+
+    server: Any
+    session: EngineSocket
+
+    def due(self) -> None:
+        manager = self.server.manager
+        names = manager.get_namespaces()
+        if not self.session.closed and not any(manager.sid_from_eio_sid(self.session.sid, name) for name in names):
+            self.session.cut_off()
+
+
+def engine_socket(socketio: SocketIO, sid: str, namespace: str) -> EngineSocket | None:
+    """The Engine.IO session behind a Socket.IO sid, None when it has just gone."""
     server = socketio.server
-    socket = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, namespace))
-    return None if socket is None or socket.closed else socket
+    session: EngineSocket | None = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, namespace))
+    return None if session is None or session.closed else session
 
 
 def connection_count(socketio: SocketIO) -> int:
     return len(socketio.server.eio.sockets)
 
 
+def is_open(socketio: SocketIO, eio_sid: str) -> bool:
+    return eio_sid in socketio.server.eio.sockets
+
+
 def drop(server: Any, eio_sid: str) -> None:
     """Close the transport at once, so that nothing more is read from it or sent. Its disconnect handlers run here."""
-    socket = server.eio.sockets.get(eio_sid)
-    if socket is not None:
-        socket.close(wait=False)
+    session = server.eio.sockets.get(eio_sid)
+    if session is not None:
+        session.close(wait=False)
 
 
 def abandon(socketio: SocketIO, sid: str, namespace: str) -> None:
@@ -204,7 +276,7 @@ def abandon(socketio: SocketIO, sid: str, namespace: str) -> None:
 
 
 def close_polling(socketio: SocketIO) -> None:
-    """At shutdown: end the held long polls; WebSockets are closed by the server with 1012."""
-    for socket in list(socketio.server.eio.sockets.values()):
-        if not socket.upgraded:
-            socket.close(wait=False)
+    """At shutdown: end the held long polls; WebSockets are closed by the network with 1012."""
+    for session in list(socketio.server.eio.sockets.values()):
+        if not session.upgraded:
+            session.close(wait=False)

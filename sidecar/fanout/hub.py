@@ -23,24 +23,20 @@ Guard = Callable[[Event], bool]
 class Codec(Protocol):
     """Turns an event into the frame that its kind of connection sends; two equal codecs share frames."""
 
-    def frame(self, event: Event) -> object: ...
+    def frame(self, event: Event) -> bytes: ...
 
 
 class Recipient(Protocol):
-    """The sending side of a connection, as the hub sees it."""
+    """The sending side of a connection, as the hub sees it (fanout/outbox.py)."""
 
-    @property
-    def codec(self) -> Codec: ...
+    def offer(self, frame: bytes) -> bool:
+        """Queue a frame; False if there is no room for it. Never blocks."""
 
-    @property
-    def congested(self) -> bool:
-        """Is more unsent than this connection may hold?"""
+    def put(self, frame: bytes) -> None:
+        """Queue a frame that has room: the caller asked `wait_drained` before. Never blocks."""
 
-    def send(self, frame: object) -> None:
-        """Queue a frame. Never blocks and never raises."""
-
-    def close(self) -> None:
-        """Close the transport, so that the client comes back and is told what it missed. Never blocks."""
+    def cut_off(self) -> None:
+        """Close the connection, so that the client comes back and is told what it missed. Never blocks."""
 
     def wait_drained(self) -> bool:
         """Block until nearly nothing is unsent; False when the connection is gone."""
@@ -62,10 +58,11 @@ class Subscriber:
     """One namespace of one connection. `position`: everything up to this seq has been sent. Live while
     `live`; otherwise the catch-up (fanout/catchup.py) owns it and no live frame goes to it."""
 
-    __slots__ = ("closed", "live", "position", "recipient", "rooms")
+    __slots__ = ("closed", "codec", "live", "position", "recipient", "rooms")
 
-    def __init__(self, recipient: Recipient, position: int):
+    def __init__(self, recipient: Recipient, codec: Codec, position: int):
         self.recipient = recipient
+        self.codec = codec
         self.position = position
         self.rooms: dict[str, Room] = {}
         self.live = True
@@ -118,20 +115,17 @@ class Hub:
         breaks is cut off, and costs the others nothing."""
         if self._guards:
             self._check_guards(event)
-        frames: dict[Codec, object] = {}
+        frames: dict[Codec, bytes] = {}
+        codec, frame = None, b""
         for subscriber in self.audience(event.rooms):
             if not subscriber.live:
                 continue
             try:
-                recipient = subscriber.recipient
-                if recipient.congested:
+                if subscriber.codec is not codec:
+                    codec = subscriber.codec
+                    frame = frames.get(codec) or frames.setdefault(codec, codec.frame(event))
+                if not subscriber.recipient.offer(frame):
                     self._on_congested(subscriber, event)
-                    continue
-                codec = recipient.codec
-                frame = frames.get(codec)
-                if frame is None:
-                    frame = frames[codec] = codec.frame(event)
-                recipient.send(frame)
             except Exception as error:
                 log.error("hub.recipient_failed", seq=event.seq, exc_info=error)
                 cut_off(subscriber)
@@ -171,7 +165,7 @@ def cut_off(subscriber: Subscriber) -> None:
     """Close its connection; until that has happened nothing more goes to it, so that its last offset stays true."""
     subscriber.closed = True
     subscriber.live = False
-    subscriber.recipient.close()
+    subscriber.recipient.cut_off()
 
 
 def _discard(index: dict[str, dict[Subscriber, T]], room: str, subscriber: Subscriber) -> None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
+from sidecar.domain.errors import RateLimited
 from sidecar.observability.metrics import Metrics
+from sidecar.services.limits import RateLimit
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import Proxies
 
@@ -30,6 +32,9 @@ ENGINE_PATHS = frozenset({"/socket.io", "/socket.io/socket.io", "/ws", "/ws/sock
 URL_TOKEN = "sidecar.url_token"  # noqa: S105 - a key's name
 """Environ key: the `?token=` of the handshake, taken out of the query before anything can log it."""
 
+REFUSAL = "sidecar.refusal"
+"""Environ key: what `upgradable` found, so that a handshake is judged (and counted) once."""
+
 RETRY_SECONDS = 5
 
 
@@ -42,7 +47,8 @@ class _Refusal:
 
 
 class Gate:
-    """WSGI middleware around Flask-SocketIO's, the outermost. `connections` counts the open sockets."""
+    """WSGI middleware around Flask-SocketIO's, the outermost. `connections` counts the open sockets, `is_open` knows
+    the Engine.IO sids among them."""
 
     def __init__(
         self,
@@ -51,7 +57,9 @@ class Gate:
         origins: Origins,
         metrics: Metrics,
         connections: Callable[[], int],
+        is_open: Callable[[str], bool],
         max_connections: int,
+        handshakes: RateLimit | None,
         max_body_bytes: int,
     ):
         self._app = app
@@ -59,7 +67,9 @@ class Gate:
         self._origins = origins
         self._metrics = metrics
         self._connections = connections
+        self._is_open = is_open
         self._max_connections = max_connections
+        self._handshakes = handshakes
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -67,7 +77,7 @@ class Gate:
         path = environ.get("PATH_INFO", "")
         if not is_engine_path(environ) and not path.startswith(ENGINE_PATH):
             return self._app(environ, start_response)
-        refusal = self._refusal(environ)
+        refusal = environ[REFUSAL] if REFUSAL in environ else self._refusal(environ)
         if refusal is not None:
             self._metrics.handshakes_refused.labels(refusal.code).inc()
             return _answer(refusal, start_response)
@@ -75,9 +85,14 @@ class Gate:
         return self._app(environ, start_response)
 
     def upgradable(self, environ: WSGIEnvironment) -> bool:
-        """May this request, which asks for a WebSocket, be answered 101? Otherwise it is served as plain HTTP."""
+        """May this request, if it asks for a WebSocket, be answered 101? Otherwise it is served as plain HTTP."""
+        if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+            return False
         self._proxies.prepare(environ)
-        return is_engine_path(environ) and self._refusal(environ) is None
+        if not is_engine_path(environ):
+            return False
+        refusal = environ[REFUSAL] = self._refusal(environ)
+        return refusal is None
 
     def _refusal(self, environ: WSGIEnvironment) -> _Refusal | None:
         if not is_engine_path(environ):  # Flask-SocketIO would take every path that begins with its own
@@ -90,13 +105,28 @@ class Gate:
             return _Refusal("403 Forbidden", "bad_origin", "This origin may not connect (SIDECAR_ALLOWED_ORIGINS).")
         if query.get("EIO") != "4":
             return _Refusal("400 Bad Request", "invalid", "EIO=4 is missing: speak Socket.IO 3 or later to this path.")
-        if "sid" not in query and self._connections() >= self._max_connections:
-            retry = (("Retry-After", str(RETRY_SECONDS)),)
-            return _Refusal("503 Service Unavailable", "unavailable", "Too many open connections.", retry)
+        if "sid" in query and not self._is_open(query["sid"]):
+            return _Refusal("400 Bad Request", "invalid", "This session has ended.")
         if environ["REQUEST_METHOD"] == "POST":
             return self._bad_post(environ)
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
-            return _bad_handshake(environ, query.get("transport"))
+            refusal = _bad_handshake(environ, query.get("transport"))
+            if refusal is not None:
+                return refusal
+        return None if "sid" in query else self._too_many()
+
+    def _too_many(self) -> _Refusal | None:
+        """Above the bound of connections, or faster than they can be taken: come back later."""
+        if self._connections() >= self._max_connections:
+            retry = (("Retry-After", str(RETRY_SECONDS)),)
+            return _Refusal("503 Service Unavailable", "unavailable", "Too many open connections.", retry)
+        if self._handshakes is None:
+            return None
+        try:
+            self._handshakes.take("")
+        except RateLimited as error:
+            retry = (("Retry-After", str(error.retry_after_seconds)),)
+            return _Refusal("503 Service Unavailable", "unavailable", "Too many connections at once.", retry)
         return None
 
     def _bad_post(self, environ: WSGIEnvironment) -> _Refusal | None:
@@ -128,6 +158,8 @@ def _bad_handshake(environ: WSGIEnvironment, transport: str | None) -> _Refusal 
     if len(key) != 16:
         return _Refusal("400 Bad Request", "invalid", "Sec-WebSocket-Key must be 16 bytes in base64.")
     connection = [item.strip() for item in environ.get("HTTP_CONNECTION", "").lower().split(",")]
+    if not environ.get("HTTP_HOST"):
+        return _Refusal("400 Bad Request", "bad_host", "The Host header is missing.")
     if "upgrade" not in connection or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         return _Refusal("400 Bad Request", "invalid", "A WebSocket needs HTTP/1.1 and `Connection: Upgrade`.")
     return None

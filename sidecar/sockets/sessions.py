@@ -19,7 +19,7 @@ from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated
 from sidecar.domain.events import Event
 from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
-from sidecar.fanout.engine import SocketIoCodec, SocketIoRecipient, abandon, engine_socket
+from sidecar.fanout.engine import SocketIoCodec, abandon, engine_socket
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.services.access import LOGIN_COOKIE, Access
@@ -60,7 +60,6 @@ class Sessions:
         origins: Origins,
         hub: Hub,
         tail: Tail,
-        outbox_bytes: int,
         clock: Callable[[], float] = time.time,
     ):
         self._socketio = socketio
@@ -68,7 +67,6 @@ class Sessions:
         self._origins = origins
         self._hub = hub
         self._tail = tail
-        self._outbox_bytes = outbox_bytes
         self._clock = clock
         self._codecs: dict[str, SocketIoCodec] = {}
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -174,7 +172,7 @@ class Sessions:
         if codec is None:
             codec = self._codecs[namespace] = SocketIoCodec(namespace, self._tail.epoch)
         last = self._tail.last
-        subscriber = Subscriber(SocketIoRecipient(socket, codec, self._outbox_bytes), last)
+        subscriber = Subscriber(socket.outbox, codec, last)
         session = Session(sid, socket.sid, namespace, identity, subscriber)
         self._sessions[namespace, sid] = session
         for room in own_rooms(identity):

@@ -8,14 +8,17 @@ from sidecar.domain.events import Event
 
 
 class CountingCodec:
-    """Frames are the events themselves; `made` counts how often one was made."""
+    """A frame is the event's seq; `made` counts how often one was made."""
 
     def __init__(self) -> None:
         self.made = 0
+        self.events: dict[bytes, Event] = {}
 
-    def frame(self, event: Event) -> Event:
+    def frame(self, event: Event) -> bytes:
         self.made += 1
-        return event
+        frame = str(event.seq).encode()
+        self.events[frame] = event
+        return frame
 
 
 class FakeRecipient:
@@ -31,19 +34,20 @@ class FakeRecipient:
         self.broken: Exception | None = None
 
     @property
-    def congested(self) -> bool:
-        return self.unread >= self.capacity
-
-    @property
     def seqs(self) -> list[int]:
         return [event.seq for event in self.received]
 
-    def send(self, frame: object) -> None:
+    def offer(self, frame: bytes) -> bool:
+        if self.unread >= self.capacity and self.broken is None:
+            return False
+        self.put(frame)
+        return True
+
+    def put(self, frame: bytes) -> None:
         if self.broken is not None:
             raise self.broken
-        assert isinstance(frame, Event)
         if not self.closed:
-            self.received.append(frame)
+            self.received.append(self.codec.events[frame])
             self.unread += 1
             self.most_unread = max(self.most_unread, self.unread)
 
@@ -51,7 +55,7 @@ class FakeRecipient:
         """The client takes some of what waits (all of it)."""
         self.unread -= self.unread if count is None else min(count, self.unread)
 
-    def close(self) -> None:
+    def cut_off(self) -> None:
         self.closed = True
 
     def wait_drained(self) -> bool:

@@ -45,7 +45,7 @@ class Stage:
 
     def subscriber(self, capacity: int = 1_000_000) -> tuple[Subscriber, FakeRecipient]:
         recipient = FakeRecipient(capacity=capacity)
-        return Subscriber(recipient, self.tail.last), recipient
+        return Subscriber(recipient, recipient.codec, self.tail.last), recipient
 
     def subscribe(self, subscriber: Subscriber, room: str, since: int | Offset | None = None) -> Subscription:
         return self.catchup.subscribe(self.hub, subscriber, room, Offset(since) if isinstance(since, int) else since)

@@ -352,7 +352,7 @@ class TestCongestion:
         stage.subscribe(subscriber, "room:a")
         post(stage, 5, "room:a")
         assert stage.catchup.behind == 1
-        recipient.close()
+        recipient.cut_off()
         stage.hub.drop(subscriber)
         wait_until(lambda: stage.catchup.behind == 0, "nothing is left of it")
 
@@ -421,7 +421,7 @@ def test_a_connection_that_ends_while_its_subscribe_reads_leaves_nothing_behind(
     stage.subscribe(subscriber, "room:b", since=0)
     asking = gevent.spawn(stage.subscribe, subscriber, "room:a", 0)
     gevent.sleep(0)
-    recipient.close()
+    recipient.cut_off()
     stage.hub.drop(subscriber)
     asking.get(timeout=10)
     wait_until(lambda: stage.catchup.behind == 0, "nothing is left of it")

@@ -6,24 +6,26 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
+import re
+from collections.abc import Iterator
 
 import engineio
 import flask_socketio
 import geventwebsocket.handler
-import geventwebsocket.websocket
 import pytest
 import socketio
 from engineio import packet as engine_packet
-from engineio.async_drivers import gevent as driver
 from engineio.payload import Payload
-from engineio.socket import Socket
 from flask import Flask
 from gevent import pywsgi
 from packaging.requirements import Requirement
 from socketio import packet as socketio_packet
-from socketio.base_manager import BaseManager
 
 from sidecar.fanout.engine import StrictJson, make_socketio
+from sidecar.fanout.rooms import RoomManager
+from sidecar.fanout.transports import NOOP, BadPayload, EngineSocket, PolledPacket, engine_frames
+from sidecar.fanout.websocket import Network
+from sidecar.wire.frames import BINARY, TEXT, frame
 from tests.servers import ROOT
 
 
@@ -49,11 +51,27 @@ def server() -> socketio.Server:
 
 
 @pytest.fixture
-def engine_socket(server: socketio.Server) -> Socket:
-    made = Socket(server.eio, "engine-sid")
+def network() -> Iterator[Network]:
+    made = Network(1_000, 10_000, 100_000)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def ours(network: Network) -> socketio.Server:
+    return make_socketio(Flask("names"), network).server
+
+
+@pytest.fixture
+def session(ours: socketio.Server, network: Network) -> EngineSocket:
+    made = EngineSocket(ours.eio, network, "engine-sid", "")
     made.connected = True
-    server.eio.sockets["engine-sid"] = made
+    ours.eio.sockets["engine-sid"] = made
     return made
+
+
+def polled(session: EngineSocket) -> list[str]:
+    return [packet.encode() for packet in session.poll()]
 
 
 class TestSocketIoServer:
@@ -80,21 +98,33 @@ class TestSocketIoServer:
         server.eio._trigger_event("disconnect", "e", "reason")
         assert seen == [("e", "data"), ("e", "reason")]
 
-    def test_environ_knows_who_is_open(self, server: socketio.Server):
-        server._handle_eio_connect("e", {"a": 1})
-        assert server.environ["e"] == {"a": 1}
-        server._handle_eio_disconnect("e", "reason")
-        assert "e" not in server.environ
+    def test_environ_knows_who_is_open(self, ours: socketio.Server):
+        """Ours keeps what handlers need, and answers to all that python-socketio does with it."""
+        ours._handle_eio_connect("e", {"HTTP_HOST": "h", "HTTP_COOKIE": "c", "wsgi.input": object(), "HTTP_X": "x"})
+        assert ours.environ["e"]["HTTP_HOST"] == "h"
+        assert ours.environ["e"]["HTTP_COOKIE"] == "c"
+        assert "wsgi.input" not in ours.environ["e"]
+        assert "HTTP_X" not in ours.environ["e"]
+        sid = ours.manager.pre_connect("e", "/")
+        assert ours.get_environ(sid, "/") == ours.environ["e"]
+        used = re.findall(r"self\.environ\b(.{0,12})", inspect.getsource(socketio.server))
+        assert {use.split("eio_sid")[0].split("(")[0] for use in used} <= {"[", ".get", "", ":"}
+        ours._handle_eio_disconnect("e", "reason")
+        assert "e" not in ours.environ
+        assert ours.environ.get("e") is None
 
     def test_handlers_are_kept_by_namespace(self, server: socketio.Server):
         server.on("x", lambda: None, namespace="/n")
         assert "/n" in server.handlers
         assert "/m" not in server.handlers
 
-    def test_a_packet_can_be_sent_by_engine_sid(self, server: socketio.Server, engine_socket: Socket):
-        packet = server.packet_class(socketio_packet.CONNECT_ERROR, data={"message": "m"}, namespace="/n")
-        server._send_packet("engine-sid", packet)
-        assert engine_socket.queue.get_nowait().encode() == '44/n,{"message":"m"}'
+    def test_answers_go_through_the_instances_send_packet(self, ours: socketio.Server, session: EngineSocket):
+        """CONNECT, CONNECT_ERROR and acknowledgements all take the session's outbox."""
+        for name in ("_handle_connect", "_handle_event_internal", "disconnect"):
+            assert "._send_packet(eio_sid, self.packet_class(" in inspect.getsource(getattr(socketio.Server, name))
+        packet = ours.packet_class(socketio_packet.CONNECT_ERROR, data={"message": "m"}, namespace="/n")
+        ours._send_packet("engine-sid", packet)
+        assert polled(session) == ['44/n,{"message":"m"}']
 
     def test_disconnect_takes_a_sid_and_a_namespace(self):
         assert parameters(socketio.Server.disconnect)[:3] == ["self", "sid", "namespace"]
@@ -106,61 +136,69 @@ class TestSocketIoServer:
 
 
 class TestManager:
-    def test_it_leads_from_a_sid_to_its_engine_sid(self, server: socketio.Server):
-        manager: BaseManager = server.manager
-        sid = manager.pre_connect("engine-sid", "/n")
-        assert manager.eio_sid_from_sid(sid, "/n") == "engine-sid"
-        assert manager.eio_sid_from_sid("unknown", "/n") is None
-        assert manager.eio_sid_from_sid(sid, "/nowhere") is None
+    def test_ours_has_every_method_that_python_socketio_calls(self):
+        source = inspect.getsource(socketio.Server) + inspect.getsource(socketio.base_server)
+        for name in set(re.findall(r"self\.manager\.(\w+)\(", source)) - {
+            "can_disconnect",
+            "initialize",
+            "set_server",
+            "trigger_callback",
+        }:
+            stock, own = getattr(socketio.Manager, name), RoomManager.__dict__[name]
+            assert parameters(own)[: len(parameters(stock))][:3] == parameters(stock)[:3], name
 
-    def test_a_second_connect_to_a_namespace_is_none(self, server: socketio.Server):
-        """We keep one session for a namespace of a connection."""
-        assert server.manager.pre_connect("e", "/")
-        assert server.manager.pre_connect("e", "/") is None
-
-    def test_a_half_connect_can_be_taken_back(self, server: socketio.Server):
-        sid = server.manager.pre_connect("e", "/")
-        server.manager.disconnect(sid, "/", ignore_queue=True)
-        assert not server.manager.rooms
-        assert not server.manager.pending_connect
+    def test_nothing_else_looks_into_its_tables(self):
+        source = inspect.getsource(socketio.Server) + inspect.getsource(flask_socketio)
+        assert re.findall(r"manager\.(?:rooms|eio_to_sid|pending_\w+)", source) == []
 
 
-class TestEngineSocket:
-    def test_closing_without_waiting_returns_and_is_seen(self, engine_socket: Socket):
-        assert engine_socket.closed is False
-        assert engine_socket.upgraded is False
-        engine_socket.close(wait=False)
-        assert engine_socket.closed is True
+class TestEngine:
+    def test_ours_has_every_name_of_a_socket_that_the_engine_uses(self, session: EngineSocket):
+        source = inspect.getsource(engineio.server) + inspect.getsource(engineio.base_server)
+        names = set(re.findall(r"\b(?:socket|s|sockets\[sid\]|_get_socket\(sid\))\.(\w+)", source))
+        names -= {"Socket", "strip", "split", "check_ping_timeout", "handlers"}
+        assert {"closed", "connected", "upgraded", "poll", "send", "close", "handle_get_request"} <= names
+        for name in names:
+            assert hasattr(session, name), name
 
-    def test_its_queue_is_what_the_hub_sends_to(self, engine_socket: Socket):
-        packet = engine_packet.Packet(engine_packet.MESSAGE, "2[]")
-        engine_socket.queue.put_nowait(packet)
-        assert engine_socket.queue.qsize() == 1
-        assert list(engine_socket.queue.queue) == [packet], "we count the bytes that wait"
-        assert packet.data == "2[]"
-        assert packet.encode() == "42[]"
-        assert engine_socket.poll() == [packet]
+    def test_sessions_are_opened_by_the_instances_method(self):
+        assert parameters(engineio.Server._handle_connect)[1:] == [
+            "environ",
+            "start_response",
+            "transport",
+            "jsonp_index",
+        ]
+        assert "self._handle_connect(environ, start_response" in inspect.getsource(engineio.Server.handle_request)
+        assert parameters(engineio.Server._ok) == ["self", "packets", "headers", "jsonp_index"]
+        assert parameters(engineio.Server._trigger_event) == ["self", "event", "args", "kwargs"]
 
-    def test_queues_have_no_bound_of_their_own(self, server: socketio.Server):
-        """`put_nowait` may not raise and `put` may not block: congestion is judged by us, before."""
-        queue = server.eio.create_queue()
-        for number in range(10_000):
-            queue.put_nowait(number)
-        assert queue.qsize() == 10_000
-
-    def test_a_closed_socket_leaves_none_for_the_writer(self, engine_socket: Socket):
-        engine_socket.close(wait=False)
-        assert list(engine_socket.queue.queue)[-1] is None
+    def test_a_closed_session_is_taken_out_by_the_engine(self):
+        """After a request it looks at `closed`; an error of the engine's own kind is answered 400."""
+        source = inspect.getsource(engineio.Server.handle_request)
+        assert "except exceptions.EngineIOError:" in source
+        assert issubclass(BadPayload, engineio.exceptions.EngineIOError)
 
     def test_the_engine_disconnects_by_the_instances_method(self, server: socketio.Server):
         assert parameters(engineio.Server.disconnect) == ["self", "sid"]
         assert "self.disconnect(sid)" in inspect.getsource(engineio.Server.handle_request)
 
-    def test_events_are_triggered_from_close(self, server: socketio.Server, engine_socket: Socket):
+    def test_reasons_have_the_names_that_we_give(self, server: socketio.Server):
+        reason = server.eio.reason
+        assert reason.PING_TIMEOUT == "ping timeout"
+        assert reason.TRANSPORT_CLOSE == "transport close"
+        assert reason.TRANSPORT_ERROR == "transport error"
+        assert reason.CLIENT_DISCONNECT == "client disconnect"
+        assert reason.SERVER_DISCONNECT == "server disconnect"
+
+    def test_events_are_triggered_from_close(self, ours: socketio.Server, session: EngineSocket):
         seen = []
-        server.eio.on("disconnect", lambda *args: seen.append(args))
-        engine_socket.close(wait=False)
-        assert [args[0] for args in seen] == ["engine-sid"]
+        ours.eio.on("disconnect", lambda *args: seen.append(args))
+        session.close(wait=False)
+        session.close(wait=False)
+        assert seen == [("engine-sid", "server disconnect")]
+
+    def test_no_service_task_looks_at_every_session(self, ours: socketio.Server):
+        assert ours.eio.start_service_task is False
 
     def test_the_number_of_packets_in_a_post_is_bounded_by_the_payload_class(self):
         assert isinstance(Payload.max_decode_packets, int)
@@ -172,14 +210,21 @@ class TestEngineSocket:
         finally:
             Payload.max_decode_packets = original
 
-    def test_gevent_websocket_carries_the_frames(self):
-        assert driver._async["websocket"] is driver.WebSocketWSGI
-        assert driver.SimpleWebSocketWSGI is None
+    def test_payload_encodes_whatever_has_an_encode(self):
+        assert Payload(packets=[NOOP, PolledPacket("4x")]).encode() == "6\x1e4x"
+
+    def test_a_packet_of_python_socketio_encodes_to_text_or_to_text_and_attachments(self, ours: socketio.Server):
+        plain = ours.packet_class(socketio_packet.EVENT, data=["a", 1])
+        assert engine_frames(plain) == [frame(TEXT, b'42["a",1]')]
+        binary = ours.packet_class(socketio_packet.EVENT, data=["a", b"\x00"])
+        head, attachment = engine_frames(binary)
+        assert head[2:].startswith(b"451-")
+        assert attachment == frame(BINARY, b"\x00")
 
 
 class TestFlaskSocketIo:
-    def test_our_json_is_used_both_ways(self):
-        server = make_socketio(Flask("names"), 1_000).server
+    def test_our_json_is_used_both_ways(self, ours: socketio.Server):
+        server = ours
         assert server.packet_class.json is StrictJson
         assert engine_packet.Packet.json is StrictJson
         for text in ('2["x",NaN]', '2["x",-Infinity]'):
@@ -189,11 +234,10 @@ class TestFlaskSocketIo:
             server.packet_class(socketio_packet.EVENT, data=["x", float("nan")]).encode()
         assert server.packet_class(socketio_packet.EVENT, data=["ü"]).encode() == '2["ü"]'
 
-    def test_options_reach_the_engine(self):
-        socketio_ = make_socketio(Flask("names"), 1_234)
-        server = socketio_.server
+    def test_options_reach_the_engine(self, ours: socketio.Server):
+        server = ours
         assert (server.async_handlers, server.always_connect) == (False, False)
-        assert server.eio.max_http_buffer_size == 1_234
+        assert server.eio.max_http_buffer_size == 1_000
         assert (server.eio.ping_interval, server.eio.ping_timeout) == (25, 20)
         assert server.eio.async_mode == "gevent"
         assert json.loads(StrictJson.dumps({"a": [1]})) == {"a": [1]}
@@ -208,10 +252,10 @@ class TestFlaskSocketIo:
         assert "flask.request.sid = sid" in source
         assert "flask.request.namespace = namespace" in source
 
-    def test_it_takes_every_path_below_its_own(self):
+    def test_it_takes_every_path_below_its_own(self, network: Network):
         """Why the gate answers 404 itself for the others."""
         app = Flask("names")
-        make_socketio(app, 1_000)
+        make_socketio(app, network)
         answers = []
         environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/socket.io/x/", "QUERY_STRING": "", "wsgi.url_scheme": "http"}
         app.wsgi_app(environ, lambda status, headers: answers.append(status))
@@ -223,11 +267,17 @@ class TestServer:
         source = inspect.getsource(geventwebsocket.handler.WebSocketHandler.run_application)
         assert source.index("pre_start_hook(self)") < source.index("upgrade_websocket()")
 
-    def test_its_handler_keeps_the_websocket_where_we_look(self):
-        names = inspect.getsource(geventwebsocket.handler.WebSocketHandler)
-        assert "self.websocket = WebSocket(" in names
+    def test_its_handler_answers_101_before_run_websocket(self):
+        """There the socket is taken away from it."""
+        source = inspect.getsource(geventwebsocket.handler.WebSocketHandler.run_application)
+        assert source.index("self.write('')") < source.index("self.run_websocket()")
         assert parameters(geventwebsocket.handler.WebSocketHandler.run_websocket) == ["self"]
-        assert parameters(geventwebsocket.websocket.WebSocket.close) == ["self", "code", "message"]
+
+    def test_pywsgis_handler_leaves_a_socket_alone_that_is_none(self):
+        """Otherwise its closing `recv` would eat frames."""
+        source = inspect.getsource(pywsgi.WSGIHandler.handle)
+        assert "while self.socket is not None:" in source
+        assert "if self.socket is not None:\n                _sock" in source
 
     def test_pywsgis_handler_has_the_methods_that_ours_replaces(self):
         handler = pywsgi.WSGIHandler

@@ -24,7 +24,7 @@ def hub() -> Hub:
 
 def member(hub: Hub, *rooms: str, recipient: FakeRecipient | None = None) -> tuple[Subscriber, FakeRecipient]:
     recipient = recipient or FakeRecipient()
-    subscriber = Subscriber(recipient, 0)
+    subscriber = Subscriber(recipient, recipient.codec, 0)
     for room in rooms:
         hub.join(subscriber, room, 0)
     return subscriber, recipient
@@ -118,7 +118,7 @@ def test_who_has_gone_can_not_join_any_more(hub: Hub):
 
 def test_joining_again_keeps_the_first_hold(hub: Hub):
     """Pages subscribe anew in their connect handler: what was covered stays covered."""
-    subscriber = Subscriber(FakeRecipient(), 0)
+    subscriber = Subscriber(FakeRecipient(), CountingCodec(), 0)
     first = hub.join(subscriber, "a", 5)
     assert hub.join(subscriber, "a", 9) is first
     assert isinstance(first, Room)

@@ -205,7 +205,7 @@ def test_control_events_act_and_are_not_published(tmp_path: Path):
     core.writer.start()
     core.tail.start()
     recipient = FakeRecipient()
-    core.hub.join(Subscriber(recipient, 0), "room:a", 0)
+    core.hub.join(Subscriber(recipient, recipient.codec, 0), "room:a", 0)
     core.writer.submit(lambda t: t.append("control.test", {"id": "x"}, ["room:a"]))
     core.writer.submit(lambda t: t.append("control.unknown", {}, ["room:a"]))
     core.writer.submit(lambda t: t.append("fact", {}, ["room:a"]))

@@ -17,6 +17,7 @@ from sidecar.store.retention import CHUNK
 from sidecar.store.tables import deliveries, event_rooms, events, idempotency, log_lines, login_links
 from sidecar.store.tokens import insert_login_link
 from sidecar.store.writer import Writer
+from tests.fanout.recipients import CountingCodec, FakeRecipient
 
 DAY = 86_400
 ADMIN = Identity(kind="token", name="test", scopes=frozenset({"admin"}), projects=None, token_id="t")
@@ -129,26 +130,6 @@ def test_a_clock_that_was_put_back_leaves_no_rooms_behind(installation, clock):
     assert (installation.count(events), installation.count(event_rooms)) == (0, 0)
 
 
-class Client:
-    """A connection that takes everything."""
-
-    class codec:
-        @staticmethod
-        def frame(event):
-            return event.seq
-
-    congested = False
-
-    def send(self, frame):
-        """Nothing is sent in these tests."""
-
-    def close(self):
-        """Never closed."""
-
-    def wait_drained(self):
-        return False
-
-
 def test_who_comes_back_too_late_is_told(installation, clock):
     """Never silently less: an offset below the floor says `truncated`."""
     old = installation.line("a")
@@ -160,7 +141,9 @@ def test_who_comes_back_too_late_is_told(installation, clock):
     hub = Hub(core.catchup.congested)
 
     def subscribe(since: int):
-        return core.catchup.subscribe(hub, Subscriber(Client(), core.tail.last), "project:p", Offset(since))
+        return core.catchup.subscribe(
+            hub, Subscriber(FakeRecipient(), CountingCodec(), core.tail.last), "project:p", Offset(since)
+        )
 
     try:
         late, exact, present = subscribe(old - 1), subscribe(old), subscribe(kept)

@@ -18,6 +18,7 @@ from sidecar.domain.permissions import Identity
 from sidecar.fanout.hub import Hub
 from sidecar.sockets.sessions import Sessions
 from sidecar.wire.origins import Origins
+from tests.fanout.recipients import FakeRecipient
 from tests.fanout.stages import wait_until
 
 
@@ -65,12 +66,12 @@ class House:
         self.access = Doorkeeper(answer)
         tail = SimpleNamespace(last=0, epoch="e")
         self.sessions = Sessions(
-            self.socketio, ("/",), self.access, Origins(frozenset(), None), self.hub, tail, 1_000, lambda: self.now
+            self.socketio, ("/",), self.access, Origins(frozenset(), None), self.hub, tail, lambda: self.now
         )
         self._app = flask.Flask("house")
 
     def connect(self, sid: str, token: str = "x") -> None:
-        self.socketio.engine[sid] = SimpleNamespace(sid=sid, closed=False)
+        self.socketio.engine[sid] = SimpleNamespace(sid=sid, closed=False, outbox=FakeRecipient())
         self._event("connect", sid, {"token": token})
 
     def disconnect(self, sid: str) -> None:

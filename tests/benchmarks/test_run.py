@@ -1,0 +1,74 @@
+"""A whole run against the simplest of servers: what came is told as it was, and so is what is lacking."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.load import Load, LoadFailed
+from benchmarks.servers import Kind, Running, blaster, serving
+
+CLIENTS = 40
+EVENTS_A_POST = 3
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with serving(blaster(EVENTS_A_POST), min(os.sched_getaffinity(0))) as running:
+        yield running
+
+
+def load(server: Running, kind: Kind | None = None) -> Load:
+    kind = kind or server.kind
+    return Load(server.address, kind.path, kind.body, kind.events_a_post)
+
+
+def test_a_closed_loop_delivers_each_event_to_each_client(server: Running) -> None:
+    with load(server) as it:
+        it.connect(CLIENTS, 30)
+        outcome = it.closed(2, 0.2, 30)
+    assert outcome.problems == ()
+    assert outcome.posts > 0
+    assert outcome.deliveries == outcome.posts * EVENTS_A_POST * CLIENTS
+
+
+def test_an_offered_rate_posts_all_that_was_due(server: Running) -> None:
+    with load(server) as it:
+        it.connect(CLIENTS, 30)
+        outcome = it.offered(100, 0.2, 30)
+    assert outcome.problems == ()
+    assert outcome.posts == 20
+
+
+def test_a_second_run_does_not_count_what_the_first_delivered(server: Running) -> None:
+    with load(server) as it:
+        it.connect(CLIENTS, 30)
+        it.closed(1, 0.1, 30)
+        outcome = it.offered(50, 0.1, 30)
+    assert outcome.problems == ()
+    assert outcome.deliveries == 5 * EVENTS_A_POST * CLIENTS
+
+
+def test_events_that_are_lacking_are_told(server: Running) -> None:
+    with load(server, replace(server.kind, events_a_post=EVENTS_A_POST + 1)) as it:
+        it.connect(CLIENTS, 30)
+        outcome = it.offered(100, 0.1, 2)
+    assert outcome.problems == (f"{CLIENTS} clients lack events",)
+
+
+def test_events_that_are_too_many_are_told(server: Running) -> None:
+    with load(server, replace(server.kind, events_a_post=EVENTS_A_POST - 1)) as it:
+        it.connect(CLIENTS, 30)
+        outcome = it.offered(100, 0.1, 30)
+    assert "events came twice" in outcome.problems
+
+
+def test_a_server_that_is_gone_ends_the_run_with_its_reason(server: Running) -> None:
+    with load(server) as it:
+        it.connect(CLIENTS, 30)
+        os.kill(server.pid, 9)
+        with pytest.raises(LoadFailed):
+            it.offered(100, 30, 30)
