@@ -54,14 +54,16 @@ def normalise_status(word: str | None) -> str:
 
 
 _NUMBER = re.compile(r"\d{9,16}(\.\d+)?")
-_OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-"""A time as `parse_time` writes it."""
+_OURS = re.compile(r"(?:19[7-9]|2\d\d)\d-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{3}Z", re.ASCII)
+"""A time as `parse_time` writes it, if there is such a day and hour."""
 
 
 def parse_time(value: object) -> str | None:
     """ISO 8601 text in UTC with milliseconds and `Z` for what senders write as a time: RFC 3339 with any offset,
     `2016-08-12 15:23:28 UTC`, naive (taken as UTC), seconds or milliseconds since 1970. None for blanks and for
     years before 1970 (Go's zero time). Raises ValueError for anything else."""
+    if isinstance(value, str) and _OURS.fullmatch(value) and _is_date(value):
+        return value
     if blank(value):
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -77,13 +79,19 @@ def parse_time(value: object) -> str | None:
         moment = moment.replace(tzinfo=UTC)
     if moment.year < 1970:
         return None
-    if _OURS.fullmatch(text):
-        return text
     try:
         moment = moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("is not a time") from None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _from_number(number: float) -> datetime:

@@ -236,9 +236,11 @@ class _Reader:
         lines = tuple(self._line(line) for line in logs)
         shown: list[dict[str, object]] = []
         for line, parsed in zip(logs, lines, strict=True):
-            extra = {name: redact_tree(value) for name, value in (line.model_extra or {}).items()}
-            item = extra | {"level": parsed.level, "message": parsed.message, "timestamp": line.timestamp or self.at}
-            shown.append(item | ({"step": parsed.step} if parsed.step else {}))
+            item = {name: redact_tree(value) for name, value in line.model_extra.items()} if line.model_extra else {}
+            item["level"], item["message"], item["timestamp"] = parsed.level, parsed.message, parsed.at
+            if parsed.step:
+                item["step"] = parsed.step
+            shown.append(item)
         return self._base("log_batch", lines=lines, facts=self._facts(), payload={"logs": shown})
 
     def _line(self, line: Line) -> LogLine:
