@@ -104,7 +104,8 @@ def _decode(text: str, strict: bool) -> Any:
 def _check_depth(text: str) -> None:
     """Nesting, counted outside of strings, before any recursive parser sees it."""
     depth = 0
-    for bracket in _NO_BRACKETS.sub("", _STRINGS.sub("", text)):
+    outside = _STRINGS.sub("", text) if "\\" in text else "".join(text.split('"')[::2])
+    for bracket in _NO_BRACKETS.sub("", outside):
         if bracket in "[{":
             depth += 1
             if depth > MAX_DEPTH:
