@@ -35,12 +35,13 @@ class Statement:
 
     def first(self, connection: Connection, values: Mapping[str, object] = _NOTHING) -> Row | None:
         """The first row found, or returned by a change."""
-        rows = self._execute(connection, values).fetchall()  # to the end: a statement that is open bars the commit
+        rows, _ = self._execute(connection, values)
         return rows[0] if rows else None
 
     def run(self, connection: Connection, values: Mapping[str, object] = _NOTHING) -> int:
         """How many rows were changed."""
-        return self._execute(connection, values).rowcount
+        _, changed = self._execute(connection, values)
+        return changed
 
     def run_many(self, connection: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Once for each of `rows`, in one call of the driver."""
@@ -50,10 +51,12 @@ class Statement:
         except sqlite3.Error as error:
             raise self._problem(error) from error
 
-    def _execute(self, connection: Connection, values: Mapping[str, object]) -> sqlite3.Cursor:
+    def _execute(self, connection: Connection, values: Mapping[str, object]) -> tuple[list[Row], int]:
+        """Every row, because a statement that is not read to its end bars the commit; and how many were changed."""
         given = self._pick({**self._fixed, **values} if self._fixed else values)
         try:
-            return _driver(connection).execute(self._text, given)
+            cursor = _driver(connection).execute(self._text, given)
+            return cursor.fetchall(), cursor.rowcount
         except sqlite3.Error as error:
             raise self._problem(error) from error
 
