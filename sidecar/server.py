@@ -7,6 +7,7 @@ come back; what waits is committed; the process exits with 0 within ten seconds.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import resource
@@ -114,7 +115,6 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> None:
     """Start the sidecar and answer until a signal comes."""
     _raise_descriptor_limit()
-    sys.setswitchinterval(SWITCH_SECONDS)
     stopping = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
@@ -129,7 +129,9 @@ def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> No
     server.network = sidecar.network
     server.max_accept = ACCEPTS_A_TURN
     server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
+    sys.setswitchinterval(SWITCH_SECONDS)
     sidecar.start()
+    gc.freeze()  # what lives as long as the process is not looked through again at every collection
     server.start()
     stopping.wait()
     log.info("server.stopping", connections=len(sidecar.network.connections))

@@ -54,6 +54,8 @@ def normalise_status(word: str | None) -> str:
 
 
 _NUMBER = re.compile(r"\d{9,16}(\.\d+)?")
+_OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+"""A time as `parse_time` writes it."""
 
 
 def parse_time(value: object) -> str | None:
@@ -75,6 +77,8 @@ def parse_time(value: object) -> str | None:
         moment = moment.replace(tzinfo=UTC)
     if moment.year < 1970:
         return None
+    if _OURS.fullmatch(text):
+        return text
     try:
         moment = moment.astimezone(UTC)
     except OverflowError:

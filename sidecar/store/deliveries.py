@@ -8,16 +8,22 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from sidecar.store.statements import Statement
 from sidecar.store.tables import deliveries, idempotency
 
 PRUNE_ROWS = 500
 
-_ADD_DELIVERY = insert(deliveries).returning(deliveries.c.number)
-_FIRST_ANSWER = select(idempotency.c.body_sha256, idempotency.c.answer).where(
-    idempotency.c.scope == bindparam("of_scope"), idempotency.c.at >= bindparam("since")
+_INSERT_DELIVERY = Statement(
+    insert(deliveries).returning(deliveries.c.number),
+    [column.name for column in deliveries.c if column.name != "number"],
 )
-_FORGET_ANSWER = delete(idempotency).where(idempotency.c.scope == bindparam("of_scope"))
-_ADD_ANSWER = insert(idempotency)
+_FIRST_ANSWER = Statement(
+    select(idempotency.c.body_sha256, idempotency.c.answer).where(
+        idempotency.c.scope == bindparam("scope"), idempotency.c.at >= bindparam("since")
+    )
+)
+_FORGET_ANSWER = Statement(delete(idempotency).where(idempotency.c.scope == bindparam("scope")))
+_INSERT_ANSWER = Statement(insert(idempotency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +53,27 @@ def insert_delivery(
     replay_of: int | None = None,
 ) -> int:
     """The number of the stored delivery."""
-    number: int = connection.execute(
-        _ADD_DELIVERY,
-        {
-            "received_at": now,
-            "path": delivery.path,
-            "source": delivery.source,
-            "address": delivery.address,
-            "token_id": delivery.token_id,
-            "delivery_id": delivery.delivery_id,
-            "headers": json.dumps(delivery.headers, ensure_ascii=False),
-            "body": delivery.body,
-            "body_sha256": delivery.body_sha256,
-            "verdict": verdict,
-            "reason": None if reason is None else json.dumps(reason, ensure_ascii=False),
-            "repaired": repaired,
-            "project": project,
-            "deployment_id": deployment_id,
-            "seq": seq,
-            "replay_of": replay_of,
-        },
-    ).scalar_one()
+    values = {
+        "received_at": now,
+        "path": delivery.path,
+        "source": delivery.source,
+        "address": delivery.address,
+        "token_id": delivery.token_id,
+        "delivery_id": delivery.delivery_id,
+        "headers": json.dumps(delivery.headers, ensure_ascii=False),
+        "body": delivery.body,
+        "body_sha256": delivery.body_sha256,
+        "verdict": verdict,
+        "reason": None if reason is None else json.dumps(reason, ensure_ascii=False),
+        "repaired": repaired,
+        "project": project,
+        "deployment_id": deployment_id,
+        "seq": seq,
+        "replay_of": replay_of,
+    }
+    row = _INSERT_DELIVERY.first(connection, values)
+    assert row is not None
+    number: int = row[0]
     return number
 
 
@@ -127,14 +133,14 @@ class FirstAnswer:
 
 def first_answer(connection: Connection, scope: str, since: str) -> FirstAnswer | None:
     """The answer stored for this key after `since`; older ones have expired."""
-    row = connection.execute(_FIRST_ANSWER, {"of_scope": scope, "since": since}).first()
-    return None if row is None else FirstAnswer(row.body_sha256, json.loads(row.answer))
+    row = _FIRST_ANSWER.first(connection, {"scope": scope, "since": since})
+    return None if row is None else FirstAnswer(row[0], json.loads(row[1]))
 
 
 def store_answer(connection: Connection, scope: str, body_sha256: str, answer: dict[str, Any], now: str) -> None:
-    connection.execute(_FORGET_ANSWER, {"of_scope": scope})
+    _FORGET_ANSWER.run(connection, {"scope": scope})
     text = json.dumps(answer, ensure_ascii=False)
-    connection.execute(_ADD_ANSWER, {"scope": scope, "body_sha256": body_sha256, "answer": text, "at": now})
+    _INSERT_ANSWER.run(connection, {"scope": scope, "body_sha256": body_sha256, "answer": text, "at": now})
 
 
 def forget_answers(connection: Connection, before: str, limit: int) -> int:

@@ -3,43 +3,62 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, not_, or_, select, update
 
 from sidecar.domain.deployments import TERMINAL, Deployment, LogLine, Step
+from sidecar.store.statements import Statement
 from sidecar.store.tables import deployments, log_lines, projects, steps
 
 _DEPLOYMENT_FIELDS = tuple(field.name for field in fields(Deployment))
 _STEP_FIELDS = tuple(field.name for field in fields(Step))
 
-# What each report runs is built once: building a statement takes ten times as long as running it.
-_FIND_DEPLOYMENT = select(deployments).where(
-    deployments.c.deployment_id == bindparam("of_id"), deployments.c.latest.is_(True)
+# What names a row stays out of its updates: SQLite writes an index anew if its columns are set, also to the same value.
+_DEPLOYMENT_CHANGES = tuple(name for name in _DEPLOYMENT_FIELDS if name not in ("deployment_id", "attempt", "project"))
+_STEP_CHANGES = tuple(name for name in _STEP_FIELDS if name != "key")
+
+_DEPLOYMENT_COLUMNS = (
+    *(deployments.c[name] for name in _DEPLOYMENT_FIELDS),
+    deployments.c.number,
+    deployments.c.seq,
+    deployments.c.lines,
+    deployments.c.metrics,
 )
-_PROJECT_OF = select(deployments.c.project).where(deployments.c.deployment_id == bindparam("of_id")).limit(1)
-_TOUCH_PROJECT = update(projects).where(projects.c.name == bindparam("of_name"))
-_ADD_PROJECT = insert(projects)
-_ADD_DEPLOYMENT = insert(deployments)
-_RETIRE_DEPLOYMENT = update(deployments).where(deployments.c.deployment_id == bindparam("of_id")).values(latest=False)
-_CHANGE_DEPLOYMENT = update(deployments).where(
-    deployments.c.deployment_id == bindparam("of_id"), deployments.c.attempt == bindparam("of_attempt")
+_STEP_COLUMNS = tuple(steps.c[name] for name in _STEP_FIELDS)
+
+# The new value of a column goes by the column's name, so the row that is changed is named by `of_…`.
+_THIS_ATTEMPT = and_(
+    deployments.c.deployment_id == bindparam("of_deployment"), deployments.c.attempt == bindparam("of_attempt")
 )
-_COUNT_LINES = _CHANGE_DEPLOYMENT.values(lines=deployments.c.lines + bindparam("more"))
-_THIS_STEP = (
-    steps.c.deployment_id == bindparam("of_id"),
-    steps.c.attempt == bindparam("of_attempt"),
-    steps.c.key == bindparam("of_key"),
+_THIS_STEPS = and_(steps.c.deployment_id == bindparam("of_deployment"), steps.c.attempt == bindparam("of_attempt"))
+
+_FIND_DEPLOYMENT = Statement(
+    select(*_DEPLOYMENT_COLUMNS).where(
+        deployments.c.deployment_id == bindparam("deployment_id"), deployments.c.latest.is_(True)
+    )
 )
-_FIND_STEP = select(steps).where(*_THIS_STEP)
-_ADD_STEP = insert(steps)
-_CHANGE_STEP = update(steps).where(*_THIS_STEP)
-_COUNT_STEPS = select(func.count()).where(
-    steps.c.deployment_id == bindparam("of_id"), steps.c.attempt == bindparam("of_attempt")
+_PROJECT_OF = Statement(
+    select(deployments.c.project).where(deployments.c.deployment_id == bindparam("deployment_id")).limit(1)
 )
-_ADD_LINES = insert(log_lines)
+_TOUCH_PROJECT = Statement(update(projects).where(projects.c.name == bindparam("of_name")), ["last_at"])
+_INSERT_PROJECT = Statement(insert(projects))
+_NO_LONGER_LATEST = Statement(
+    update(deployments).where(deployments.c.deployment_id == bindparam("of_deployment")), ["latest"]
+)
+_INSERT_DEPLOYMENT = Statement(insert(deployments), [*_DEPLOYMENT_FIELDS, "number", "seq", "latest", "lines"])
+_UPDATE_DEPLOYMENT = Statement(update(deployments).where(_THIS_ATTEMPT), [*_DEPLOYMENT_CHANGES, "seq"])
+_SAVE_METRICS = Statement(update(deployments).where(_THIS_ATTEMPT), ["metrics"])
+_ADD_LINES = Statement(update(deployments).where(_THIS_ATTEMPT).values(lines=deployments.c.lines + bindparam("more")))
+_FIND_STEP = Statement(select(*_STEP_COLUMNS).where(_THIS_STEPS, steps.c.key == bindparam("of_key")))
+_COUNT_STEPS = Statement(select(func.count()).select_from(steps).where(_THIS_STEPS))
+_INSERT_STEP = Statement(insert(steps))
+_UPDATE_STEP = Statement(update(steps).where(_THIS_STEPS, steps.c.key == bindparam("of_key")), _STEP_CHANGES)
+_INSERT_LINES = Statement(
+    insert(log_lines), ["deployment_id", "attempt", "seq", "at", "level", "source", "step", "message"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,72 +81,73 @@ class LineRow:
 
 def find_deployment(connection: Connection, deployment_id: str) -> DeploymentRow | None:
     """The newest attempt."""
-    row = connection.execute(_FIND_DEPLOYMENT, {"of_id": deployment_id}).first()
-    return None if row is None else _deployment(row._mapping)
+    row = _FIND_DEPLOYMENT.first(connection, {"deployment_id": deployment_id})
+    return None if row is None else _deployment(row)
 
 
 def project_of(connection: Connection, deployment_id: str) -> str | None:
     """The project that owns this deployment id, None for an id not seen yet."""
-    return connection.execute(_PROJECT_OF, {"of_id": deployment_id}).scalar()
+    row = _PROJECT_OF.first(connection, {"deployment_id": deployment_id})
+    return None if row is None else row[0]
 
 
 def save_project(connection: Connection, name: str, now: str) -> bool:
     """Note news of a project; True if it was not known."""
-    known = connection.execute(_TOUCH_PROJECT, {"of_name": name, "last_at": now}).rowcount > 0
-    if not known:
-        connection.execute(_ADD_PROJECT, {"name": name, "first_at": now, "last_at": now})
-    return not known
+    if _TOUCH_PROJECT.run(connection, {"of_name": name, "last_at": now}):
+        return False
+    _INSERT_PROJECT.run(connection, {"name": name, "first_at": now, "last_at": now})
+    return True
 
 
 def insert_deployment(connection: Connection, state: Deployment, seq: int) -> None:
     """A new attempt, which becomes the latest; `seq` is that of its first event."""
-    connection.execute(_RETIRE_DEPLOYMENT, {"of_id": state.deployment_id})
-    connection.execute(_ADD_DEPLOYMENT, _values(state) | {"number": seq, "seq": seq, "latest": True, "lines": 0})
+    _NO_LONGER_LATEST.run(connection, {"of_deployment": state.deployment_id, "latest": False})
+    more = {"number": seq, "seq": seq, "latest": True, "lines": 0}
+    _INSERT_DEPLOYMENT.run(connection, _values(state, _DEPLOYMENT_FIELDS) | more)
 
 
 def update_deployment(connection: Connection, state: Deployment, seq: int) -> None:
-    _change(connection, state.deployment_id, state.attempt, _values(state) | {"seq": seq})
+    place = _attempt_of(state.deployment_id, state.attempt)
+    _UPDATE_DEPLOYMENT.run(connection, _values(state, _DEPLOYMENT_CHANGES) | place | {"seq": seq})
 
 
 def save_metrics(connection: Connection, deployment_id: str, attempt: int, metrics: Mapping[str, object]) -> None:
-    _change(connection, deployment_id, attempt, {"metrics": json.dumps(metrics, ensure_ascii=False)})
-
-
-def _change(connection: Connection, deployment_id: str, attempt: int, values: dict[str, Any]) -> None:
-    connection.execute(_CHANGE_DEPLOYMENT, values | {"of_id": deployment_id, "of_attempt": attempt})
+    text = json.dumps(metrics, ensure_ascii=False)
+    _SAVE_METRICS.run(connection, _attempt_of(deployment_id, attempt) | {"metrics": text})
 
 
 def find_step(connection: Connection, deployment_id: str, attempt: int, key: str) -> Step | None:
-    row = connection.execute(_FIND_STEP, {"of_id": deployment_id, "of_attempt": attempt, "of_key": key}).first()
-    return None if row is None else _step(row._mapping)
+    row = _FIND_STEP.first(connection, _attempt_of(deployment_id, attempt) | {"of_key": key})
+    return None if row is None else Step(*row)
 
 
 def list_steps(connection: Connection, deployment_id: str, attempt: int) -> list[Step]:
     rows = connection.execute(
-        select(steps)
+        select(*_STEP_COLUMNS)
         .where(steps.c.deployment_id == deployment_id, steps.c.attempt == attempt)
         .order_by(steps.c.position, steps.c.first_at)
     )
-    return [_step(row._mapping) for row in rows]
+    return [Step(*row) for row in rows]
 
 
 def count_steps(connection: Connection, deployment_id: str, attempt: int) -> int:
-    return connection.execute(_COUNT_STEPS, {"of_id": deployment_id, "of_attempt": attempt}).scalar_one()
+    row = _COUNT_STEPS.first(connection, _attempt_of(deployment_id, attempt))
+    return 0 if row is None else row[0]
 
 
 def save_step(connection: Connection, deployment_id: str, attempt: int, step: Step, new: bool) -> None:
-    values = {name: getattr(step, name) for name in _STEP_FIELDS}
     if new:
-        connection.execute(_ADD_STEP, values | {"deployment_id": deployment_id, "attempt": attempt})
+        place: dict[str, Any] = {"deployment_id": deployment_id, "attempt": attempt}
+        _INSERT_STEP.run(connection, place | _values(step, _STEP_FIELDS))
     else:
-        place = {"of_id": deployment_id, "of_attempt": attempt, "of_key": step.key}
-        connection.execute(_CHANGE_STEP, values | place)
+        place = _attempt_of(deployment_id, attempt) | {"of_key": step.key}
+        _UPDATE_STEP.run(connection, place | _values(step, _STEP_CHANGES))
 
 
 def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: int, lines: Sequence[LogLine]) -> None:
-    connection.execute(
-        _ADD_LINES,
-        [
+    _INSERT_LINES.run_many(
+        connection,
+        (
             {
                 "deployment_id": deployment_id,
                 "attempt": attempt,
@@ -139,9 +159,9 @@ def insert_lines(connection: Connection, deployment_id: str, attempt: int, seq: 
                 "message": line.message,
             }
             for line in lines
-        ],
+        ),
     )
-    connection.execute(_COUNT_LINES, {"of_id": deployment_id, "of_attempt": attempt, "more": len(lines)})
+    _ADD_LINES.run(connection, _attempt_of(deployment_id, attempt) | {"more": len(lines)})
 
 
 def newest_open(connection: Connection, project: str, since: str) -> str | None:
@@ -173,12 +193,12 @@ def ended_so(connection: Connection, project: str, status: str, at: str) -> str 
 def recent_deployments(connection: Connection, since: str, source: str, limit: int) -> list[Deployment]:
     """Deployments of one kind of sender with news after `since`, newest first."""
     rows = connection.execute(
-        select(deployments)
+        select(*_DEPLOYMENT_COLUMNS)
         .where(deployments.c.latest.is_(True), deployments.c.source == source, deployments.c.last_at >= since)
         .order_by(deployments.c.number.desc())
         .limit(limit)
     )
-    return [_deployment(row._mapping).state for row in rows]
+    return [_deployment(row).state for row in rows]
 
 
 def list_projects(connection: Connection, only: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -238,10 +258,16 @@ def list_deployments(
     connection: Connection, wanted: DeploymentFilter, before: int | None, offset: int, limit: int
 ) -> list[DeploymentRow]:
     """Newest first; `before` is the number of the last one already seen."""
-    query = select(deployments).where(wanted.clause()).order_by(deployments.c.number.desc()).limit(limit).offset(offset)
+    query = (
+        select(*_DEPLOYMENT_COLUMNS)
+        .where(wanted.clause())
+        .order_by(deployments.c.number.desc())
+        .limit(limit)
+        .offset(offset)
+    )
     if before is not None:
         query = query.where(deployments.c.number < before)
-    return [_deployment(row._mapping) for row in connection.execute(query)]
+    return [_deployment(row) for row in connection.execute(query)]
 
 
 def count_deployments(connection: Connection, wanted: DeploymentFilter) -> int:
@@ -277,19 +303,15 @@ def list_lines(
     ]
 
 
-def _values(state: Deployment) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in _DEPLOYMENT_FIELDS}
+def _values(state: Deployment | Step, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in names}
 
 
-def _deployment(row: RowMapping) -> DeploymentRow:
-    return DeploymentRow(
-        state=Deployment(**{name: row[name] for name in _DEPLOYMENT_FIELDS}),
-        number=row["number"],
-        seq=row["seq"],
-        lines=row["lines"],
-        metrics=None if row["metrics"] is None else json.loads(row["metrics"]),
-    )
+def _attempt_of(deployment_id: str, attempt: int) -> dict[str, Any]:
+    return {"of_deployment": deployment_id, "of_attempt": attempt}
 
 
-def _step(row: RowMapping) -> Step:
-    return Step(**{name: row[name] for name in _STEP_FIELDS})
+def _deployment(row: Iterable[Any]) -> DeploymentRow:
+    """A row of `_DEPLOYMENT_COLUMNS`."""
+    *state, number, seq, lines, metrics = row
+    return DeploymentRow(Deployment(*state), number, seq, lines, None if metrics is None else json.loads(metrics))

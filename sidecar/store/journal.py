@@ -12,16 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, insert, select, union_all, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, select, union_all, update
+from sqlalchemy.exc import NoResultFound
 
 from sidecar.domain.events import Event
+from sidecar.store.statements import Statement
 from sidecar.store.tables import event_rooms, events, journal_head
 
-_HEAD = select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch)
-_ADD_EVENTS = insert(events)
-_ADD_ROOMS = insert(event_rooms)
-_MOVE_HEAD = update(journal_head)
+_HEAD = Statement(select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch))
+_INSERT_EVENTS = Statement(insert(events))
+_INSERT_EVENT_ROOMS = Statement(insert(event_rooms))
+_MOVE_HEAD = Statement(update(journal_head), ["seq"])
 _EVENT = (events.c.seq, events.c.mark, events.c.type, events.c.payload, events.c.rooms, events.c.at)
+_EVENTS_AFTER = (
+    select(*_EVENT).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("at_most"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,9 @@ class Transaction:
         if not self.events:
             return
         batch = secrets.token_hex(8)
-        self.connection.execute(
-            _ADD_EVENTS,
-            [
+        _INSERT_EVENTS.run_many(
+            self.connection,
+            (
                 {
                     "seq": event.seq,
                     "mark": event.mark,
@@ -80,23 +85,25 @@ class Transaction:
                     "at": event.at,
                 }
                 for event in self.events
-            ],
+            ),
         )
-        rooms = [{"room": room, "seq": event.seq} for event in self.events for room in event.rooms]
-        if rooms:
-            self.connection.execute(_ADD_ROOMS, rooms)
-        self.connection.execute(_MOVE_HEAD, {"seq": self.seq})
+        _INSERT_EVENT_ROOMS.run_many(
+            self.connection, ({"room": room, "seq": event.seq} for event in self.events for room in event.rooms)
+        )
+        _MOVE_HEAD.run(self.connection, {"seq": self.seq})
 
 
 def found_journal(connection: Connection) -> None:
     """Give a new database its journal and a name; leave an old one alone."""
-    if connection.execute(_HEAD).first() is None:
+    if _HEAD.first(connection) is None:
         connection.execute(insert(journal_head).values(id=1, seq=0, floor=0, epoch=secrets.token_hex(4)))
 
 
 def read_head(connection: Connection) -> Head:
-    row = connection.execute(_HEAD).one()
-    return Head(row.seq, row.floor, row.epoch)
+    row = _HEAD.first(connection)
+    if row is None:
+        raise NoResultFound("The journal has no head.")
+    return Head(*row)
 
 
 def mark_of(connection: Connection, seq: int) -> int | None:
@@ -106,7 +113,7 @@ def mark_of(connection: Connection, seq: int) -> int | None:
 
 def events_after(connection: Connection, seq: int, limit: int) -> list[Event]:
     """The next events of the whole journal, at most `limit`."""
-    rows = connection.execute(select(*_EVENT).where(events.c.seq > seq).order_by(events.c.seq).limit(limit))
+    rows = connection.execute(_EVENTS_AFTER, {"after": seq, "at_most": limit})
     return [_event(row) for row in rows]
 
 

@@ -1,8 +1,8 @@
 """The one writer of a process: collects commands and commits them as one batch, off the event loop.
 
 A command is a function of a Transaction, run in order inside the write transaction, so that what it decides on is
-not stale. Each runs under a savepoint: one bad command never fails its batch. (Group commit: while one batch is on
-its way to the disk, the next one gathers.)
+not stale. One bad command never fails its batch: each runs under a savepoint, or alone. (Group commit: while one
+batch is on its way to the disk, the next one gathers.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.threadpool import ThreadPool
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event
@@ -26,6 +26,7 @@ from sidecar.domain.times import utc_text
 from sidecar.observability.logs import RateLimited
 from sidecar.store.database import WRITE, Database, lost, run_in
 from sidecar.store.journal import Transaction
+from sidecar.store.statements import Statement
 
 T = TypeVar("T")
 Command = Callable[[Transaction], T]
@@ -43,6 +44,10 @@ BATCH_COMMANDS = 256
 QUEUE_COMMANDS = 10_000
 ANSWER_SECONDS = 30
 STOP_SECONDS = 3
+
+_SAVEPOINT = Statement(text("SAVEPOINT command"))
+_ROLL_BACK = Statement(text("ROLLBACK TO SAVEPOINT command"))
+_RELEASE = Statement(text("RELEASE SAVEPOINT command"))
 
 
 class _Pending:
@@ -159,7 +164,7 @@ class Writer:
     def _write(self, connection: Connection, batch: list[_Pending]) -> list[Event]:
         with self._database.write_lock(), connection.begin() as whole:
             transaction = Transaction(connection, utc_text(self._clock()))
-            if len(batch) == 1:  # who is alone needs no savepoint
+            if len(batch) == 1:  # the transaction itself is its savepoint
                 _run_command(transaction, batch[0])
                 if batch[0].error is not None:
                     whole.rollback()
@@ -178,6 +183,7 @@ class Writer:
 
 
 def _run_command(transaction: Transaction, pending: _Pending) -> None:
+    """Raises only what the whole batch fails of; after any other error the caller rolls the command's rows back."""
     count = len(transaction.events)
     try:
         pending.result = pending.command(transaction)
@@ -189,13 +195,13 @@ def _run_command(transaction: Transaction, pending: _Pending) -> None:
 
 
 def _run_under_savepoint(transaction: Transaction, pending: _Pending) -> None:
-    """In the driver's own words: SQLAlchemy's bookkeeping of a savepoint costs more than most commands."""
+    """The savepoint is SQL of our own: SQLAlchemy compiles its `begin_nested` anew at every use."""
     connection = transaction.connection
-    connection.exec_driver_sql("SAVEPOINT command")
+    _SAVEPOINT.run(connection)
     _run_command(transaction, pending)
     if pending.error is not None:
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT command")
-    connection.exec_driver_sql("RELEASE SAVEPOINT command")
+        _ROLL_BACK.run(connection)
+    _RELEASE.run(connection)
 
 
 def _unavailable(error: Exception) -> Unavailable:

@@ -21,8 +21,9 @@ MAX_FORM_FIELDS = 100
 _DOUBLED = re.compile(
     r'("(?:message|logs|step_logs|error_message|errorMessage)"\s{0,20}:\s{0,20})""([^"\\]*(?:\\.[^"\\]*)*)""', re.DOTALL
 )
-_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
-"""Strings (an unclosed one to the end, so that no start is scanned twice) and brackets."""
+_STRINGS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+"""An unclosed one goes to the end, so that no start is scanned twice."""
+_NO_BRACKETS = re.compile(r"[^\[\]{}]+")
 _UNTYPED = ("application/x-www-form-urlencoded", "text/plain", "application/octet-stream")
 
 
@@ -46,7 +47,7 @@ def parse_body(raw: bytes, content_type: str | None) -> ParsedBody:
     value, repaired = _load(text)
     if not isinstance(value, dict):
         raise Invalid("The body must be a JSON object.", (FieldError("", "must be an object"),))
-    return ParsedBody(_clean(value, [0]), repaired)
+    return ParsedBody(_clean(value, [0]) if _may_be_unclean(text) else value, repaired)
 
 
 def _text(raw: bytes) -> str:
@@ -103,13 +104,12 @@ def _decode(text: str, strict: bool) -> Any:
 def _check_depth(text: str) -> None:
     """Nesting, counted outside of strings, before any recursive parser sees it."""
     depth = 0
-    for match in _TOKENS.finditer(text):
-        character = match[0][0]
-        if character in "[{":
+    for bracket in _NO_BRACKETS.sub("", _STRINGS.sub("", text)):
+        if bracket in "[{":
             depth += 1
             if depth > MAX_DEPTH:
                 raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.")
-        elif character in "]}":
+        else:
             depth -= 1
 
 
@@ -122,6 +122,12 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise Unparsable("The body holds a number that is out of range.")
     return number
+
+
+def _may_be_unclean(text: str) -> bool:
+    """Might `_clean` find fault with what this JSON says? A lone surrogate can only be written as an escape; a value
+    is the first one, or follows a comma or an opening bracket."""
+    return "\\u" in text or "\x00" in text or 1 + text.count(",") + text.count("[") + text.count("{") > MAX_NODES
 
 
 def _clean(value: Any, nodes: list[int]) -> Any:

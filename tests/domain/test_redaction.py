@@ -35,6 +35,8 @@ SEALED_PEM = (
         pytest.param("> Authorization: Bearer abc.def-123", f"> Authorization: Bearer {MARK}", id="header"),
         pytest.param("authorization=token   abcdef123", f"authorization=token   {MARK}", id="header-equals"),
         pytest.param('"Authorization": "Basic dXNlcjpwdw=="', f'"Authorization": "Basic {MARK}"', id="header-in-json"),
+        pytest.param("AUTHORIZATION: BEARER abcdef123", f"AUTHORIZATION: BEARER {MARK}", id="header-in-capitals"),
+        pytest.param("/x?a=1&Token=abc", f"/x?a=1&Token={MARK}", id="parameter-with-a-capital"),
         pytest.param("GET /x?token=abc&a=1", f"GET /x?token={MARK}&a=1", id="parameter"),
         pytest.param("/x?a=1&API_KEY=s3cret#top", f"/x?a=1&API_KEY={MARK}#top", id="parameter-in-capitals"),
         pytest.param("/x?access_token=abc apikey", f"/x?access_token={MARK} apikey", id="access-token"),

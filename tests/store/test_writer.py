@@ -17,6 +17,7 @@ from sidecar.domain.errors import NotFound, Unavailable
 from sidecar.store.journal import Transaction, events_after, read_head
 from sidecar.store.tables import projects
 from sidecar.store.writer import Writer
+from tests.alarms import alarm
 from tests.servers import ROOT
 from tests.store.stores import APPENDER, Store, counted, open_journal
 
@@ -134,6 +135,28 @@ def test_an_answer_comes_after_the_commit_and_after_the_hand_over(tmp_path: Path
     assert all(head >= seq for seq, head in seen)
     store.close()
     other.close()
+
+
+def test_commits_get_through_while_the_event_loop_is_busy(store: Store):
+    """The writer's thread shares the interpreter with the loop: a fan-out at full load must not starve it."""
+    slices = 0
+
+    def burn() -> None:
+        nonlocal slices
+        while True:
+            sum(range(50_000))
+            slices += 1
+            gevent.sleep(1e-6)
+
+    burning = gevent.spawn(burn)
+    try:
+        with alarm(60):
+            seqs = [store.writer.submit(add(number)).seq for number in range(30)]
+            crowd = store.submit_all(add(number) for number in range(30, 100))
+    finally:
+        burning.kill()
+    assert slices
+    assert seqs + [event.seq for event in crowd] == store.seqs() == list(range(1, 101))
 
 
 def test_a_command_sees_what_those_before_it_did_in_the_same_batch(store: Store):
