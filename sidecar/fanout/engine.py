@@ -14,29 +14,24 @@ from typing import Any
 
 import structlog
 from engineio import packet as engine_packet
-from engineio.payload import Payload
 from flask import Flask
 from flask_socketio import SocketIO
 from socketio import packet as socketio_packet
 
 from sidecar.domain.errors import SidecarError
-from sidecar.domain.events import Event
 from sidecar.fanout.rooms import RoomManager
-from sidecar.fanout.transports import EngineSocket, engine_frame, engine_frames
+from sidecar.fanout.transports import EngineSocket, engine_frames
 from sidecar.fanout.websocket import Network
 from sidecar.observability.logs import RateLimited
-from sidecar.wire.envelopes import envelope
 
 log = RateLimited(structlog.get_logger("sidecar.engine"))
 
 PING_INTERVAL_SECONDS = 25
 PING_TIMEOUT_SECONDS = 20
-POLLING_PACKETS = 128
 RESERVED_EVENTS = frozenset(
     {"connect", "disconnect", "connect_error", "disconnecting", "newListener", "removeListener"}
 )
-BINARY_PACKETS = ("5", "6")
-"""First characters of Socket.IO's BINARY_EVENT and BINARY_ACK."""
+MAX_ATTACHMENTS = 16
 ENVIRON = (
     "HTTP_AUTHORIZATION",
     "HTTP_COOKIE",
@@ -70,17 +65,6 @@ class StrictJson:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-class SocketIoCodec:
-    """Socket.IO 5 EVENT packets for one namespace, as WebSocket frames."""
-
-    def __init__(self, namespace: str, epoch: str):
-        self._head = "2" if namespace == "/" else f"2{namespace},"
-        self._epoch = epoch
-
-    def frame(self, event: Event) -> bytes:
-        return engine_frame(f'{self._head}["event",{envelope(event, self._epoch)}]')
 
 
 class Handshakes:
@@ -119,7 +103,6 @@ class Handshakes:
 def make_socketio(app: Flask, network: Network, environ_names: tuple[str, ...] = ()) -> SocketIO:
     """Flask-SocketIO for this app, over this network. Origins are judged before it (sockets/gate.py).
     `environ_names` are more that handlers need of the handshake's environ."""
-    Payload.max_decode_packets = POLLING_PACKETS
     socketio = SocketIO(
         app,
         async_mode="gevent",
@@ -200,13 +183,21 @@ def _harden(server: Any) -> None:
             session.put(engine_frames(packet))
 
     def handle_client_message(eio_sid: str, data: Any) -> None:
-        """Nothing here takes binary packets, whose attachments the stock parser gathers without a bound."""
+        """The stock parser gathers attachments without a bound, and takes a text for one."""
         if eio_sid not in server.environ:  # closed by an earlier packet of the same request
             return
         try:
-            if not isinstance(data, str) or data[:1] in BINARY_PACKETS:
-                raise ValueError("a binary packet")
+            gathering = server._binary_packet.get(eio_sid)
+            if isinstance(data, str) != (gathering is None):
+                raise ValueError("an attachment without its packet, or a packet without its attachment")
+            if gathering is not None:
+                size = len(data) + sum(len(attachment) for attachment in gathering.attachments)
+                if size > engine.max_http_buffer_size:
+                    raise ValueError("attachments too large")
             handle_message(eio_sid, data)
+            begun = server._binary_packet.get(eio_sid)
+            if begun is not None and not 0 < begun.attachment_count <= MAX_ATTACHMENTS:
+                raise ValueError("number of attachments")
         except SidecarError as error:
             log.warning("engine.connect_abandoned", problem=error.detail)
         except Exception as error:
@@ -217,6 +208,7 @@ def _harden(server: Any) -> None:
         """Who is gone is unknown from then on; the stock server fails at a POST of a session closed a moment ago."""
         handle_disconnect(eio_sid, reason)
         engine.sockets.pop(eio_sid, None)
+        server._binary_packet.pop(eio_sid, None)
 
     def disconnect(sid: str) -> None:
         """The stock one waits until the queue of a client that it has just refused is read: for ever."""

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from engineio.exceptions import EngineIOError
-from engineio.payload import Payload
 
 from sidecar.fanout.outbox import Outbox
 from sidecar.fanout.websocket import NORMAL, TRY_LATER, Connection, Network
@@ -31,6 +30,8 @@ POLL_BYTES = 1024 * 1024
 POLL_PACKETS = 1_000
 PYTHON_POLL_PACKETS = 16
 """python-engineio's client refuses an answer with more."""
+POST_PACKETS = 128
+SEPARATOR = "\x1e"
 UPGRADE_SECONDS = 10
 
 
@@ -49,6 +50,15 @@ def engine_frames(packet: Any) -> list[bytes]:
     """The frames of a python-socketio packet: one, and one for each attachment."""
     encoded = packet.encode()
     return [engine_frame(part) for part in (encoded if isinstance(encoded, list) else [encoded])]
+
+
+def polled_packets(payload: bytes) -> list[str | bytes]:
+    """The packets of a POST (Engine.IO 4, section "HTTP long-polling"); attachments are base64 behind a `b`. Raises
+    ValueError."""
+    parts = payload.decode().split(SEPARATOR)
+    if len(parts) > POST_PACKETS or not all(parts):
+        raise ValueError("too many packets, or an empty one")
+    return [base64.b64decode(part[1:], validate=True) if part[0] == "b" else part for part in parts]
 
 
 class PolledPacket:
@@ -180,16 +190,13 @@ class EngineSocket:
         if length > self._server.max_http_buffer_size:
             raise BadPayload
         try:
-            packets = Payload(encoded_payload=environ["wsgi.input"].read(length).decode()).packets
-        except (ValueError, KeyError, IndexError) as error:
+            packets = polled_packets(environ["wsgi.input"].read(length))
+        except ValueError as error:
             raise BadPayload from error
-        if not packets:
-            raise BadPayload
         for packet in packets:
-            text = packet.encode()
             if self.closed:
                 return
-            if isinstance(text, bytes) or not (self.intercept(text) or self._receive(text)):
+            if not (self.intercept(packet) or self._receive(packet)):
                 raise BadPayload
 
     def intercept(self, message: str | bytes) -> bool:

@@ -19,7 +19,8 @@ from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated
 from sidecar.domain.events import Event
 from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
-from sidecar.fanout.engine import SocketIoCodec, abandon, engine_socket
+from sidecar.fanout.codecs import SocketIoCodec
+from sidecar.fanout.engine import abandon, engine_socket
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.services.access import LOGIN_COOKIE, Access

@@ -200,15 +200,13 @@ class TestEngine:
     def test_no_service_task_looks_at_every_session(self, ours: socketio.Server):
         assert ours.eio.start_service_task is False
 
-    def test_the_number_of_packets_in_a_post_is_bounded_by_the_payload_class(self):
-        assert isinstance(Payload.max_decode_packets, int)
-        original = Payload.max_decode_packets
-        Payload.max_decode_packets = 2
-        try:
-            with pytest.raises(ValueError, match="packets"):
-                Payload(encoded_payload="2\x1e2\x1e2")
-        finally:
-            Payload.max_decode_packets = original
+    def test_a_packet_gathers_its_attachments_where_we_count_them(self, ours: socketio.Server):
+        sid = ours.manager.pre_connect("e", "/")
+        ours.manager.connect(sid, "/")
+        ours._handle_eio_message("e", '52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]')
+        ours._handle_eio_message("e", b"12")
+        gathering = ours._binary_packet["e"]
+        assert (gathering.attachment_count, gathering.attachments) == (2, [b"12"])
 
     def test_payload_encodes_whatever_has_an_encode(self):
         assert Payload(packets=[NOOP, PolledPacket("4x")]).encode() == "6\x1e4x"

@@ -40,7 +40,8 @@ HOSTILE = {
     "unknown type": "49",
     "empty message": "4",
     "deep": "42" + '["x",' + "[" * 100_000 + "]" * 100_000 + "]",
-    "an attachment announced": '451-["x",{"_placeholder":true,"num":0}]',
+    "no attachment announced": '450-["x"]',
+    "more attachments than anybody needs": '4517-["x",{"_placeholder":true,"num":0}]',
     "a thousand million attachments announced": "459999999999-[]",
     "a CONNECT_ERROR": "44{}",
 }
@@ -70,9 +71,51 @@ def test_by_polling_too_and_nothing_behind_it_is_read(sidecar, name: str, packet
     assert answer.json()["recipients"] == 0
 
 
-def test_binary_frames_are_refused(sidecar, raw):
+BINARY_SUBSCRIBE = '451-7["subscribe_project",{"_placeholder":true,"num":0}]'
+
+
+def test_a_binary_event_is_handled_when_its_attachment_has_come(sidecar, raw):
+    one = raw.joined(sidecar)
+    one.send(BINARY_SUBSCRIBE)
+    one.send_binary(b"bytes are no name")
+    answer = str(one.recv())
+    assert answer.startswith('437[{"ok":false')
+    assert json.loads(answer[3:])[0]["code"] == "bad_name"
+    one.send('428["heartbeat"]')
+    assert str(one.recv()).startswith('42["heartbeat:ack"')
+    one.close()
+
+
+def test_by_polling_too(sidecar):
+    polling = Polling(sidecar)
+    polling.connect(sidecar.token)
+    assert polling.post(BINARY_SUBSCRIBE, "bAAE=").status_code == 200
+    assert polling.packets()[0].startswith('437[{"ok":false')
+    polling.post("1")
+    polling.close()
+
+
+def test_an_attachment_that_nobody_announced(sidecar, raw):
     one = raw.joined(sidecar)
     one.send_binary(b"anything")
+    assert closed_by_server(one)
+    one.close()
+
+
+def test_a_text_where_an_attachment_is_due(sidecar, raw):
+    one = raw.joined(sidecar)
+    one.send(BINARY_SUBSCRIBE)
+    one.send('42["heartbeat"]')
+    assert closed_by_server(one)
+    one.close()
+
+
+def test_attachments_together_are_bounded_as_a_message_is(start_sidecar, raw):
+    server = start_sidecar(SIDECAR_MAX_BODY_BYTES="2000")
+    one = raw.joined(server)
+    one.send('453-["x",{"_placeholder":true,"num":0}]')
+    one.send_binary(b"x" * 1_000)
+    one.send_binary(b"x" * 1_001)
     assert closed_by_server(one)
     one.close()
 
