@@ -87,7 +87,9 @@ def test_one_that_does_not_read_costs_its_bound_and_gets_everything_when_it_read
     slow, quick = subscribed(raw, server, name), subscribed(raw, server, name)
     post_line(server, name, "d", "warm up" * 1_000)
     before = memory_bytes(server)
-    seqs = [post_line(server, name, "d", "x" * 30_000) for _ in range(400)]  # 12 MB
+    body = {"type": "log_entry", "project": name, "deployment_id": "d", "message": "x" * 30_000}
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Token {server.token}"}) as http:
+        seqs = [int(http.post("/api/webhooks/deployment", json=body).json()["event_id"]) for _ in range(400)]  # 12 MB
     assert events_until(quick, seqs[-1])[1:] == seqs, "a slow one delays nobody"
     wait_until(lambda: gauge(server, "sidecar_subscribers_catching_up") == 1, "it has fallen behind")
     assert memory_bytes(server) - before < 60_000_000  # the ring of recent events holds most of them, once for all
