@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 from flask import Flask, Response, g, json
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 
 from sidecar.domain import errors
@@ -60,7 +60,11 @@ def _http_exception(error: HTTPException) -> Response:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
     status = error.code or 500
-    return _problem(status, "bad_request" if status < 500 else "error", error.name, "The request can't be served.", ())
+    code = "bad_request" if status < 500 else "error"
+    response = _problem(status, code, error.name, "The request can't be served.", ())
+    if isinstance(error, ClientDisconnected):  # where the next request begins is unknown
+        response.headers["Connection"] = "close"
+    return response
 
 
 def _unexpected(error: Exception) -> Response:

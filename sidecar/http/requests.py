@@ -6,10 +6,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 import structlog
 from flask import Flask, Response, g, request
+from structlog.typing import FilteringBoundLogger
+from werkzeug.exceptions import ClientDisconnected
 
 from sidecar.domain.errors import BadHost, NotAllowed, SidecarError, TooLarge, Unauthenticated
 from sidecar.domain.permissions import Identity
@@ -21,12 +23,11 @@ from sidecar.wire.bodies import parse_body
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import PUBLIC_PREFIX
 
-log = structlog.get_logger("sidecar.http")
-
 CSRF_HEADER = "X-CSRF-Token"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 METHODS = (*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TOO_LARGE = "The body is larger than this server takes."
 UNLIMITED = ("/healthz", "/readyz", "/metrics")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; script-src 'self'; "
@@ -61,7 +62,7 @@ class Caller:
         if credential is not None:
             return self._access.by_credential(credential)
         address = request.remote_addr or ""
-        cookie = request.cookies.get(LOGIN_COOKIE)
+        cookie = request.cookies.get(LOGIN_COOKIE) if "Cookie" in request.headers else None
         if cookie is None:
             return self._access.stranger(address)
         identity = self._access.by_cookie(cookie, address)
@@ -83,10 +84,26 @@ def _credential() -> str | None:
 
 
 def raw_body() -> bytes:
-    """The request's body. Raises TooLarge. (Werkzeug cuts a chunked body at the limit without a word.)"""
-    body: bytes = request.get_data(cache=False)
-    if request.content_length is None and request.environ["wsgi.input"].read(1):
-        raise TooLarge("The body is larger than this server takes.")
+    """The request's body. Raises TooLarge; ClientDisconnected for one that ends early. (Werkzeug cuts a chunked body
+    at the limit without a word, and stacks two streams upon ours where a length is given.)"""
+    length = request.content_length
+    if length is None:
+        body: bytes = request.get_data(cache=False)
+        if request.environ["wsgi.input"].read(1):
+            raise TooLarge(_TOO_LARGE)
+        return body
+    if length > (request.max_content_length or length):
+        raise TooLarge(_TOO_LARGE)
+    return _exactly(request.environ["wsgi.input"], length)
+
+
+def _exactly(source: BinaryIO, length: int) -> bytes:
+    try:
+        body = source.read(length)
+    except OSError:
+        raise ClientDisconnected from None
+    if len(body) < length:
+        raise ClientDisconnected
     return body
 
 
@@ -98,6 +115,7 @@ def json_body() -> dict[str, Any]:
 
 def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Metrics, limit: RateLimit | None) -> None:
     """Hook the checks and headers into the app."""
+    log: FilteringBoundLogger = structlog.get_logger("sidecar.http").bind()
 
     @app.before_request
     def begin() -> Response | None:
@@ -116,15 +134,19 @@ def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Met
 
     @app.after_request
     def end(response: Response) -> Response:
-        response.headers["X-Request-Id"] = g.get("request_id", "")
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "same-origin"
+        response.headers.add("X-Request-Id", g.get("request_id", ""))
+        response.headers.add("X-Content-Type-Options", "nosniff")
+        response.headers.add("Referrer-Policy", "same-origin")
         if response.mimetype == "text/html":
             response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         if "Cache-Control" not in response.headers:
             response.headers["Cache-Control"] = "no-store"
         _cors(origins, response)
-        _count(metrics, response)
+        method = request.method if request.method in METHODS else "other"
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        seconds = time.perf_counter() - g.get("began", time.perf_counter())
+        metrics.count_request(method, route, response.status_code, seconds)
+        log.debug("http.request", method=method, route=route, status=response.status_code, seconds=round(seconds, 4))
         return response
 
 
@@ -150,15 +172,6 @@ def _cors(origins: Origins, response: Response) -> None:
             "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Request-Id, If-None-Match"
         )
         response.headers["Access-Control-Max-Age"] = "600"
-
-
-def _count(metrics: Metrics, response: Response) -> None:
-    route = request.url_rule.rule if request.url_rule is not None else "none"
-    method = request.method if request.method in METHODS else "other"
-    seconds = time.perf_counter() - g.get("began", time.perf_counter())
-    metrics.requests.labels(method, route, str(response.status_code)).inc()
-    metrics.request_seconds.labels(method, route).observe(seconds)
-    log.debug("http.request", method=method, route=route, status=response.status_code, seconds=round(seconds, 4))
 
 
 def public_prefix() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+import json
+
+from flask import Blueprint, Response, request
 
 from sidecar.domain import rooms
 from sidecar.fanout.hub import Hub
@@ -11,6 +13,9 @@ from sidecar.http.requests import Caller, raw_body
 from sidecar.services.deliveries import Deliveries, Posted
 
 PATHS = ("/api/webhooks/deployment", "/api/webhook/deployment", "/api/webhook/step")
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""What jsonify writes, without making an encoder a request."""
 
 
 def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
@@ -31,19 +36,20 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
         reached = [rooms.project(receipt.project)]
         if receipt.deployment_id is not None:
             reached.append(rooms.deployment(receipt.deployment_id))
-        return jsonify(
-            success=True,
-            status="success",
-            message="Deployment webhook processed successfully",
-            event_id=str(receipt.seq),
-            epoch=tail.epoch,
-            recipients=hub.count(reached),
-            duplicate=receipt.duplicate,
-            type=receipt.type,
-            project=receipt.project,
-            deployment_id=receipt.deployment_id,
-            repaired=receipt.repaired,
-        )
+        answer = {
+            "success": True,
+            "status": "success",
+            "message": "Deployment webhook processed successfully",
+            "event_id": str(receipt.seq),
+            "epoch": tail.epoch,
+            "recipients": hub.count(reached),
+            "duplicate": receipt.duplicate,
+            "type": receipt.type,
+            "project": receipt.project,
+            "deployment_id": receipt.deployment_id,
+            "repaired": receipt.repaired,
+        }
+        return Response(_encode(answer) + "\n", mimetype="application/json")
 
     for path in PATHS:
         routes.add_url_rule(path, path.rpartition("webhook")[2].replace("/", "_"), receive, methods=["POST"])

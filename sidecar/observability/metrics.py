@@ -45,6 +45,18 @@ class Metrics:
         self.tail_lag = self._gauge("sidecar_journal_tail_lag_events", "Events the tail was behind when it looked.")
         self.writer_waiting = self._gauge("sidecar_journal_writer_waiting", "Commands waiting for the writer.")
 
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """`method` and `route` are of a bounded set: ours, or the word for all others."""
+        key = (method, route, status)
+        found = self._counted.get(key)
+        if found is None:
+            found = self.requests.labels(method, route, str(status)), self.request_seconds.labels(method, route)
+            self._counted[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
     def _gauge(self, name: str, help: str) -> Gauge:
         return Gauge(name, help, registry=self.registry)
 

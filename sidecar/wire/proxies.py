@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+KNOWN_ADDRESSES = 4_096
 
 PUBLIC_PREFIX = "sidecar.prefix"
 """Environ key: the prefix under which the client reached us, `` or such as `/project-dashboard`."""
@@ -36,6 +39,7 @@ class Proxies:
 
     def __init__(self, trusted: tuple[Network, ...], prefix: str):
         self._trusted = trusted
+        self._trusts = lru_cache(KNOWN_ADDRESSES)(self._in_networks)
         self._prefix = prefix
 
     def prepare(self, environ: WSGIEnvironment) -> None:
@@ -73,7 +77,7 @@ class Proxies:
         if PREFIX.fullmatch(prefix):
             environ[PUBLIC_PREFIX] = prefix
 
-    def _trusts(self, address: str) -> bool:
+    def _in_networks(self, address: str) -> bool:
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
