@@ -24,7 +24,7 @@ def clean_name(name: object, what: str = "name") -> str:
         raise BadName(f"{what} is empty")
     if len(text) > NAME_MAX_CHARACTERS:
         raise BadName(f"{what} is longer than {NAME_MAX_CHARACTERS} characters")
-    if any(not character.isprintable() for character in text):
+    if not text.isprintable():
         raise BadName(f"{what} holds a control character or a lone surrogate")
     return text
 

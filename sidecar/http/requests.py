@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from typing import Any, BinaryIO
+from typing import Any
 
 import structlog
 from flask import Flask, Response, g, request
+from flask.globals import request_ctx
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import ClientDisconnected
 
@@ -27,7 +28,6 @@ CSRF_HEADER = "X-CSRF-Token"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 METHODS = (*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TOO_LARGE = "The body is larger than this server takes."
 UNLIMITED = ("/healthz", "/readyz", "/metrics")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; script-src 'self'; "
@@ -74,35 +74,34 @@ class Caller:
 
 
 def _credential() -> str | None:
-    header = request.headers.get("Authorization")
+    headers = request.headers
+    header = headers.get("Authorization")
     if header is not None:
         scheme, _, rest = header.partition(" ")
         if scheme.lower() not in ("token", "bearer") or not rest.strip():
             raise Unauthenticated("Authorization must be `Token <token>` or `Bearer <token>`.")
         return rest.strip()
-    return request.headers.get("X-API-Key") or request.headers.get("X-Webhook-Token")
+    return headers.get("X-API-Key") or headers.get("X-Webhook-Token")
 
 
 def raw_body() -> bytes:
-    """The request's body. Raises TooLarge; ClientDisconnected for one that ends early. (Werkzeug cuts a chunked body
-    at the limit without a word, and stacks two streams upon ours where a length is given.)"""
-    length = request.content_length
-    if length is None:
-        body: bytes = request.get_data(cache=False)
-        if request.environ["wsgi.input"].read(1):
-            raise TooLarge(_TOO_LARGE)
-        return body
-    if length > (request.max_content_length or length):
-        raise TooLarge(_TOO_LARGE)
-    return _exactly(request.environ["wsgi.input"], length)
-
-
-def _exactly(source: BinaryIO, length: int) -> bytes:
+    """The request's body. Raises TooLarge; ClientDisconnected for one that ends early or whose chunks can't be read.
+    (Werkzeug cuts a chunked body at the limit without a word, and stacks two streams upon ours where a length is
+    given.)"""
+    asked = request_ctx.request
+    length, source = asked.content_length, asked.environ["wsgi.input"]
     try:
-        body = source.read(length)
+        if length is None:
+            body: bytes = asked.get_data(cache=False)
+            too_large = bool(source.read(1))
+        else:
+            too_large = length > (asked.max_content_length or length)
+            body = b"" if too_large else source.read(length)
     except OSError:
         raise ClientDisconnected from None
-    if len(body) < length:
+    if too_large:
+        raise TooLarge("The body is larger than this server takes.")
+    if len(body) < (length or 0):
         raise ClientDisconnected
     return body
 
@@ -119,21 +118,23 @@ def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Met
 
     @app.before_request
     def begin() -> Response | None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        asked = request_ctx.request
+        given = asked.environ.get("HTTP_X_REQUEST_ID", "")
+        g.request_id = request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         g.began = time.perf_counter()
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
-        if not origins.host_known(request.environ):
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        if not origins.host_known(asked.environ):
             raise BadHost("This host name is not ours (SIDECAR_PUBLIC_URL).")
-        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        if asked.method == "OPTIONS" and "Access-Control-Request-Method" in asked.headers:
             return Response(status=204)
-        if limit is not None and request.path not in UNLIMITED:
+        if limit is not None and asked.path not in UNLIMITED:
             limit.take(_limited_by(caller))
         return None
 
     @app.after_request
     def end(response: Response) -> Response:
+        asked = request_ctx.request
         response.headers.add("X-Request-Id", g.get("request_id", ""))
         response.headers.add("X-Content-Type-Options", "nosniff")
         response.headers.add("Referrer-Policy", "same-origin")
@@ -142,8 +143,8 @@ def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Met
         if "Cache-Control" not in response.headers:
             response.headers["Cache-Control"] = "no-store"
         _cors(origins, response)
-        method = request.method if request.method in METHODS else "other"
-        route = request.url_rule.rule if request.url_rule is not None else "none"
+        method = asked.method if asked.method in METHODS else "other"
+        route = asked.url_rule.rule if asked.url_rule is not None else "none"
         seconds = time.perf_counter() - g.get("began", time.perf_counter())
         metrics.count_request(method, route, response.status_code, seconds)
         log.debug("http.request", method=method, route=route, status=response.status_code, seconds=round(seconds, 4))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+from flask.globals import request_ctx
 
 from sidecar.domain import rooms
 from sidecar.fanout.hub import Hub
@@ -23,14 +24,15 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
 
     def receive() -> Response:
         identity = caller.identity()
+        asked = request_ctx.request
         receipt = deliveries.receive(
             identity,
             Posted(
-                path=request.path.rstrip("/"),
+                path=asked.path.rstrip("/"),
                 body=raw_body(),
-                headers=request.headers,  # type: ignore[arg-type]
-                address=request.remote_addr or "",
-                key=request.headers.get("Idempotency-Key"),
+                headers=asked.headers,  # type: ignore[arg-type]
+                address=asked.remote_addr or "",
+                key=asked.headers.get("Idempotency-Key"),
             ),
         )
         reached = [rooms.project(receipt.project)]

@@ -160,6 +160,29 @@ def test_what_is_not_http_gets_400_and_no_traceback(sidecar, line):
     assert "Traceback" not in sidecar.output()
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}xx0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n11111111111111111\r\n",
+        b"Content-Length: 10\r\n\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}",
+    ],
+)
+def test_a_body_that_can_t_be_read_to_its_end_gets_400_and_ends_the_connection(sidecar, rest):
+    """What follows could be the rest of the body or another request: nobody may find out which."""
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=10) as connection:
+        connection.sendall(f"POST {WEBHOOK} HTTP/1.1\r\nHost: x\r\n".encode() + rest)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while received := connection.recv(65_536):
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 ROUTES = [
     "/",
     "/login",
