@@ -9,12 +9,11 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import re
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from geventwebsocket.handler import WebSocketHandler
 from sidecar.factory import Sidecar
 from sidecar.fanout.engine import close_polling
 from sidecar.fanout.transports import WEBSOCKET
+from sidecar.wire.heads import Fields, read_head
 
 log = structlog.get_logger("sidecar.server")
 
@@ -99,9 +99,18 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         problem = str(args[-1]) if args else msg
         log.debug("server.bad_request", problem=problem.partition(":")[0], address=self.client_address[0])
 
-    def _check_http_version(self) -> bool:
-        """pywsgi's own check prints a traceback for `HTTP/1`."""
-        return re.fullmatch(r"HTTP/(0\.9|1\.\d)", self.request_version) is not None
+    def read_request(self, raw_requestline: str) -> bool:
+        """By our own strict reader; pywsgi's takes what two servers in a row may understand differently, and spends
+        as long on headers as the application on a request. Raises ValueError: answered 400, and the connection ends."""
+        head = read_head(raw_requestline, self.rfile.readline)
+        self.requestline = raw_requestline.rstrip()
+        self.command, self.path, self.request_version = head.method, head.target, head.version
+        self.headers, self.content_length, self.close_connection = head.fields, head.content_length, head.close
+        return True
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        fields: Fields = self.headers
+        return fields.environ()
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("http", "sockets", "jobs", "services", "fanout", "store", "wire", "observability", "domain"),
         *("version", "config"),
     },
-    "server": {"factory", "fanout", "observability", "domain", "config"},
+    "server": {"factory", "fanout", "wire", "observability", "domain", "config"},
     "cli": {"server", "factory", "client", "observability", "domain", "version", "config"},
     "__main__": {"cli"},
     "client": set(),

@@ -282,8 +282,21 @@ class TestServer:
         assert parameters(handler.log_request) == ["self"]
         assert parameters(handler.log_error) == ["self", "msg", "args"]
         assert parameters(handler.get_environ) == ["self"]
-        assert parameters(handler._check_http_version) == ["self"]
-        assert "self._check_http_version()" in inspect.getsource(handler)
+        assert parameters(handler.read_request) == ["self", "raw_requestline"]
+        assert parameters(handler._headers) == ["self"]
+        assert parameters(handler._sendall) == ["self", "data"]
+        assert parameters(handler._write_with_headers) == ["self", "data"]
+        source = inspect.getsource(handler._write_with_headers)
+        assert (
+            source.index("self.finalize_headers()") < source.index("self._sendall(") < source.index("self._write(data)")
+        )
+
+    def test_pywsgis_handler_asks_nothing_else_of_the_headers(self):
+        """Ours are not its header class."""
+        used = set(re.findall(r"self\.headers\.(\w+)", inspect.getsource(pywsgi.WSGIHandler)))
+        assert used <= {"get", "getheader", "typeheader", "status", "headers"}
+        assert "self.headers.headers" in inspect.getsource(pywsgi.WSGIHandler._headers)
+        assert inspect.getsource(pywsgi.WSGIHandler).count("self.headers.headers") == 1
 
     def test_pywsgis_server_closes_its_listener_and_then_stops(self):
         assert parameters(pywsgi.WSGIServer.close) == ["self"]
