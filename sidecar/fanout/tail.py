@@ -14,12 +14,11 @@ from itertools import islice
 import gevent
 import structlog
 from gevent.event import Event as Signal
-from sqlalchemy import Connection
 
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event, Offset
 from sidecar.store.database import Database
-from sidecar.store.journal import Head, events_after, mark_of, read_head
+from sidecar.store.journal import Head, events_after, read_head
 
 log = structlog.get_logger("sidecar.tail")
 
@@ -58,8 +57,8 @@ class Tail:
 
     def start(self) -> None:
         """Begin after the journal's present end; before any client is accepted."""
-        head, self.last_mark = self._database.read(_head_with_mark)
-        self.last, self.epoch = head.seq, head.epoch
+        head = self._database.read(read_head)
+        self.last, self.last_mark, self.epoch = head.seq, head.mark, head.epoch
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = "tail"
 
@@ -136,8 +135,3 @@ class Tail:
             self._publish(event)
         except Exception as error:  # it must stop neither the events behind it nor the writer, which offers them
             log.error("tail.publish_failed", seq=event.seq, type=event.type, exc_info=error)
-
-
-def _head_with_mark(connection: Connection) -> tuple[Head, int | None]:
-    head = read_head(connection)
-    return head, mark_of(connection, head.seq)

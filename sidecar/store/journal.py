@@ -15,14 +15,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, select, union_all, update
 from sqlalchemy.exc import NoResultFound
 
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Offset
 from sidecar.store.statements import Statement
 from sidecar.store.tables import event_rooms, events, journal_head
 
-_HEAD = Statement(select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch))
+_HEAD = Statement(select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch, journal_head.c.mark))
 _INSERT_EVENTS = Statement(insert(events))
 _INSERT_EVENT_ROOMS = Statement(insert(event_rooms))
-_MOVE_HEAD = Statement(update(journal_head), ["seq"])
+_MOVE_HEAD = Statement(update(journal_head), ["seq", "mark"])
 _EVENT = (events.c.seq, events.c.mark, events.c.type, events.c.payload, events.c.rooms, events.c.at)
 _EVENTS_AFTER = (
     select(*_EVENT).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("at_most"))
@@ -31,11 +31,17 @@ _EVENTS_AFTER = (
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The journal's ends: last seq given out, `floor` (events up to it are no longer kept), and its name."""
+    """The journal's ends: last seq given out and its mark (None before the first event), `floor` (events up to it are
+    no longer kept), and its name."""
 
     seq: int
     floor: int
     epoch: str
+    mark: int | None
+
+    @property
+    def offset(self) -> Offset:
+        return Offset(self.seq, self.mark)
 
 
 class Transaction:
@@ -90,7 +96,7 @@ class Transaction:
         _INSERT_EVENT_ROOMS.run_many(
             self.connection, ({"room": room, "seq": event.seq} for event in self.events for room in event.rooms)
         )
-        _MOVE_HEAD.run(self.connection, {"seq": self.seq})
+        _MOVE_HEAD.run(self.connection, {"seq": self.seq, "mark": self.events[-1].mark})
 
 
 def found_journal(connection: Connection) -> None:

@@ -30,8 +30,10 @@ journal_head = Table(
     Column("seq", BigInteger, nullable=False),
     Column("floor", BigInteger, nullable=False),
     Column("epoch", Text, nullable=False),
+    Column("mark", BigInteger),
 )
-"""One row. `seq` is the last one given out; events up to `floor` are no longer kept; `epoch` names this journal."""
+"""One row. `seq` is the last one given out and `mark` that event's; events up to `floor` are no longer kept; `epoch`
+names this journal."""
 
 events = Table(
     "events",
@@ -191,3 +193,39 @@ login_links = Table(
     Column("expires_at", Text, nullable=False),
     Column("used_at", Text),
 )
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("started_at", Text, nullable=False),
+    Column("seen_at", Text, nullable=False),
+)
+"""The processes that serve from this database; each says now and then that it lives (`seen_at`)."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("pid_hash", LargeBinary, primary_key=True),
+    Column("sid", Text, nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("ended_at", Text),
+)
+"""What a Socket.IO client that reconnects is given back. `owner` is the node of its connection, `generation` counts
+the connections it has had; `ended_at` is when the last of them ended, NULL while it lives (or its node died)."""
+Index("sessions_ended", sessions.c.ended_at)
+Index("sessions_owner", sessions.c.owner)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("until", Text, nullable=False),
+)
+"""Who alone may do a periodic job until when; `fence` grows each time that a lease changes hands."""
