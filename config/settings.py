@@ -190,6 +190,9 @@ class Settings(BaseSettings):
     handshake_rate: Annotated[str, AfterValidator(_rate)] = Field(
         "1000/second, burst 5000", description="New connections that are taken; more get 503 and come back; off = all."
     )
+    recovery_seconds: float = Field(
+        600, ge=0, le=604_800, description="How long a browser that was cut off finds its session again; 0 = never."
+    )
     retention_days: float = Field(
         30, gt=0, le=36_500, description="How long events, log lines and deliveries stay; deployments stay."
     )
@@ -208,6 +211,8 @@ class Settings(BaseSettings):
         problems = []
         if self.outbox_bytes < 4 * self.max_body_bytes:
             problems.append("SIDECAR_OUTBOX_BYTES must be at least 4 x SIDECAR_MAX_BODY_BYTES")
+        if self.recovery_seconds > self.retention_days * 86_400:
+            problems.append("SIDECAR_RECOVERY_SECONDS must be no longer than SIDECAR_RETENTION_DAYS")
         if self.webhook_networks and self.open == "false":
             problems.append("SIDECAR_WEBHOOK_NETWORKS needs SIDECAR_OPEN=webhooks or true")
         if problems:

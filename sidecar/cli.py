@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import gevent
 from flask import Flask
 
 from config.settings import Settings, SettingsProblem, load_settings, settings_table, unknown_variables
@@ -205,7 +206,8 @@ def with_client(work: Callable[[SidecarClient], object]) -> None:
     url = os.environ.get("SIDECAR_URL") or f"http://{_reachable(settings.host)}:{settings.port}{settings.prefix}"
     token_text = os.environ.get("SIDECAR_TOKEN") or _read(settings.instance_path / ADMIN_TOKEN_FILE)
     with SidecarClient(url, token_text) as client:
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))  # gevent prints a KeyboardInterrupt
+        # In the main greenlet. A handler of Python's own would raise wherever we are, also where it is swallowed.
+        gevent.signal_handler(signal.SIGINT, sys.exit, INTERRUPTED)
         try:
             work(client)
         except ApiError as error:

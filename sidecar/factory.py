@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from flask import Flask
 from flask_socketio import SocketIO
@@ -15,6 +17,7 @@ from sidecar.domain.events import Event
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.engine import connection_count, is_open, make_socketio
 from sidecar.fanout.hub import Hub
+from sidecar.fanout.recovery import TAKEN, Recovery
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.websocket import Network
 from sidecar.http.deliveries import deliveries as deliveries_routes
@@ -35,8 +38,10 @@ from sidecar.services.health import Health
 from sidecar.services.keys import load_keys
 from sidecar.services.limits import RateLimit
 from sidecar.services.tokens import REVOKED, Tokens
+from sidecar.services.views import Views
 from sidecar.sockets.deployments import Subscriptions
-from sidecar.sockets.gate import URL_TOKEN, Gate
+from sidecar.sockets.gate import RECOVERS, URL_TOKEN, Gate
+from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal
@@ -49,7 +54,7 @@ ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 WEBHOOK_TOKEN_FILE = "webhook-token"  # noqa: S105 - a file's name
 """In the instance folder, written at the first start, readable by the owner alone."""
 
-Control = Callable[[dict[str, str]], None]
+Control = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Core:
     metrics: Metrics
     tokens: Tokens
     connections: Connections
+    node: str
+    """Names this process to the others, and is another at each start."""
     controls: dict[str, list[Control]]
     """What each type of control event does to this process."""
 
@@ -104,7 +111,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     database = open_database(app, settings.resolved_database_url, instance)
     database.upgrade(found_journal)
     metrics = Metrics()
-    controls: dict[str, list[Control]] = {REVOKED: []}
+    controls: dict[str, list[Control]] = {REVOKED: [], TAKEN: []}
 
     def publish(event: Event) -> None:
         if event.control:
@@ -123,7 +130,8 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     tokens = Tokens(database, submit)
     controls[REVOKED].append(lambda body: tokens.forget(body["id"]))
     connections = Connections(keys, tokens, submit)
-    return Core(app, database, writer, tail, hub, catchup, metrics, tokens, connections, controls)
+    node = secrets.token_hex(8)
+    return Core(app, database, writer, tail, hub, catchup, metrics, tokens, connections, node, controls)
 
 
 def create_app(settings: Settings) -> Sidecar:
@@ -138,17 +146,32 @@ def create_app(settings: Settings) -> Sidecar:
     origins = Origins(settings.origins, settings.public_url)
     access = Access(core.connections, settings.open, settings.anonymous_read, parse_networks(settings.webhook_networks))
     history = History(core.database)
+    views = Views(settings.stale_after_hours)
     deliveries = Deliveries(
         core.database, core.writer.submit, core.metrics, settings.deliveries_bytes, core.tokens.holder
     )
     caller = Caller(access, core.connections, origins)
 
     network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes)
-    socketio = make_socketio(app, network, (URL_TOKEN,))
+    socketio = make_socketio(app, network, (URL_TOKEN, RECOVERS))
     namespaces = tuple(dict.fromkeys(("/", f"{settings.prefix}/ws")))
-    sessions = Sessions(socketio, namespaces, access, origins, core.hub, core.tail)
+    rights = Rights(socketio, core.hub, history.projects_of)
+    window = settings.recovery_seconds
+    recovery = Recovery(core.writer.submit, core.node, window) if window else None
+    sessions = Sessions(socketio, namespaces, access, origins, core.hub, core.tail, core.catchup, rights, recovery)
     core.controls[REVOKED].append(lambda body: sessions.token_revoked(body["id"]))
-    Subscriptions(socketio, namespaces, sessions, core.hub, core.catchup, history.project_of, settings.max_rooms)
+    core.controls[TAKEN].append(lambda body: sessions.taken(bytes.fromhex(body["pid"]), body["generation"]))
+    Subscriptions(
+        socketio,
+        namespaces,
+        sessions,
+        core.hub,
+        core.catchup,
+        rights,
+        views.snapshot_of,
+        history.project_of,
+        settings.max_rooms,
+    )
     health = Health(
         core.database,
         core.writer,
@@ -161,7 +184,7 @@ def create_app(settings: Settings) -> Sidecar:
     register_errors(app)
     register_requests(app, caller, origins, core.metrics, RateLimit(*settings.rate) if settings.rate else None)
     app.register_blueprint(webhooks(deliveries, caller, core.hub, core.tail))
-    app.register_blueprint(deployments_routes(history, caller, settings.stale_after_hours))
+    app.register_blueprint(deployments_routes(history, views, caller))
     app.register_blueprint(deliveries_routes(deliveries, caller))
     app.register_blueprint(tokens_routes(core.tokens, core.connections, caller, origins))
     app.register_blueprint(operating(health, core.metrics, caller, _info(settings)))
@@ -179,7 +202,9 @@ def create_app(settings: Settings) -> Sidecar:
         settings.max_body_bytes,
     )
     app.wsgi_app = gate  # type: ignore[method-assign]
-    return Sidecar(app, core, socketio, network, gate, sessions, Upkeep(core.writer.submit, settings.retention_days))
+    return Sidecar(
+        app, core, socketio, network, gate, sessions, Upkeep(core.writer.submit, settings.retention_days, window)
+    )
 
 
 def _info(settings: Settings) -> dict[str, object]:

@@ -33,17 +33,29 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Offset:
     """A place in the journal: everything up to `seq` is known. Without a `mark` (a bare number was given) it is
-    taken at its word; with one it holds only if the journal's row still has that mark."""
+    taken at its word; with one it holds only if the journal's row still has that mark.
+
+    In the middle of a replay it also names the session's `replay` and how far that has `reached`: the replays before
+    it are whole, those behind it have not begun (docs/design/recovery.md)."""
 
     seq: int
     mark: int | None = None
+    replay: int | None = None
+    reached: int = 0
 
     @property
     def text(self) -> str:
-        return str(self.seq) if self.mark is None else f"{self.seq}.{self.mark:08x}"
+        place = str(self.seq) if self.mark is None else f"{self.seq}.{self.mark:08x}"
+        return place if self.replay is None else f"{place}~{self.replay}.{self.reached}"
+
+    @property
+    def known(self) -> int:
+        """Up to where a room is known to somebody who can't tell which replay was meant."""
+        return self.seq if self.replay is None else min(self.seq, self.reached)
 
 
-_OFFSET = re.compile(r"([0-9]{1,19})(?:\.([0-9a-f]{8}))?")
+_NUMBER = "[0-9]{1,19}"
+_OFFSET = re.compile(rf"({_NUMBER})(?:\.([0-9a-f]{{8}}))?(?:~({_NUMBER})\.({_NUMBER}))?")
 
 
 def parse_offset(value: object) -> Offset | None:
@@ -53,6 +65,9 @@ def parse_offset(value: object) -> Offset | None:
     if isinstance(value, int):
         return Offset(value) if 0 <= value < 2**63 else None
     match = _OFFSET.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match[1]) >= 2**63:
+    if match is None or any(int(number) >= 2**63 for number in match.group(1, 3, 4) if number):
         return None
-    return Offset(int(match[1]), None if match[2] is None else int(match[2], 16))
+    mark = None if match[2] is None else int(match[2], 16)
+    if match[3] is None:
+        return Offset(int(match[1]), mark)
+    return Offset(int(match[1]), mark, int(match[3]), int(match[4]))

@@ -9,15 +9,17 @@ Nothing is buffered a subscriber but one page. (See docs/design/fanout.md.)
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import gevent
 import structlog
 from sqlalchemy import Connection
 
-from sidecar.domain.errors import Unavailable
+from sidecar.domain.errors import TooManyRooms, Unavailable
 from sidecar.domain.events import Event, Offset
-from sidecar.fanout.hub import Hub, Room, Subscriber, cut_off
+from sidecar.fanout.hub import Guard, Hub, Replay, Room, Subscriber, cut_off
 from sidecar.fanout.tail import Tail
 from sidecar.store.database import Database
 from sidecar.store.journal import Page, count_room_events, mark_of, read_head, room_events
@@ -27,42 +29,52 @@ log = structlog.get_logger("sidecar.catchup")
 PAGE_EVENTS = 500
 PAGE_BYTES = 256 * 1024
 RETRY_SECONDS = 0.5
+MAX_REPLAYS = 1_000
+
+Snapshot = Callable[[Connection], object]
+Save = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a subscriber asks for of a room's past: all that came after `since`, an offset of the journal that `epoch`
+    names (of any, if it is None)."""
+
+    since: Offset
+    epoch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """What a subscribe was answered: the seq from which the room is live, how many events are replayed before,
-    and whether some that were asked for are no longer (or not) in this journal."""
+    and whether some that were asked for are no longer (or not) in this journal. Then `snapshot` is what the room is
+    about, true at `snapshot_offset`."""
 
     room: str
     seq: int
     offset: str
     epoch: str
-    replayed: int
-    truncated: bool
+    replayed: int = 0
+    truncated: bool = False
+    snapshot: object = None
+    snapshot_offset: Offset | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Backfill:
-    """The room's events with after < seq <= upto are still to be replayed; at first `after` was `since`. It ends
-    with the `hold` it was asked for: who leaves the room and joins it again starts anew."""
+class Owed:
+    """What a subscriber is owed that is off the live path: `replays`, and how far the first of them has `reached`
+    (None before its first page); and whatever came after its position."""
 
-    room: str
-    hold: Room
-    since: int
-    after: int
-    upto: int
-
-
-class _Behind:
-    """The state of a subscriber that is off the live path."""
-
-    __slots__ = ("backfills", "planning", "running")
+    __slots__ = ("pauses", "reached", "replays", "running")
 
     def __init__(self) -> None:
-        self.backfills: deque[_Backfill] = deque()
-        self.planning = 0
+        self.replays: deque[Replay] = deque()
+        self.reached: int | None = None
+        self.pauses = 0
         self.running = False
+
+    def next_replay(self) -> None:
+        self.replays.popleft()
+        self.reached = None
 
 
 class _Truncated(Exception):
@@ -75,7 +87,7 @@ class CatchUp:
     def __init__(self, database: Database, tail: Tail):
         self._database = database
         self._tail = tail
-        self._behind: dict[Subscriber, _Behind] = {}
+        self._behind: dict[Subscriber, Owed] = {}
         self.demoted = 0
         """How many times a slow subscriber was taken off the live path."""
 
@@ -93,58 +105,95 @@ class CatchUp:
         self.demoted += 1
         self._start(subscriber, self._take_off(subscriber, event.seq - 1))
 
-    def subscribe(self, hub: Hub, subscriber: Subscriber, room: str, since: Offset | None) -> Subscription:
-        """Join the room now; with `since`, what the room had after it comes first, as far as it was not sent to
-        this subscriber already. The replay starts when the caller's greenlet next yields, so an answer that it
-        queues before that precedes it. Raises Unavailable; a room not held before is then left again.
+    @contextmanager
+    def paused(self, subscriber: Subscriber, position: int) -> Iterator[Owed]:
+        """Nothing is sent to the subscriber within, but for a page that is on its way. If it was live it stands at
+        `position` meanwhile. What it lacks is sent when the caller's greenlet next yields after that, so what the
+        caller queues first precedes it."""
+        owed = self._take_off(subscriber, position)
+        owed.pauses += 1
+        try:
+            yield owed
+        finally:
+            owed.pauses -= 1
+            self._start(subscriber, owed)
+
+    def subscribe(
+        self,
+        hub: Hub,
+        subscriber: Subscriber,
+        room: str,
+        past: Past | None,
+        save: Save | None = None,
+        snapshot: Snapshot | None = None,
+        guard: Guard | None = None,
+    ) -> Subscription:
+        """Join the room now; with a `past`, what the room had after it comes first, as far as it was not sent to
+        this subscriber already. `save` stores that the room is held and what is promised; nothing of it is sent before
+        that, nor before an answer that the caller queues without yielding. Raises what `save` raises, TooManyRooms,
+        or Unavailable; then nothing is promised, and a room not held before is left again. `guard` as for `Hub.guard`.
 
         A `since` beyond the tail may have been read from the journal, where events stand an instant before they
         are published; joining before the tail is there would send them once more."""
-        if since is not None and since.seq > self._tail.last:
-            self._tail.reach(since.seq)
+        if past is not None and past.since.seq > self._tail.last:
+            self._tail.reach(past.since.seq)
         last, offset = self._tail.last, self._tail.offset
         fresh = room not in subscriber.rooms
         hold = hub.join(subscriber, room, last)
-        if since is None:
-            return Subscription(room, last, offset.text, self._tail.epoch, 0, False)
-        behind = self._take_off(subscriber, last)
-        behind.planning += 1
-        held = {name: other.covers for name, other in subscriber.rooms.items() if name != room}
-        try:
-            plan = self._database.read(lambda c: _plan(c, room, since, hold.covers, held))
-        except Unavailable:
-            if fresh:
-                hub.leave(subscriber, room)
-            raise
-        else:
-            if plan.after < hold.covers:
-                behind.backfills.append(_Backfill(room, hold, plan.after, plan.after, hold.covers))
-                hold.covers = plan.after
-        finally:
-            behind.planning -= 1
-            self._start(subscriber, behind)
-        return Subscription(room, last, offset.text, self._tail.epoch, plan.count, plan.truncated)
+        if guard is not None:
+            hub.guard(subscriber, room, guard)
+        answer = Subscription(room, last, offset.text, self._tail.epoch)
+        if past is None and not (save is not None and fresh):
+            return answer
+        before, made = (hold.covers, subscriber.replays), None
+        with self.paused(subscriber, last) as owed:
+            try:
+                if past is not None:
+                    held = {name: other.covers for name, other in subscriber.rooms.items() if name != room}
+                    plan = self._database.read(lambda c: _plan(c, room, past, hold.covers, held, snapshot))
+                    answer = replace(
+                        answer,
+                        replayed=plan.count,
+                        truncated=plan.truncated,
+                        snapshot=plan.snapshot,
+                        snapshot_offset=plan.offset,
+                    )
+                    made = _promise(subscriber, room, hold, plan.after, offset)
+                    if made is not None:
+                        owed.replays.append(made)
+                        if save is not None:
+                            subscriber.replays += (made,)
+                if save is not None:
+                    save()
+            except Exception:
+                hold.covers, subscriber.replays = before
+                if made is not None:
+                    owed.replays.remove(made)
+                if fresh:
+                    hub.leave(subscriber, room)
+                raise
+        return answer
 
-    def _take_off(self, subscriber: Subscriber, position: int) -> _Behind:
-        behind = self._behind.get(subscriber)
-        if behind is None:
-            behind = self._behind[subscriber] = _Behind()
+    def _take_off(self, subscriber: Subscriber, position: int) -> Owed:
+        owed = self._behind.get(subscriber)
+        if owed is None:
+            owed = self._behind[subscriber] = Owed()
             subscriber.live = False
             subscriber.position = position
-        return behind
+        return owed
 
-    def _start(self, subscriber: Subscriber, behind: _Behind) -> None:
-        if not behind.running and not behind.planning:
-            behind.running = True
-            gevent.spawn(self._run, subscriber, behind).name = "catch-up"
+    def _start(self, subscriber: Subscriber, owed: Owed) -> None:
+        if not owed.running and not owed.pauses:
+            owed.running = True
+            gevent.spawn(self._run, subscriber, owed).name = "catch-up"
 
-    def _run(self, subscriber: Subscriber, behind: _Behind) -> None:
+    def _run(self, subscriber: Subscriber, owed: Owed) -> None:
         try:
             while not subscriber.closed and subscriber.recipient.wait_drained():
-                if behind.planning:
+                if owed.pauses:
                     return
                 try:
-                    if self._step(subscriber, behind.backfills):
+                    if self._step(subscriber, owed):
                         break
                 except Unavailable:
                     gevent.sleep(RETRY_SECONDS)
@@ -154,20 +203,20 @@ class CatchUp:
             log.error("catchup.failed", exc_info=error)
             cut_off(subscriber)
         finally:
-            behind.running = False
+            owed.running = False
         self._behind.pop(subscriber, None)
         subscriber.live = not subscriber.closed
 
-    def _step(self, subscriber: Subscriber, backfills: deque[_Backfill]) -> bool:
+    def _step(self, subscriber: Subscriber, owed: Owed) -> bool:
         """Send one page of what it lacks. True once nothing is lacking."""
-        if not backfills:
+        if not owed.replays:
             if self._finish_from_ring(subscriber):
                 return True
             self._advance(subscriber, self._tail.last)
-        elif subscriber.position < backfills[0].upto:
-            self._advance(subscriber, backfills[0].upto)
+        elif subscriber.position < owed.replays[0].begin.seq:
+            self._advance(subscriber, owed.replays[0].begin.seq)
         else:
-            self._replay(subscriber, backfills)
+            self._replay(subscriber, owed)
         return False
 
     def _finish_from_ring(self, subscriber: Subscriber) -> bool:
@@ -185,22 +234,23 @@ class CatchUp:
     def _advance(self, subscriber: Subscriber, target: int) -> None:
         """The next page of all its rooms together, up to `target`."""
         page = self._page(list(subscriber.rooms), subscriber.position, target)
-        _send(subscriber, [event for event in page.events if subscriber.wants(event)])
+        _send(subscriber, (event for event in page.events if subscriber.wants(event)))
         subscriber.position = page.upto
 
-    def _replay(self, subscriber: Subscriber, backfills: deque[_Backfill]) -> None:
-        """The next page of the first backfill, without what went out through another room already."""
-        backfill = backfills[0]
-        page = self._page([backfill.room], backfill.after, backfill.upto)
-        if subscriber.rooms.get(backfill.room) is not backfill.hold:  # left meanwhile
-            backfills.popleft()
+    def _replay(self, subscriber: Subscriber, owed: Owed) -> None:
+        """The next page of the first replay, without what went out through another room already."""
+        replay = owed.replays[0]
+        after = replay.since if owed.reached is None else owed.reached
+        page = self._page([replay.room], after, replay.upto)
+        if subscriber.rooms.get(replay.room) is not replay.hold:  # left meanwhile
+            owed.next_replay()
             return
-        _send(subscriber, [event for event in page.events if not _sent(subscriber, event, backfill.room)])
-        if page.upto < backfill.upto:
-            backfills[0] = replace(backfill, after=page.upto)
+        _send(subscriber, (event for event in page.events if not _sent(subscriber, event, replay.room)), replay)
+        if page.upto < replay.upto:
+            owed.reached = page.upto
         else:
-            backfills.popleft()
-            backfill.hold.sent = min(backfill.hold.sent, backfill.since)
+            owed.next_replay()
+            replay.hold.sent = min(replay.hold.sent, replay.since)
 
     def _page(self, rooms: list[str], after: int, upto: int) -> Page:
         """Raises _Truncated when the journal no longer holds all of it."""
@@ -213,9 +263,27 @@ class CatchUp:
         return self._database.read(query)
 
 
-def _send(subscriber: Subscriber, events: list[Event]) -> None:
+def _promise(subscriber: Subscriber, room: str, hold: Room, since: int, begin: Offset) -> Replay | None:
+    """The replay of what the room had after `since` and before what is covered already; None if that is nothing."""
+    if since >= hold.covers:
+        return None
+    if len(subscriber.replays) >= MAX_REPLAYS:
+        raise TooManyRooms(f"One socket may ask for the past {MAX_REPLAYS} times.")
+    made = Replay(subscriber.next_replay, room, hold, since, hold.covers, begin)
+    subscriber.next_replay += 1
+    hold.covers = since
+    return made
+
+
+def _send(subscriber: Subscriber, events: Iterable[Event], replay: Replay | None = None) -> None:
     for event in events:
-        subscriber.recipient.put(subscriber.codec.frame(event))
+        place = None if replay is None else place_in(replay, event.seq)
+        subscriber.recipient.put(subscriber.codec.frame(event, place))
+
+
+def place_in(replay: Replay, seq: int) -> str:
+    """Up to where a client knows its rooms that has got this event of the replay."""
+    return replace(replay.begin, replay=replay.number, reached=seq).text
 
 
 def _sent(subscriber: Subscriber, event: Event, room: str) -> bool:
@@ -228,16 +296,24 @@ class _Plan:
     after: int
     truncated: bool
     count: int
+    snapshot: object = None
+    offset: Offset | None = None
 
 
-def _plan(connection: Connection, room: str, since: Offset, upto: int, held: dict[str, int]) -> _Plan:
+def _plan(
+    connection: Connection, room: str, past: Past, upto: int, held: dict[str, int], snapshot: Snapshot | None
+) -> _Plan:
     """Where a replay can begin, decided with its count in one read transaction. An offset whose mark is not the
     journal's own points into another journal: nothing can be replayed from there."""
     head = read_head(connection)
-    foreign = since.mark is not None and since.seq > head.floor and mark_of(connection, since.seq) != since.mark
-    if foreign or since.seq > head.seq:
-        return _Plan(upto, True, 0)
-    after = max(since.seq, head.floor)
-    if after >= upto:
-        return _Plan(upto, since.seq < head.floor, 0)
-    return _Plan(after, since.seq < head.floor, count_room_events(connection, room, after, upto, held))
+    since = past.since
+    foreign = (
+        since.seq > head.seq
+        or past.epoch not in (None, head.epoch)
+        or (since.mark is not None and since.seq > head.floor and mark_of(connection, since.seq) != since.mark)
+    )
+    after = upto if foreign else min(max(since.known, head.floor), upto)
+    count = count_room_events(connection, room, after, upto, held) if after < upto else 0
+    if not foreign and since.known >= head.floor:
+        return _Plan(after, False, count)
+    return _Plan(after, True, count, snapshot(connection) if snapshot is not None else None, head.offset)

@@ -9,14 +9,17 @@ from sidecar.wire.frames import TEXT, frame
 
 
 class SocketIoCodec:
-    """Socket.IO 5 EVENT packets for one namespace, as WebSocket frames."""
+    """Socket.IO 5 EVENT packets for one namespace, as WebSocket frames. With `offsets` the packet's last argument is
+    the place that socket.io-client sends back when it reconnects; only its JavaScript takes an argument more."""
 
-    def __init__(self, namespace: str, epoch: str):
+    def __init__(self, namespace: str, epoch: str, offsets: bool):
         self._head = "2" if namespace == "/" else f"2{namespace},"
         self._epoch = epoch
+        self._offsets = offsets
 
-    def frame(self, event: Event) -> bytes:
-        return engine_frame(f'{self._head}["event",{envelope(event, self._epoch)}]')
+    def frame(self, event: Event, place: str | None = None) -> bytes:
+        last = f',"{place or event.offset}"' if self._offsets else ""
+        return engine_frame(f'{self._head}["event",{envelope(event, self._epoch)}{last}]')
 
 
 class JsonCodec:
@@ -25,5 +28,5 @@ class JsonCodec:
     def __init__(self, epoch: str):
         self._epoch = epoch
 
-    def frame(self, event: Event) -> bytes:
+    def frame(self, event: Event, place: str | None = None) -> bytes:
         return frame(TEXT, envelope(event, self._epoch).encode())

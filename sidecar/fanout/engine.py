@@ -17,6 +17,7 @@ from engineio import packet as engine_packet
 from flask import Flask
 from flask_socketio import SocketIO
 from socketio import packet as socketio_packet
+from socketio.exceptions import ConnectionRefusedError
 
 from sidecar.domain.errors import SidecarError
 from sidecar.fanout.rooms import RoomManager
@@ -154,21 +155,33 @@ def _take_over(server: Any, network: Network) -> None:
 
 def _harden(server: Any) -> None:
     """A client that breaks the protocol loses its connection: it costs one line a kind, and nobody else anything."""
-    handle_connect, handle_event, handle_message = (
-        server._handle_connect,
-        server._handle_event,
-        server._handle_eio_message,
-    )
-    handle_disconnect, engine = server._handle_eio_disconnect, server.eio
+    handle_event, handle_message = server._handle_event, server._handle_eio_message
+    handle_disconnect, engine, manager = server._handle_eio_disconnect, server.eio, server.manager
 
     def handle_client_connect(eio_sid: str, namespace: str | None, data: Any) -> None:
-        """The stock refusal of an unknown namespace is a bare text; socket.io-client shows an empty message for it."""
-        if (namespace or "/") in server.handlers:
-            handle_connect(eio_sid, namespace, data)
+        """The stock one answers before what the connect handler has emitted could wait for it, with a sid that was
+        chosen before anybody asked who comes; and its refusal of an unknown namespace shows as an empty message."""
+        name = namespace or "/"
+        sid = manager.pre_connect(eio_sid, name) if name in server.handlers else None
+        if sid is None:
+            problem = "Invalid namespace" if name not in server.handlers else "Connected already"
+            refuse(eio_sid, name, {"message": problem})
             return
-        refusal = {"message": "Invalid namespace"}
-        packet = server.packet_class(socketio_packet.CONNECT_ERROR, data=refusal, namespace=namespace)
-        server._send_packet(eio_sid, packet)
+        try:
+            if server._trigger_event("connect", name, sid, server.environ[eio_sid], data) is False:
+                raise ConnectionRefusedError
+        except ConnectionRefusedError as refusal:
+            refuse(eio_sid, name, refusal.error_args)
+            manager.disconnect(sid, name)
+            return
+        sid = manager.sid_from_eio_sid(eio_sid, name)
+        if sid is not None:
+            answer = manager.answer(sid, name)
+            send_packet(eio_sid, server.packet_class(socketio_packet.CONNECT, answer, namespace=name))
+            manager.connect(sid, name)
+
+    def refuse(eio_sid: str, namespace: str, problem: Any) -> None:
+        send_packet(eio_sid, server.packet_class(socketio_packet.CONNECT_ERROR, problem, namespace=namespace))
 
     def handle_client_event(eio_sid: str, namespace: str, id: int | None, data: Any) -> None:
         """A client may not send the names that mean something to the server's own handlers."""
@@ -241,6 +254,24 @@ def engine_socket(socketio: SocketIO, sid: str, namespace: str) -> EngineSocket 
     server = socketio.server
     session: EngineSocket | None = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, namespace))
     return None if session is None or session.closed else session
+
+
+def keep_recoverable(socketio: SocketIO, sid: str, namespace: str, pid: str, lasting_sid: str) -> None:
+    """In a connect handler: the client can come back with this pid, and goes by `lasting_sid`, which it had before or
+    is its own. A connection of the same sid that is still open is closed."""
+    server = socketio.server
+    if lasting_sid != sid:
+        former = server.manager.eio_sid_from_sid(lasting_sid, namespace)
+        if former is not None:
+            drop(server, former)
+    server.manager.adopt(sid, namespace, pid, lasting_sid)
+
+
+def emit_with_offset(
+    socketio: SocketIO, sid: str, namespace: str, name: str, body: dict[str, object], offset: str | None
+) -> None:
+    """An event whose last argument the client keeps, to come back with."""
+    socketio.server.manager.emit(name, body, namespace, to=sid, offset=offset)
 
 
 def connection_count(socketio: SocketIO) -> int:

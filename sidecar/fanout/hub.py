@@ -7,11 +7,12 @@ of a subscriber's rooms reaches it once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import structlog
 
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Offset
 
 log = structlog.get_logger("sidecar.hub")
 
@@ -21,9 +22,10 @@ Guard = Callable[[Event], bool]
 
 
 class Codec(Protocol):
-    """Turns an event into the frame that its kind of connection sends; two equal codecs share frames."""
+    """Turns an event into the frame that its kind of connection sends; two equal codecs share frames. `place` is up
+    to where the client knows its rooms once it has it, if that is not the event's own place."""
 
-    def frame(self, event: Event) -> bytes: ...
+    def frame(self, event: Event, place: str | None = None) -> bytes: ...
 
 
 class Recipient(Protocol):
@@ -54,17 +56,33 @@ class Room:
         self.sent = joined
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A promise: of the `room`, as held by `hold`, the events with since < seq <= upto, as soon as everything up to
+    `begin` was sent. The replays of a subscriber come one after the other, by their numbers."""
+
+    number: int
+    room: str
+    hold: Room
+    since: int
+    upto: int
+    begin: Offset
+
+
 class Subscriber:
     """One namespace of one connection. `position`: everything up to this seq has been sent. Live while
-    `live`; otherwise the catch-up (fanout/catchup.py) owns it and no live frame goes to it."""
+    `live`; otherwise the catch-up (fanout/catchup.py) owns it and no live frame goes to it. `replays` are those of
+    the rooms that it holds whose end its client may not have seen."""
 
-    __slots__ = ("closed", "codec", "live", "position", "recipient", "rooms")
+    __slots__ = ("closed", "codec", "live", "next_replay", "position", "recipient", "replays", "rooms")
 
-    def __init__(self, recipient: Recipient, codec: Codec, position: int):
+    def __init__(self, recipient: Recipient, codec: Codec, position: int, next_replay: int = 0):
         self.recipient = recipient
         self.codec = codec
         self.position = position
+        self.next_replay = next_replay
         self.rooms: dict[str, Room] = {}
+        self.replays: tuple[Replay, ...] = ()
         self.live = True
         self.closed = False
 
@@ -92,6 +110,8 @@ class Hub:
     def leave(self, subscriber: Subscriber, room: str) -> None:
         if subscriber.rooms.pop(room, None) is None:
             return
+        if subscriber.replays:
+            subscriber.replays = tuple(replay for replay in subscriber.replays if replay.room != room)
         _discard(self._rooms, room, subscriber)
         self.unguard(subscriber, room)
 

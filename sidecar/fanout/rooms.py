@@ -6,7 +6,7 @@ a packet again for each receiver. (The rooms of the journal are the hub's; these
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -23,14 +23,20 @@ class Stage(IntEnum):
 
 
 class Client:
-    """One namespace of one connection."""
+    """One namespace of one connection. `recovers`: the client takes the last argument of each event, if it is a
+    text, for an offset; so that of `emit` must be something else."""
 
-    __slots__ = ("eio_sid", "rooms", "sid", "stage")
+    __slots__ = ("early", "eio_sid", "pid", "recovers", "rooms", "sid", "stage")
 
     def __init__(self, sid: str, eio_sid: str):
         self.sid = sid
         self.eio_sid = eio_sid
         self.stage = Stage.CONNECTING
+        self.recovers = False
+        self.pid: str | None = None
+        """What its CONNECT will be answered, for it to come back with."""
+        self.early: list[bytes] | None = None
+        """What was emitted to it before its CONNECT was answered; it follows the answer."""
         self.rooms: set[str] | None = None
         """Beside its own, which is named as its sid."""
 
@@ -68,10 +74,29 @@ class RoomManager(Manager):  # type: ignore[misc]
         return sid
 
     def connect(self, sid: str, namespace: str) -> str:
+        """The CONNECT has been answered."""
         client = self._client(sid, namespace)
         if client is not None:
             client.stage = Stage.CONNECTED
+            early, client.early, client.pid = client.early, None, None
+            self._send(client, early or ())
         return sid
+
+    def answer(self, sid: str, namespace: str) -> dict[str, str]:
+        """The body of the CONNECT packet that answers this client, which is connecting."""
+        client = self._client(sid, namespace)
+        return {"sid": sid} if client is None or client.pid is None else {"sid": sid, "pid": client.pid}
+
+    def adopt(self, sid: str, namespace: str, pid: str, lasting_sid: str) -> None:
+        """While it is connecting: the client can come back with this pid, and goes by the sid that it had before.
+        Raises ValueError if the connection that had it is still there."""
+        client, held = self._client(sid, namespace), self._namespaces[namespace]
+        if client is None or client.stage != Stage.CONNECTING or (lasting_sid != sid and lasting_sid in held.by_sid):
+            raise ValueError("not connecting, or the sid is in use")
+        client.recovers, client.pid = True, pid
+        del held.by_sid[sid]
+        client.sid = lasting_sid
+        held.by_sid[lasting_sid] = client
 
     def is_pre_connected(self, sid: str, namespace: str) -> bool:
         client = self._client(sid, namespace)
@@ -154,25 +179,35 @@ class RoomManager(Manager):  # type: ignore[misc]
         skip_sid: str | list[str] | None = None,
         callback: Any = None,
         to: str | list[str] | None = None,
+        offset: str | None = None,
         **_options: Any,
     ) -> None:
         """To a sid, a room, several, or (None) the whole namespace; each client once. The frames are made once for
-        all, unless a callback gives each a number of its own."""
+        all, unless a callback gives each a number of its own. Who recovers is told the `offset` behind the
+        arguments; without one, a null behind a last text."""
         skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
         clients = [client for client in self._clients(namespace, to or room) if client.sid not in skipped]
         arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
-        frames: list[bytes] = []
+        padding = [offset] if offset is not None or (arguments and isinstance(arguments[-1], str)) else []
+        made: dict[bool, list[bytes]] = {}
         for client in clients:
-            if callback is not None or not frames:
+            padded = client.recovers and bool(padding)
+            if callback is not None or padded not in made:
                 number = None if callback is None else self._generate_ack_id(client.sid, callback)
-                frames = engine_frames(
-                    self.server.packet_class(
-                        socketio_packet.EVENT, namespace=namespace, data=[event, *arguments], id=number
-                    )
+                body = [event, *arguments, *padding] if padded else [event, *arguments]
+                made[padded] = engine_frames(
+                    self.server.packet_class(socketio_packet.EVENT, namespace=namespace, data=body, id=number)
                 )
-            session: EngineSocket | None = self.server.eio.sockets.get(client.eio_sid)
-            if session is not None:
-                session.put(frames)
+            self._send(client, made[padded])
+
+    def _send(self, client: Client, frames: Sequence[bytes]) -> None:
+        """In one piece. Before its CONNECT is answered it would not know what to do with them: they wait."""
+        if client.stage == Stage.CONNECTING:
+            client.early = [*(client.early or ()), *frames]
+            return
+        session: EngineSocket | None = self.server.eio.sockets.get(client.eio_sid)
+        if session is not None:
+            session.put(frames)
 
     def _client(self, sid: str | None, namespace: str) -> Client | None:
         held = self._namespaces.get(namespace)

@@ -261,7 +261,7 @@ class EngineSocket:
             self._server._trigger_event("message", self.sid, data, run_async=False)
             return not self.closed
         if kind == CLOSE_PACKET:
-            self.close(wait=False, abort=True, reason=self._server.reason.CLIENT_DISCONNECT)
+            self.close(wait=False, abort=True, reason=self._server.reason.TRANSPORT_CLOSE)
             return True
         return kind == NOOP_PACKET
 

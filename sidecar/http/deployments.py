@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
-from sidecar.domain.deployments import STATUSES, TERMINAL, Deployment, Step, duration_of, parse_time
-from sidecar.domain.times import utc_text
+from sidecar.domain.deployments import STATUSES, parse_time
 from sidecar.http.paging import Query, decode_cursor, encode_cursor
 from sidecar.http.requests import Caller
-from sidecar.services.deployments import DeploymentView, History
-from sidecar.store.deployments import DeploymentFilter, DeploymentRow, LineRow
-from sidecar.store.journal import Head
+from sidecar.services.deployments import History
+from sidecar.services.views import Views, at
+from sidecar.store.deployments import DeploymentFilter, LineRow
 from sidecar.wire.envelopes import envelope_object
 
 LEVELS = ("debug", "info", "warn", "error")
@@ -24,17 +21,13 @@ DOWNLOAD_LINES = 5_000
 SCOPE = "deployments:read"
 
 
-def deployments(history: History, caller: Caller, stale_after_hours: float) -> Blueprint:
-    """A deployment that is not over but has had no news for `stale_after_hours` is shown as unknown (stale)."""
+def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
     routes = Blueprint("deployments", __name__)
-
-    def stale_before() -> str:
-        return utc_text(time.time() - stale_after_hours * 3_600)
 
     @routes.get("/api/projects")
     def list_projects() -> Response:
         items, head = history.projects(caller.require(SCOPE))
-        return jsonify(items=items, next=None, **_at(head))
+        return jsonify(items=items, next=None, **at(head))
 
     @routes.get("/api/deployments")
     def list_deployments() -> Response:
@@ -48,13 +41,13 @@ def deployments(history: History, caller: Caller, stale_after_hours: float) -> B
             statuses=query.choices("status", STATUSES),
             since=query.read("since", parse_time),
             until=query.read("until", parse_time),
-            stale_before=stale_before(),
+            stale_before=views.stale_before(),
         )
         query.finish()
         skip = (page - 1) * limit if page else 0
         rows, total, head = history.deployments(identity, wanted, cursor, skip, limit + 1, count=page > 0)
         more, rows = len(rows) > limit, rows[:limit]
-        answer: dict[str, object] = {"items": [_deployment(row, stale_before()) for row in rows], **_at(head)}
+        answer: dict[str, object] = {"items": [views.summary(row) for row in rows], **at(head)}
         answer["next"] = encode_cursor(rows[-1].number) if more else None
         if total is not None:
             answer["pagination"] = _pagination(page, limit, total)
@@ -70,7 +63,7 @@ def deployments(history: History, caller: Caller, stale_after_hours: float) -> B
         page, head = history.events(identity, deployment_id, after, limit)
         next_after = page.events[-1].seq if page.events and page.upto < head.seq else None
         items = [envelope_object(event, head.epoch) for event in page.events]
-        return jsonify(items=items, next=next_after, **_at(head))
+        return jsonify(items=items, next=next_after, **at(head))
 
     @routes.get("/api/deployments/<path:deployment_id>/logs")
     def list_lines(deployment_id: str) -> Response:
@@ -87,12 +80,12 @@ def deployments(history: History, caller: Caller, stale_after_hours: float) -> B
             return _download(history, caller, deployment_id, levels, text)
         lines, head = history.lines(identity, deployment_id, after, limit + 1, levels, text)
         more, lines = len(lines) > limit, lines[:limit]
-        return jsonify(items=[_line(line) for line in lines], next=lines[-1].number if more else None, **_at(head))
+        return jsonify(items=[_line(line) for line in lines], next=lines[-1].number if more else None, **at(head))
 
     @routes.get("/api/deployments/<path:deployment_id>")
     def one_deployment(deployment_id: str) -> Response:
         view = history.deployment(caller.require(SCOPE), deployment_id)
-        return jsonify(_view(view, stale_before()))
+        return jsonify(views.whole(view) | at(view.head))
 
     return routes
 
@@ -120,30 +113,6 @@ def _attachment(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     whole = quote(re.sub(r"[/\\]", "-", name), safe="")
     return f"attachment; filename={plain}; filename*=UTF-8''{whole}"
-
-
-def _at(head: Head) -> dict[str, object]:
-    return {"seq": head.seq, "epoch": head.epoch}
-
-
-def _state(state: Deployment | Step) -> dict[str, object]:
-    return asdict(state) | {"duration_seconds": duration_of(state)}
-
-
-def _deployment(row: DeploymentRow, stale_before: str) -> dict[str, object]:
-    state = row.state
-    shown = _state(state)
-    shown |= {"id": state.deployment_id, "lines": row.lines, "metrics": row.metrics, "stale": False}
-    if state.status == "success":
-        shown["error_message"] = None  # an earlier failure's, before the retry that went well
-    if state.status not in TERMINAL and state.last_at < stale_before:
-        shown |= {"stale": True, "status": "unknown", "last_status": state.status}
-    return shown
-
-
-def _view(view: DeploymentView, stale_before: str) -> dict[str, object]:
-    steps = [_state(step) for step in view.steps]
-    return _deployment(view.row, stale_before) | {"steps": steps, "last_seq": view.row.seq} | _at(view.head)
 
 
 def _line(row: LineRow) -> dict[str, object]:

@@ -20,6 +20,7 @@ from sidecar.store.retention import (
     retire_lines,
     retire_login_links,
 )
+from sidecar.store.sessions import retire_sessions
 from sidecar.store.writer import Submit
 
 log = structlog.get_logger("sidecar.upkeep")
@@ -29,9 +30,12 @@ PAUSE_SECONDS = 0.05
 
 
 class Upkeep:
-    def __init__(self, submit: Submit, retention_days: float, clock: Callable[[], float] = time.time):
+    def __init__(
+        self, submit: Submit, retention_days: float, recovery_seconds: float, clock: Callable[[], float] = time.time
+    ):
         self._submit = submit
         self._retention_seconds = retention_days * 86_400
+        self._recovery_seconds = recovery_seconds
         self._clock = clock
         self._greenlet: gevent.Greenlet | None = None
 
@@ -52,6 +56,8 @@ class Upkeep:
         self._repeat(lambda transaction: retire_deliveries(transaction, before))
         self._repeat(lambda transaction: retire_answers(transaction, keys_before))
         self._repeat(retire_login_links)
+        sessions_before = utc_text(self._clock() - self._recovery_seconds)
+        self._repeat(lambda transaction: retire_sessions(transaction.connection, sessions_before, CHUNK))
 
     def _repeat(self, retire: Callable[[Transaction], int]) -> None:
         while self._submit(retire) == CHUNK:

@@ -178,6 +178,10 @@ class History:
         """The project that owns the id, whoever asks; None for an id not seen yet."""
         return self._database.read(lambda c: store.project_of(c, deployment_id))
 
+    def projects_of(self, deployment_ids: Sequence[str]) -> dict[str, str | None]:
+        """The same for several, in one read."""
+        return self._database.read(lambda c: {name: store.project_of(c, name) for name in deployment_ids})
+
     def projects(self, identity: Identity) -> tuple[list[dict[str, Any]], Head]:
         def query(connection: Connection) -> tuple[list[dict[str, Any]], Head]:
             return store.list_projects(connection, identity.projects), read_head(connection)

@@ -11,24 +11,27 @@ from flask_socketio import SocketIO
 
 from sidecar.domain import permissions, rooms
 from sidecar.domain.errors import Invalid, NotAllowed, SidecarError, TooManyRooms, Unavailable
-from sidecar.domain.events import Event, Offset, parse_offset
+from sidecar.domain.events import parse_offset
+from sidecar.domain.permissions import Identity
 from sidecar.domain.rooms import clean_name
 from sidecar.domain.times import utc_text
-from sidecar.fanout.catchup import CatchUp, Subscription
-from sidecar.fanout.hub import Hub
+from sidecar.fanout.catchup import CatchUp, Past, Snapshot, Subscription
+from sidecar.fanout.hub import Guard, Hub
 from sidecar.sockets.errors import refused
-from sidecar.sockets.sessions import Session, Sessions, project_of
+from sidecar.sockets.rights import NAMELESS, Rights
+from sidecar.sockets.session import Session
+from sidecar.sockets.sessions import Sessions
 
 log = structlog.get_logger("sidecar.sockets")
 
 Answer = dict[str, object]
 
-NAMELESS = {"menu": rooms.MENU, "projects": rooms.PROJECTS}
-"""Kinds of which there is one room only, so that a subscribe names none."""
+SnapshotOf = Callable[[str, str, Identity], Snapshot]
 
 
 class Subscriptions:
-    """`project_of_deployment` finds the project that owns a deployment id, None for an id not seen yet."""
+    """`project_of_deployment` finds the project that owns a deployment id, None for an id not seen yet;
+    `snapshot_of(kind, name, identity)` makes what a subscriber is shown whose past is no longer kept."""
 
     def __init__(
         self,
@@ -37,12 +40,16 @@ class Subscriptions:
         sessions: Sessions,
         hub: Hub,
         catchup: CatchUp,
+        rights: Rights,
+        snapshot_of: SnapshotOf,
         project_of_deployment: Callable[[str], str | None],
         max_rooms: int,
     ):
         self._sessions = sessions
         self._hub = hub
         self._catchup = catchup
+        self._rights = rights
+        self._snapshot_of = snapshot_of
         self._project_of_deployment = project_of_deployment
         self._max_rooms = max_rooms
         for namespace in namespaces:
@@ -68,11 +75,13 @@ class Subscriptions:
 
     def _subscribe(self, kind: str, session: Session, *args: object) -> Answer:
         name, options = _arguments(kind, args)
-        since = _since(options)
+        past = _past(options)
         room = _room(kind, name)
         if room not in session.subscriber.rooms and len(session.subscriber.rooms) >= self._max_rooms:
             raise TooManyRooms(f"One socket may be in {self._max_rooms} rooms.")
-        subscription = self._admit(kind, session, name, room, since)
+        subscription = self._admit(kind, session, name, room, past)
+        if subscription.truncated:
+            self._sessions.emit(session, "snapshot", _snapshot(kind, name, subscription))
         self._sessions.emit(
             session, "subscription:confirmed", {"type": kind, "id": name, "timestamp": utc_text(time.time())}
         )
@@ -86,55 +95,64 @@ class Subscriptions:
             "truncated": subscription.truncated,
         }
 
-    def _admit(self, kind: str, session: Session, name: str, room: str, since: Offset | None) -> Subscription:
-        if kind == "deployment":
-            return self._admit_to_deployment(session, name, room, since)
+    def _admit(self, kind: str, session: Session, name: str, room: str, past: Past | None) -> Subscription:
         identity = session.identity
-        allowed = (
-            permissions.may_watch_project(identity, name)
-            if kind == "project"
-            else permissions.may_watch_room(identity, room)
-        )
+        if kind == "deployment":
+            project = self._project_of_deployment(name)
+            if project is None:
+                return self._admit_to_unseen(session, name, room, past)
+            allowed = permissions.may_watch_deployment(identity, name, project)
+        elif kind == "project":
+            allowed = permissions.may_watch_project(identity, name)
+        else:
+            allowed = permissions.may_watch_room(identity, room)
         if not allowed:
-            raise NotAllowed("The token does not give the right to this room.")
-        return self._catchup.subscribe(self._hub, session.subscriber, room, since)
+            if kind == "deployment":  # held before it was seen, perhaps
+                self._hub.leave(session.subscriber, room)
+            raise NotAllowed(f"The token does not give the right to this {kind}.")
+        return self._join(kind, session, name, room, past)
 
-    def _admit_to_deployment(self, session: Session, name: str, room: str, since: Offset | None) -> Subscription:
-        """The right is that of the deployment's project. An id not seen yet is held under a guard, which asks for
-        the right when the first event comes; the second look closes the gap between looking and holding."""
+    def _admit_to_unseen(self, session: Session, name: str, room: str, past: Past | None) -> Subscription:
+        """A deployment id that was not seen yet is held under a guard, which asks for the right when the first event
+        comes; the second look closes the gap between looking and holding."""
         subscriber = session.subscriber
-        project = self._project_of_deployment(name)
-        if project is None:
-            if not permissions.may_hold_deployment(session.identity, name):
-                raise NotAllowed("The token does not give the right to this deployment.")
-            fresh = room not in subscriber.rooms
-            self._hub.join(subscriber, room, self._catchup.last)
-            self._hub.guard(subscriber, room, partial(self._first_event, session, name))
+        if not permissions.may_hold_deployment(session.identity, name):
+            raise NotAllowed("The token does not give the right to this deployment.")
+        fresh = room not in subscriber.rooms
+        with self._catchup.paused(subscriber, self._catchup.last):
+            subscription = self._join("deployment", session, name, room, past, self._rights.first_event(session, name))
             try:
                 project = self._project_of_deployment(name)
-                if project is None:
-                    return self._catchup.subscribe(self._hub, subscriber, room, since)
             except Unavailable:
                 if fresh:
                     self._hub.leave(subscriber, room)
                 raise
-            self._hub.unguard(subscriber, room)
-        if not permissions.may_watch_deployment(session.identity, name, project):
-            self._hub.leave(subscriber, room)
-            raise NotAllowed("The token does not give the right to this deployment.")
-        return self._catchup.subscribe(self._hub, subscriber, room, since)
+            if project is not None:
+                self._hub.unguard(subscriber, room)
+                if not permissions.may_watch_deployment(session.identity, name, project):
+                    self._hub.leave(subscriber, room)
+                    raise NotAllowed("The token does not give the right to this deployment.")
+            return subscription
 
-    def _first_event(self, session: Session, name: str, event: Event) -> bool:
-        project = project_of(event)
-        if project is not None and permissions.may_watch_deployment(session.identity, name, project):
-            return True
-        self._tell_revoked(session, "deployment", name)
-        return False
+    def _join(
+        self, kind: str, session: Session, name: str, room: str, past: Past | None, guard: Guard | None = None
+    ) -> Subscription:
+        return self._catchup.subscribe(
+            self._hub,
+            session.subscriber,
+            room,
+            past,
+            save=None if session.kept is None else partial(self._sessions.save, session),
+            snapshot=self._snapshot_of(kind, name, session.identity),
+            guard=guard,
+        )
 
     def _unsubscribe(self, kind: str, session: Session, *args: object) -> Answer:
         name, _ = _arguments(kind, args)
         room = _room(kind, name)
-        self._hub.leave(session.subscriber, room)
+        if room in session.subscriber.rooms:
+            self._sessions.save(session, without=room)
+            self._hub.leave(session.subscriber, room)
         self._sessions.emit(
             session, "unsubscription:confirmed", {"type": kind, "id": name, "timestamp": utc_text(time.time())}
         )
@@ -152,40 +170,9 @@ class Subscriptions:
         if not isinstance(token, str):
             raise NotAllowed("refresh_token needs a token.")
         identity = self._sessions.renewal(session, token)
-        held = [room.removeprefix("deployment:") for room in session.subscriber.rooms if room.startswith("deployment:")]
-        projects = {name: self._project_of_deployment(name) for name in held}
-        self._sessions.renew(session, identity)
-        self._recheck(session, projects)
+        self._sessions.renew(session, identity, self._rights.projects(session.subscriber.rooms))
         expires_at = identity.expires_at
         return {"ok": True, "expires_at": None if expires_at is None else utc_text(expires_at)}
-
-    def _recheck(self, session: Session, projects: dict[str, str | None]) -> None:
-        """Leave the rooms that the renewed token no longer gives, and say so. It does not switch greenlets, and what
-        it needs was read before (`projects`, by deployment), so that a renewal is whole or not at all."""
-        for room in list(session.subscriber.rooms):
-            kind, _, name = room.partition(":")
-            if kind == "project":
-                kept = permissions.may_watch_project(session.identity, name)
-            elif kind == "deployment":
-                project = projects.get(name)
-                kept = name in projects and (
-                    permissions.may_hold_deployment(session.identity, name)
-                    if project is None
-                    else permissions.may_watch_deployment(session.identity, name, project)
-                )
-            elif kind == "room" or kind in NAMELESS:
-                kept = permissions.may_watch_room(session.identity, room)
-            else:
-                kept = True
-            if kept and kind == "deployment" and projects[name] is None:
-                self._hub.guard(session.subscriber, room, partial(self._first_event, session, name))
-            if not kept:
-                self._hub.leave(session.subscriber, room)
-                self._tell_revoked(session, kind, name or room)
-
-    def _tell_revoked(self, session: Session, kind: str, name: str) -> None:
-        body: Answer = {"type": kind, "id": name, "code": "not_allowed"}
-        self._sessions.emit(session, "subscription:revoked", body | {"timestamp": utc_text(time.time())})
 
 
 def _arguments(kind: str, args: tuple[object, ...]) -> tuple[str, object]:
@@ -195,17 +182,33 @@ def _arguments(kind: str, args: tuple[object, ...]) -> tuple[str, object]:
     return clean_name(args[0] if args else None, f"the {kind}'s name"), args[1] if len(args) > 1 else None
 
 
-def _since(options: object) -> Offset | None:
+def _past(options: object) -> Past | None:
     if options is None:
         return None
     if not isinstance(options, dict):
         raise Invalid("The options must be an object such as {since: 42}.")
     if options.get("since") is None:
         return None
-    offset = parse_offset(options["since"])
+    offset, epoch = parse_offset(options["since"]), options.get("epoch")
     if offset is None:
         raise Invalid("since must be an offset that an event or answer carried, or a seq.")
-    return offset
+    if epoch is not None and not isinstance(epoch, str):
+        raise Invalid("epoch must be the name that an event or answer carried.")
+    return Past(offset, epoch)
+
+
+def _snapshot(kind: str, name: str, subscription: Subscription) -> Answer:
+    at = subscription.snapshot_offset
+    return {
+        "type": kind,
+        "id": name,
+        "room": subscription.room,
+        "snapshot": subscription.snapshot,
+        "seq": None if at is None else at.seq,
+        "offset": None if at is None else at.text,
+        "epoch": subscription.epoch,
+        "timestamp": utc_text(time.time()),
+    }
 
 
 def _room(kind: str, name: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
@@ -18,7 +19,7 @@ from sidecar.domain.errors import RateLimited
 from sidecar.observability.metrics import Metrics
 from sidecar.services.limits import RateLimit
 from sidecar.wire.origins import Origins
-from sidecar.wire.proxies import Proxies
+from sidecar.wire.proxies import PUBLIC_PREFIX, Proxies
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -29,8 +30,20 @@ ENGINE_PATH = "/socket.io/"
 ENGINE_PATHS = frozenset({"/socket.io", "/socket.io/socket.io", "/ws", "/ws/socket.io"})
 """With the prefix cut and without the last slash: what clients in the wild and nginx rewrites arrive at."""
 
+PLAIN_PATH = "/ws"
+"""Without the prefix: for clients that can't take an event's argument more."""
+
 URL_TOKEN = "sidecar.url_token"  # noqa: S105 - a key's name
 """Environ key: the `?token=` of the handshake, taken out of the query before anything can log it."""
+
+RECOVERS = "sidecar.recovers"
+"""Environ key: not empty if the client may be given a pid and offsets (docs/design/recovery.md)."""
+
+OTHER_AGENTS = ("python", "dart")
+"""Beginnings of the User-Agents whose Socket.IO clients can't take an event's argument more."""
+
+PYTHON_TIME = re.compile(r"[0-9]+\.[0-9]+")
+"""The `t` of python-engineio's handshakes; its WebSockets send no User-Agent. In JavaScript it has no point."""
 
 REFUSAL = "sidecar.refusal"
 """Environ key: what `upgradable` found, so that a handshake is judged (and counted) once."""
@@ -99,6 +112,7 @@ class Gate:
             return _Refusal("404 Not Found", "not_found", "There is nothing here; the path is /socket.io/.")
         _take_token(environ)
         query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+        environ[RECOVERS] = "1" if recovers(environ, query) else ""
         if not self._origins.host_known(environ):
             return _Refusal("400 Bad Request", "bad_host", "This host name is not ours (SIDECAR_PUBLIC_URL).")
         if not self._origins.allows(environ):
@@ -138,6 +152,15 @@ class Gate:
                 "413 Content Too Large", "too_large", "The payload is too large.", (("Connection", "close"),)
             )
         return None
+
+
+def recovers(environ: WSGIEnvironment, query: Mapping[str, str]) -> bool:
+    """May this client, by its handshake, be one that takes an event's offset as one argument more?"""
+    if query.get("recovery") == "0" or PYTHON_TIME.fullmatch(query.get("t", "")):
+        return False
+    if environ.get("HTTP_USER_AGENT", "").lower().startswith(OTHER_AGENTS):
+        return False
+    return bool(environ.get(PUBLIC_PREFIX)) or environ.get("PATH_INFO") != PLAIN_PATH
 
 
 def is_engine_path(environ: WSGIEnvironment) -> bool:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import flask
 import gevent
@@ -14,44 +14,39 @@ import structlog
 from flask_socketio import ConnectionRefusedError, SocketIO
 from gevent.event import Event as Signal
 
-from sidecar.domain import rooms
-from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated
-from sidecar.domain.events import Event
+from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated, Unavailable
+from sidecar.domain.events import parse_offset
 from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
+from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.codecs import SocketIoCodec
-from sidecar.fanout.engine import abandon, engine_socket
+from sidecar.fanout.engine import abandon, drop, emit_with_offset, engine_socket, keep_recoverable
 from sidecar.fanout.hub import Hub, Subscriber
+from sidecar.fanout.recovery import Recovered, Recovery
 from sidecar.fanout.tail import Tail
+from sidecar.fanout.transports import EngineSocket
 from sidecar.services.access import LOGIN_COOKIE, Access
 from sidecar.sockets.errors import REFUSALS
-from sidecar.sockets.gate import URL_TOKEN
+from sidecar.sockets.gate import RECOVERS, URL_TOKEN
+from sidecar.sockets.rights import Projects, Rights
+from sidecar.sockets.session import Session, holder_of, own_rooms
 from sidecar.wire.origins import Origins
 
 log = structlog.get_logger("sidecar.sockets")
 
+T = TypeVar("T")
+
 WARNING_SECONDS = 30
 LOOK_SECONDS = 10
 """How often the clock is looked at though no end is near: it may have been set, or the machine have slept."""
+ENDED = "This connection has ended."
 SPARE_EXPIRIES = 64
 """Ends of sessions gone that may wait to be forgotten, besides as many as there are sessions."""
 
 
-class Session:
-    """One namespace of one connection. `identity` changes when the client renews its token."""
-
-    __slots__ = ("engine_sid", "identity", "namespace", "sid", "subscriber")
-
-    def __init__(self, sid: str, engine_sid: str, namespace: str, identity: Identity, subscriber: Subscriber):
-        self.sid = sid
-        self.engine_sid = engine_sid
-        self.namespace = namespace
-        self.identity = identity
-        self.subscriber = subscriber
-
-
 class Sessions:
-    """Owns the connect and disconnect of every namespace and one greenlet that watches expiries."""
+    """Owns the connect and disconnect of every namespace and one greenlet that watches expiries. `recovery` is None
+    where clients that come back begin anew."""
 
     def __init__(
         self,
@@ -61,6 +56,9 @@ class Sessions:
         origins: Origins,
         hub: Hub,
         tail: Tail,
+        catchup: CatchUp,
+        rights: Rights,
+        recovery: Recovery | None,
         clock: Callable[[], float] = time.time,
     ):
         self._socketio = socketio
@@ -68,9 +66,13 @@ class Sessions:
         self._origins = origins
         self._hub = hub
         self._tail = tail
+        self._catchup = catchup
+        self._rights = rights
+        self._recovery = recovery
         self._clock = clock
-        self._codecs: dict[str, SocketIoCodec] = {}
+        self._codecs: dict[tuple[str, bool], SocketIoCodec] = {}
         self._sessions: dict[tuple[str, str], Session] = {}
+        self._kept: dict[bytes, Session] = {}
         self._revocations = 0
         self._expiries: list[tuple[float, int, Session, Identity, bool]] = []
         self._tie = itertools.count()
@@ -81,12 +83,17 @@ class Sessions:
             socketio.on_event("disconnect", self._disconnect, namespace=namespace)
 
     def start(self) -> None:
+        if self._recovery is not None:
+            self._recovery.start()
         self._greenlet = gevent.spawn(self._watch_expiries)
         self._greenlet.name = "token-expiry"
 
     def stop(self) -> None:
+        """Also stores which sessions have ended, so the writer must still run."""
         if self._greenlet is not None:
             self._greenlet.kill()
+        if self._recovery is not None:
+            self._recovery.stop()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -97,7 +104,7 @@ class Sessions:
         try:
             return self._sessions[request.namespace, request.sid]
         except KeyError:
-            raise NotAllowed("This connection has ended.") from None
+            raise NotAllowed(ENDED) from None
 
     def renewal(self, session: Session, token: str) -> Identity:
         """Who the session would be with another token of the same user. Raises Unauthenticated, NotAllowed."""
@@ -106,11 +113,23 @@ class Sessions:
             raise NotAllowed("The new token belongs to another user.")
         return identity
 
-    def renew(self, session: Session, identity: Identity) -> None:
+    def renew(self, session: Session, identity: Identity, projects: Projects) -> None:
+        """The session's rooms are looked through again; `projects` as `Rights.projects` found them."""
         session.identity = identity
         for room in own_rooms(identity):
             self._hub.join(session.subscriber, room, self._tail.last)
+        self._rights.recheck(session, projects)
         self._expect_end(session)
+        try:
+            self.save(session)
+        except SidecarError as error:  # then it may not be able to come back, which it will be told
+            log.warning("sockets.renewal_not_stored", problem=error.detail)
+
+    def save(self, session: Session, without: str | None = None) -> None:
+        """Store which rooms the session holds, but for one that it is about to leave. Raises Unavailable; NotAllowed
+        when its client has come back by another connection."""
+        if session.kept is not None and self._recovery is not None:
+            self._recovery.save(session.kept, holder_of(session.identity), session.subscriber, without)
 
     def token_revoked(self, token_id: str) -> None:
         """End every session that rests on this token (or on one that it issued)."""
@@ -118,14 +137,23 @@ class Sessions:
         for session in [s for s in self._sessions.values() if s.identity.token_id == token_id]:
             self._end(session, "The token has been revoked.")
 
+    def taken(self, pid_hash: bytes, generation: int) -> None:
+        """The client of this session has come back by another connection: an older one here is closed."""
+        session = self._kept.get(pid_hash)
+        if session is not None and session.kept is not None and session.kept.generation < generation:
+            self._hub.drop(session.subscriber)
+            gevent.spawn(drop, self._socketio.server, session.engine_sid)
+
     def emit(self, session: Session, name: str, body: dict[str, object]) -> None:
         self._socketio.emit(name, body, namespace=session.namespace, to=session.sid)
 
     def _connect(self, auth: object = None, *_rest: object) -> None:
         request: Any = flask.request
         try:
-            identity = self._unrevoked(lambda: self._identify(auth))
-            self._open(request.sid, request.namespace, identity)
+            if self._recovery is not None and request.environ.get(RECOVERS):
+                self._come_back(self._recovery, request.sid, request.namespace, auth)
+            else:
+                self._open(request.sid, request.namespace, self._unrevoked(lambda: self._identify(auth)))
         except SidecarError as error:
             refusal = REFUSALS[type(error)]
             if refusal.final:
@@ -136,13 +164,13 @@ class Sessions:
             log.error("sockets.connect_failed", exc_info=error)
             raise ConnectionRefusedError("The connection failed.", {"code": "error"}) from None
 
-    def _unrevoked(self, identify: Callable[[], Identity]) -> Identity:
-        """Whom it finds, asked again when a token was revoked meanwhile: it may have been this one, read before."""
+    def _unrevoked(self, find: Callable[[], T]) -> T:
+        """What it finds, asked again when a token was revoked meanwhile: it may have been this one, read before."""
         while True:
             revocations = self._revocations
-            identity = identify()
+            found = find()
             if revocations == self._revocations:
-                return identity
+                return found
 
     def _identify(self, auth: object) -> Identity:
         request = flask.request
@@ -165,28 +193,127 @@ class Sessions:
         return identity
 
     def _open(self, sid: str, namespace: str, identity: Identity) -> None:
-        """From here to the CONNECT packet nothing yields, so no event can overtake it."""
-        socket = engine_socket(self._socketio, sid, namespace)
-        if socket is None:
-            raise NotAllowed("This connection has ended.")
-        codec = self._codecs.get(namespace)
-        if codec is None:
-            codec = self._codecs[namespace] = SocketIoCodec(namespace, self._tail.epoch)
+        """A session of a client that can't come back."""
+        socket = self._socket(sid, namespace)
         last = self._tail.last
-        subscriber = Subscriber(socket.outbox, codec, last)
+        subscriber = Subscriber(socket.outbox, self._codec(namespace, False), last)
         session = Session(sid, socket.sid, namespace, identity, subscriber)
-        self._sessions[namespace, sid] = session
+        self._register(session)
         for room in own_rooms(identity):
             self._hub.join(subscriber, room, last)
+
+    def _come_back(self, recovery: Recovery, sid: str, namespace: str, auth: object) -> None:
+        """A session of a client that can come back, or has. Raises Unavailable."""
+        given = auth if isinstance(auth, dict) else {}
+        pid, offset = given.get("pid"), given.get("offset")
+
+        def arrive() -> tuple[Identity, Recovered | None, Projects]:
+            identity = self._identify(auth)
+            recovered = recovery.take(pid, offset, namespace, holder_of(identity))
+            return identity, recovered, {} if recovered is None else self._rights.projects(recovered.rooms)
+
+        place = parse_offset(offset)
+        if place is not None and place.seq > self._tail.last:  # it may have been at a process that is ahead of this one
+            self._tail.reach(place.seq)
+        identity, recovered, projects = self._unrevoked(arrive)
+        if recovered is None:
+            self._open_kept(recovery, sid, namespace, identity)
+            return
+        try:
+            self._reach(recovered.needs)
+            self._reopen(recovered, str(pid), sid, namespace, identity, projects)
+        except BaseException:
+            recovery.ended(recovered.kept, for_good=False)
+            raise
+
+    def _open_kept(self, recovery: Recovery, sid: str, namespace: str, identity: Identity) -> None:
+        """A new session. It is stored before its client hears of it, and nothing is sent before that."""
+        socket = self._socket(sid, namespace)
+        last, offset = self._tail.last, self._tail.offset
+        kept, pid = recovery.prepare(last)
+        subscriber = Subscriber(socket.outbox, self._codec(namespace, True), last, kept.first_replay)
+        session = Session(sid, socket.sid, namespace, identity, subscriber, kept)
+        self._register(session)
+        with self._catchup.paused(subscriber, last):
+            for room in own_rooms(identity):
+                self._hub.join(subscriber, room, last)
+            try:
+                recovery.open(kept, sid, namespace, holder_of(identity), subscriber)
+                if subscriber.closed or socket.closed:  # it went, or its token was revoked
+                    raise NotAllowed(ENDED)
+            except BaseException:
+                self._forget(session)
+                raise
+            keep_recoverable(self._socketio, sid, namespace, pid, sid)
+            self._greet(session, offset.text)
+
+    def _reopen(
+        self, recovered: Recovered, pid: str, sid: str, namespace: str, identity: Identity, projects: Projects
+    ) -> None:
+        """A session given back. It does not yield but to the handlers of the connection that it replaces."""
+        socket = self._socket(sid, namespace)
+        subscriber = recovered.subscriber(socket.outbox, self._codec(namespace, True))
+        keep_recoverable(self._socketio, sid, namespace, pid, recovered.sid)
+        session = Session(recovered.sid, socket.sid, namespace, identity, subscriber, recovered.kept)
+        self._register(session)
+        with recovered.resumed(self._hub, self._catchup, subscriber):
+            for room in own_rooms(identity):
+                self._hub.join(subscriber, room, self._tail.last)
+            self._greet(session, None)
+            self._rights.recheck(session, projects)
+
+    def _reach(self, seq: int) -> None:
+        if seq > self._tail.last:
+            self._tail.reach(seq)
+        if seq > self._tail.last:
+            raise Unavailable("This process has not read the journal so far yet.", retry_after_seconds=1)
+
+    def _greet(self, session: Session, offset: str | None) -> None:
+        """The first event of a session, which gives its client an offset to come back with before any other has."""
+        body = {
+            "recovered": offset is None,
+            "seq": session.subscriber.position,
+            "epoch": self._tail.epoch,
+            "timestamp": utc_text(self._clock()),
+        }
+        emit_with_offset(self._socketio, session.sid, session.namespace, "session", body, offset)
+
+    def _socket(self, sid: str, namespace: str) -> EngineSocket:
+        socket = engine_socket(self._socketio, sid, namespace)
+        if socket is None:
+            raise NotAllowed(ENDED)
+        return socket
+
+    def _codec(self, namespace: str, offsets: bool) -> SocketIoCodec:
+        codec = self._codecs.get((namespace, offsets))
+        if codec is None:
+            codec = self._codecs[namespace, offsets] = SocketIoCodec(namespace, self._tail.epoch, offsets)
+        return codec
+
+    def _register(self, session: Session) -> None:
+        self._sessions[session.namespace, session.sid] = session
+        if session.kept is not None:
+            self._kept[session.kept.pid_hash] = session
         self._expect_end(session)
-        log.debug("sockets.connected", namespace=namespace, who=identity.name, kind=identity.kind)
+        log.debug("sockets.connected", namespace=session.namespace, who=session.identity.name)
+
+    def _forget(self, session: Session) -> None:
+        if self._sessions.get((session.namespace, session.sid)) is session:
+            del self._sessions[session.namespace, session.sid]
+        if session.kept is not None and self._kept.get(session.kept.pid_hash) is session:
+            del self._kept[session.kept.pid_hash]
+        self._hub.drop(session.subscriber)
 
     def _disconnect(self, reason: object = None, *_rest: object) -> None:
         request: Any = flask.request
-        session = self._sessions.pop((request.namespace, request.sid), None)
-        if session is not None:
-            self._hub.drop(session.subscriber)
-            log.debug("sockets.disconnected", namespace=session.namespace, reason=str(reason))
+        session = self._sessions.get((request.namespace, request.sid))
+        if session is None:
+            return
+        self._forget(session)
+        if session.kept is not None and self._recovery is not None:
+            said_goodbye = reason == self._socketio.server.reason.CLIENT_DISCONNECT
+            self._recovery.ended(session.kept, for_good=session.over or said_goodbye)
+        log.debug("sockets.disconnected", namespace=session.namespace, reason=str(reason))
 
     def _expect_end(self, session: Session) -> None:
         end = session.identity.expires_at
@@ -220,21 +347,7 @@ class Sessions:
 
     def _end(self, session: Session, message: str) -> None:
         """Tell the client that its token no longer holds, then disconnect it for good (code 4401 of plain sockets)."""
+        session.over = True
         self._hub.drop(session.subscriber)
         self.emit(session, "token_expired", {"code": "token_expired", "message": message})
         gevent.spawn(self._socketio.server.disconnect, session.sid, namespace=session.namespace)
-
-
-def own_rooms(identity: Identity) -> list[str]:
-    """The rooms that a connection is in without asking: its user's, and everyone's."""
-    found = []
-    if identity.user is not None:
-        found += [rooms.user(identity.user), rooms.permissions(identity.user)]
-    if identity.authenticated:
-        found.append(rooms.EVERYONE)
-    return found
-
-
-def project_of(event: Event) -> str | None:
-    """The project whose room the event went to."""
-    return next((name.removeprefix("project:") for name in event.rooms if name.startswith("project:")), None)

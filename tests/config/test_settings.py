@@ -59,6 +59,7 @@ DEFAULTS = {
     "outbox_bytes": 4_194_304,
     "outbox_total_bytes": 268_435_456,
     "handshake_rate": "1000/second, burst 5000",
+    "recovery_seconds": 600,
     "retention_days": 30,
     "stale_after_hours": 24,
     "deliveries_bytes": 268_435_456,

@@ -8,16 +8,18 @@ from sidecar.domain.events import Event
 
 
 class CountingCodec:
-    """A frame is the event's seq; `made` counts how often one was made."""
+    """A frame is the event's seq and the place told with it; `made` counts how often one was made."""
 
     def __init__(self) -> None:
         self.made = 0
         self.events: dict[bytes, Event] = {}
+        self.places: dict[bytes, str] = {}
 
-    def frame(self, event: Event) -> bytes:
+    def frame(self, event: Event, place: str | None = None) -> bytes:
         self.made += 1
-        frame = str(event.seq).encode()
+        frame = f"{event.seq} {place or event.offset}".encode()
         self.events[frame] = event
+        self.places[frame] = place or event.offset
         return frame
 
 
@@ -28,6 +30,7 @@ class FakeRecipient:
         self.codec = codec or CountingCodec()
         self.capacity = capacity
         self.received: list[Event] = []
+        self.frames: list[bytes] = []
         self.unread = 0
         self.most_unread = 0
         self.closed = False
@@ -48,6 +51,7 @@ class FakeRecipient:
             raise self.broken
         if not self.closed:
             self.received.append(self.codec.events[frame])
+            self.frames.append(frame)
             self.unread += 1
             self.most_unread = max(self.most_unread, self.unread)
 

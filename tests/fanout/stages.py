@@ -10,7 +10,7 @@ import gevent
 from sqlalchemy import delete, update
 
 from sidecar.domain.events import Event, Offset
-from sidecar.fanout.catchup import CatchUp, Subscription
+from sidecar.fanout.catchup import CatchUp, Past, Subscription
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.store.journal import Transaction
@@ -48,7 +48,8 @@ class Stage:
         return Subscriber(recipient, recipient.codec, self.tail.last), recipient
 
     def subscribe(self, subscriber: Subscriber, room: str, since: int | Offset | None = None) -> Subscription:
-        return self.catchup.subscribe(self.hub, subscriber, room, Offset(since) if isinstance(since, int) else since)
+        offset = Offset(since) if isinstance(since, int) else since
+        return self.catchup.subscribe(self.hub, subscriber, room, None if offset is None else Past(offset))
 
     def settle(self) -> None:
         """Wait until the tail is at the journal's end and nobody is catching up."""

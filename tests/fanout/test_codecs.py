@@ -30,9 +30,16 @@ def text_of(sent: bytes) -> str:
 
 @pytest.mark.parametrize(("namespace", "head"), [("/", "42"), ("/project-dashboard/ws", "42/project-dashboard/ws,")])
 def test_socket_io_s_event_in_any_namespace(namespace: str, head: str):
-    text = text_of(SocketIoCodec(namespace, "e").frame(EVENT))
+    text = text_of(SocketIoCodec(namespace, "e", offsets=False).frame(EVENT, "9.00000def~1.7"))
     assert text.startswith(head + "[")
     assert json.loads(text.removeprefix(head)) == ["event", ENVELOPE]
+
+
+@pytest.mark.parametrize("place", [None, "9.00000def~1.7"])
+def test_who_recovers_is_told_the_place_as_the_last_argument(place: str | None):
+    """The envelope keeps the event's own."""
+    text = text_of(SocketIoCodec("/", "e", offsets=True).frame(EVENT, place))
+    assert json.loads(text.removeprefix("42")) == ["event", ENVELOPE, place or "7.00000abc"]
 
 
 def test_the_envelope_alone():
@@ -59,7 +66,7 @@ class Recipient:
 
 def test_one_frame_a_codec_is_shared_by_a_room_of_several_kinds():
     hub = Hub(lambda subscriber, event: None)
-    codecs = [SocketIoCodec("/", "e"), SocketIoCodec("/n", "e"), JsonCodec("e")]
+    codecs = [SocketIoCodec("/", "e", True), SocketIoCodec("/", "e", False), JsonCodec("e")]
     recipients = [Recipient() for _ in range(9)]
     for place, recipient in enumerate(recipients):
         hub.join(Subscriber(recipient, codecs[place % 3], 0), "project:p", 0)

@@ -49,10 +49,10 @@ def five(sidecar, name):
 def test_lists_have_items_next_seq_and_epoch(sidecar, name, five):
     page = listed(sidecar, project=name)
     info = sidecar.get("/api/info").json()
-    assert set(page) == {"items", "next", "seq", "epoch"}
+    assert set(page) == {"items", "next", "seq", "epoch", "offset"}
     assert (page["seq"], page["epoch"], page["next"]) == (info["seq"], info["epoch"], None)
     assert ids(page) == five
-    assert set(sidecar.get("/api/projects").json()) == {"items", "next", "seq", "epoch"}
+    assert set(sidecar.get("/api/projects").json()) == {"items", "next", "seq", "epoch", "offset"}
 
 
 @pytest.mark.parametrize(

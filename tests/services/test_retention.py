@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sidecar.domain.events import Offset
 from sidecar.domain.permissions import Identity
 from sidecar.domain.times import unix_seconds, utc_text
+from sidecar.fanout.catchup import Past
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.services.deliveries import Deliveries, Posted
@@ -34,7 +35,7 @@ class Installation:
         self.deliveries = Deliveries(
             core.database, self.writer.run_alone, core.metrics, 10**9, core.tokens.holder, clock
         )
-        self.upkeep = Upkeep(self.writer.run_alone, retention_days=30, clock=clock)
+        self.upkeep = Upkeep(self.writer.run_alone, retention_days=30, recovery_seconds=600, clock=clock)
 
     def post(self, body: str, key: str | None = None) -> int:
         posted = Posted("/api/webhooks/deployment", body.encode(), {}, "127.0.0.1", key)
@@ -142,7 +143,7 @@ def test_who_comes_back_too_late_is_told(installation, clock):
 
     def subscribe(since: int):
         return core.catchup.subscribe(
-            hub, Subscriber(FakeRecipient(), CountingCodec(), core.tail.last), "project:p", Offset(since)
+            hub, Subscriber(FakeRecipient(), CountingCodec(), core.tail.last), "project:p", Past(Offset(since))
         )
 
     try:

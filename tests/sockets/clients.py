@@ -207,6 +207,7 @@ class RawWebSockets:
         made = self(server)
         made.send("40" + json.dumps({"token": server.token}))
         assert str(made.recv()).startswith("40{")
+        assert str(made.recv()).startswith('42["session",{')
         return made
 
     def close(self) -> None:

@@ -157,11 +157,12 @@ def test_events_never_come_before_the_connect_packet_nor_before_the_ack(sidecar,
             one = raw(sidecar)
             one.send("40" + json.dumps({"token": sidecar.token}))
             one.send(f'421["subscribe_project","{name}",{{"since":0}}]')
-            packets = [str(one.recv()) for _ in range(6)]
+            packets = [str(one.recv()) for _ in range(7)]
             assert packets[0].startswith('40{"sid"')
-            assert packets[1].startswith('42["subscription:confirmed"')
-            assert packets[2].startswith('431[{"ok":true')
-            assert all(packet.startswith('42["event",{') for packet in packets[3:])
+            assert packets[1].startswith('42["session"')
+            assert packets[2].startswith('42["subscription:confirmed"')
+            assert packets[3].startswith('431[{"ok":true')
+            assert all(packet.startswith('42["event",{') for packet in packets[4:])
             one.close()
 
 

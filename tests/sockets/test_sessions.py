@@ -1,4 +1,4 @@
-"""Sessions by themselves, with a clock of the test's and a Socket.IO server that only takes notes."""
+"""Sessions of clients that can't come back, with a clock of the test's and a Socket.IO server that only takes notes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import sidecar.sockets.sessions as sessions_module
 from sidecar.domain.errors import Unauthenticated
 from sidecar.domain.permissions import Identity
 from sidecar.fanout.hub import Hub
+from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions
 from sidecar.wire.origins import Origins
 from tests.fanout.recipients import FakeRecipient
@@ -65,8 +66,18 @@ class House:
         self.hub = Hub(lambda subscriber, event: None)
         self.access = Doorkeeper(answer)
         tail = SimpleNamespace(last=0, epoch="e")
+        rights = Rights(self.socketio, self.hub, lambda names: dict.fromkeys(names))
         self.sessions = Sessions(
-            self.socketio, ("/",), self.access, Origins(frozenset(), None), self.hub, tail, lambda: self.now
+            self.socketio,
+            ("/",),
+            self.access,
+            Origins(frozenset(), None),
+            self.hub,
+            tail,
+            catchup=None,
+            rights=rights,
+            recovery=None,
+            clock=lambda: self.now,
         )
         self._app = flask.Flask("house")
 
@@ -175,7 +186,7 @@ def test_a_renewed_session_is_not_ended_by_its_first_token(monkeypatch: pytest.M
     house.sessions.start()
     house.connect("s", "first")
     session = next(iter(house.sessions._sessions.values()))
-    house.sessions.renew(session, house.sessions.renewal(session, "second"))
+    house.sessions.renew(session, house.sessions.renewal(session, "second"), {})
     house.now = 2_500.0
     assert_nothing_for_a_while(lambda: house.socketio.emitted == [])
     house.now = 3_000.0

@@ -1,0 +1,78 @@
+"""What deployments look like to those who read them: the bodies of the read API, and the snapshots that a subscriber is
+given whose past is no longer kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+from sqlalchemy import Connection
+
+from sidecar.domain import permissions
+from sidecar.domain.deployments import TERMINAL, Deployment, Step, duration_of
+from sidecar.domain.permissions import Identity
+from sidecar.domain.times import utc_text
+from sidecar.services.deployments import DeploymentView
+from sidecar.store import deployments as store
+from sidecar.store.deployments import DeploymentFilter, DeploymentRow
+from sidecar.store.journal import Head, read_head
+
+SNAPSHOT_DEPLOYMENTS = 50
+
+
+class Views:
+    """A deployment that is not over but has had no news for `stale_after_hours` is shown as unknown (stale)."""
+
+    def __init__(self, stale_after_hours: float, clock: Callable[[], float] = time.time):
+        self._stale_after_seconds = stale_after_hours * 3_600
+        self._clock = clock
+
+    def stale_before(self) -> str:
+        return utc_text(self._clock() - self._stale_after_seconds)
+
+    def summary(self, row: DeploymentRow) -> dict[str, object]:
+        """A deployment without its steps."""
+        state = row.state
+        shown = _state(state)
+        shown |= {"id": state.deployment_id, "lines": row.lines, "metrics": row.metrics, "stale": False}
+        if state.status == "success":
+            shown["error_message"] = None  # an earlier failure's, before the retry that went well
+        if state.status not in TERMINAL and state.last_at < self.stale_before():
+            shown |= {"stale": True, "status": "unknown", "last_status": state.status}
+        return shown
+
+    def whole(self, view: DeploymentView) -> dict[str, object]:
+        """A deployment with its steps."""
+        return self.summary(view.row) | {"steps": [_state(step) for step in view.steps], "last_seq": view.row.seq}
+
+    def snapshot_of(self, kind: str, name: str, identity: Identity) -> Callable[[Connection], object]:
+        """A query for what a room is about: of a deployment what the read API shows of it, of a project its newest
+        deployments, of `projects` all that the identity may read; None for what has no state."""
+
+        def query(connection: Connection) -> object:
+            if kind == "deployment":
+                row = store.find_deployment(connection, name)
+                if row is None:
+                    return None
+                steps = store.list_steps(connection, name, row.state.attempt)
+                return self.whole(DeploymentView(row, steps, read_head(connection)))
+            if kind == "project":
+                wanted = DeploymentFilter(projects=(name,))
+                rows = store.list_deployments(connection, wanted, None, 0, SNAPSHOT_DEPLOYMENTS)
+                return {"project": name, "deployments": [self.summary(row) for row in rows]}
+            if kind == "projects":
+                found = store.list_projects(connection, identity.projects)
+                return {"projects": [item for item in found if permissions.may_read(identity, item["name"])]}
+            return None
+
+        return query
+
+
+def at(head: Head) -> dict[str, object]:
+    """Where in the journal an answer is true: who subscribes `since` this `offset` lacks nothing."""
+    return {"seq": head.seq, "epoch": head.epoch, "offset": head.offset.text}
+
+
+def _state(state: Deployment | Step) -> dict[str, object]:
+    return asdict(state) | {"duration_seconds": duration_of(state)}

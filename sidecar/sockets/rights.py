@@ -1,0 +1,82 @@
+"""Which rooms a session may hold: asked when it subscribes, when its token is renewed, and when it comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from flask_socketio import SocketIO
+
+from sidecar.domain import permissions, rooms
+from sidecar.domain.events import Event
+from sidecar.domain.permissions import Identity
+from sidecar.domain.times import utc_text
+from sidecar.fanout.hub import Guard, Hub
+from sidecar.sockets.session import Session
+
+NAMELESS = {"menu": rooms.MENU, "projects": rooms.PROJECTS}
+"""Kinds of which there is one room only, so that a subscribe names none."""
+
+Projects = Mapping[str, str | None]
+"""The project that owns each deployment id, None for one not seen yet."""
+
+
+class Rights:
+    """`projects_of` finds the projects that own these deployment ids."""
+
+    def __init__(self, socketio: SocketIO, hub: Hub, projects_of: Callable[[list[str]], dict[str, str | None]]):
+        self._socketio = socketio
+        self._hub = hub
+        self._projects_of = projects_of
+
+    def projects(self, held: Iterable[str]) -> Projects:
+        """Of the deployments among these rooms: what `recheck` needs to know. Raises Unavailable."""
+        names = [room.removeprefix("deployment:") for room in held if room.startswith("deployment:")]
+        return self._projects_of(names) if names else {}
+
+    def recheck(self, session: Session, projects: Projects) -> None:
+        """Leave the rooms that its identity does not give (any more), and say so. It does not switch greenlets, so
+        that a change of identity is whole or not at all."""
+        for room in list(session.subscriber.rooms):
+            kind, _, name = room.partition(":")
+            if not _allowed(session.identity, kind, name, room, projects):
+                self._hub.leave(session.subscriber, room)
+                self._tell_revoked(session, kind, name or room)
+            elif kind == "deployment" and projects[name] is None:
+                self._hub.guard(session.subscriber, room, self.first_event(session, name))
+
+    def first_event(self, session: Session, name: str) -> Guard:
+        """What a deployment id that was not seen yet is asked with when its first event comes."""
+
+        def check(event: Event) -> bool:
+            project = _project_of(event)
+            if project is not None and permissions.may_watch_deployment(session.identity, name, project):
+                return True
+            self._tell_revoked(session, "deployment", name)
+            return False
+
+        return check
+
+    def _tell_revoked(self, session: Session, kind: str, name: str) -> None:
+        body = {"type": kind, "id": name, "code": "not_allowed", "timestamp": utc_text(time.time())}
+        self._socketio.emit("subscription:revoked", body, namespace=session.namespace, to=session.sid)
+
+
+def _allowed(identity: Identity, kind: str, name: str, room: str, projects: Projects) -> bool:
+    if kind == "project":
+        return permissions.may_watch_project(identity, name)
+    if kind == "deployment":
+        if name not in projects:
+            return False
+        project = projects[name]
+        if project is None:
+            return permissions.may_hold_deployment(identity, name)
+        return permissions.may_watch_deployment(identity, name, project)
+    if kind == "room" or kind in NAMELESS:
+        return permissions.may_watch_room(identity, room)
+    return True
+
+
+def _project_of(event: Event) -> str | None:
+    """The project whose room the event went to."""
+    return next((name.removeprefix("project:") for name in event.rooms if name.startswith("project:")), None)

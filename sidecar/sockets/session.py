@@ -1,0 +1,49 @@
+"""One namespace of one connection: who it is and which rooms are its own."""
+
+from __future__ import annotations
+
+from sidecar.domain import rooms
+from sidecar.domain.permissions import Identity
+from sidecar.fanout.hub import Subscriber
+from sidecar.fanout.recovery import Kept
+
+
+class Session:
+    """`identity` changes when the client renews its token. `kept` is what is stored for its coming back, None for a
+    client that can't; `over`: it shall not come back."""
+
+    __slots__ = ("engine_sid", "identity", "kept", "namespace", "over", "sid", "subscriber")
+
+    def __init__(
+        self,
+        sid: str,
+        engine_sid: str,
+        namespace: str,
+        identity: Identity,
+        subscriber: Subscriber,
+        kept: Kept | None = None,
+    ):
+        self.sid = sid
+        self.engine_sid = engine_sid
+        self.namespace = namespace
+        self.identity = identity
+        self.subscriber = subscriber
+        self.kept = kept
+        self.over = False
+
+
+def own_rooms(identity: Identity) -> list[str]:
+    """The rooms that a connection is in without asking: its user's, and everyone's."""
+    found = []
+    if identity.user is not None:
+        found += [rooms.user(identity.user), rooms.permissions(identity.user)]
+    if identity.authenticated:
+        found.append(rooms.EVERYONE)
+    return found
+
+
+def holder_of(identity: Identity) -> str:
+    """Who may take a session up again: the user, whatever token they hold then; without one the token's bearer."""
+    if identity.user is not None:
+        return f"user {identity.user}"
+    return "stranger" if identity.token_id is None else f"token {identity.token_id}"
