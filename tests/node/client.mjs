@@ -2,7 +2,9 @@
 //
 //   {"op":"connect","url":"http://…/namespace","options":{…}}       options as io() takes them
 //   {"op":"emit","event":"subscribe_project","args":["shop"],"id":7,"timeout":5000}    with `id`: waits for the ack
-//   {"op":"disconnect"}   says goodbye       {"op":"drop"}   cuts the transport, as a lost network does
+//   {"op":"disconnect"}   says goodbye       {"op":"reconnect"}   comes back after that
+//   {"op":"drop"}   cuts the transport, as a lost network does
+//   {"op":"auth","auth":{…}}   what it gives from its next CONNECT on
 //
 // Each command may have "socket":"name" to hold several in one process (default "main"); each line printed has it too.
 // End of stdin ends the process. It decides nothing: what the lines mean is the test's business.
@@ -61,6 +63,11 @@ function obey(command) {
       return emit(name, command);
     case "disconnect":
       return sockets.get(name).disconnect();
+    case "reconnect":
+      return sockets.get(name).connect();
+    case "auth":
+      sockets.get(name).auth = command.auth;
+      return undefined;
     case "drop":
       return sockets.get(name).io.engine.close();
     default:

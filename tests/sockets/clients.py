@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -81,6 +81,18 @@ class Page:
 
     def disconnect(self) -> None:
         self._js.send("disconnect", socket=self.name)
+
+    def drop(self) -> None:
+        """Cut its transport, as a network that goes away does."""
+        self._js.send("drop", socket=self.name)
+
+    def reconnect(self) -> None:
+        """After `disconnect`: connect the same socket again."""
+        self._js.send("reconnect", socket=self.name)
+
+    def use_token(self, token: str) -> None:
+        """From its next CONNECT on."""
+        self._js.send("auth", socket=self.name, auth={"token": token})
 
     def told(self, event: str) -> dict[str, Any]:
         """The first argument of the next event of this name."""
@@ -195,9 +207,11 @@ class RawWebSockets:
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
 
-    def __call__(self, server: RunningSidecar) -> websocket.WebSocket:
-        address = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
-        made = websocket.create_connection(address, timeout=15)
+    def __call__(
+        self, server: RunningSidecar, path: str = "/socket.io/", query: str = "", header: Sequence[str] = ()
+    ) -> websocket.WebSocket:
+        address = f"ws://127.0.0.1:{server.port}{path}?EIO=4&transport=websocket{query}"
+        made = websocket.create_connection(address, timeout=15, header=list(header))
         self._sockets.append(made.sock)
         assert str(made.recv()).startswith('0{"sid"')
         return made
