@@ -1,0 +1,137 @@
+"""PostgreSQL as the store. psycopg waits by gevent's own means, so all of it runs in the greenlets that ask.
+
+psycopg is imported when a PostgreSQL is opened: who stays with SQLite doesn't need libpq.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import gevent
+from sqlalchemy import Connection, Engine, bindparam, event, func, select, text
+from sqlalchemy.exc import TimeoutError
+
+from sidecar.store.statements import Statement
+
+T = TypeVar("T")
+
+CHANNEL = "sidecar"
+SCHEMA_LOCK = 7_163_540_182_336_009
+"""The advisory lock of those who migrate; any number that no other program on this database uses."""
+
+READERS = 8
+"""Within the pool's ten connections, with one for the writer and one to spare."""
+
+SESSION = {
+    "idle_in_transaction_session_timeout": "2s",
+    "lock_timeout": "4s",
+    "statement_timeout": "8s",
+}
+"""A client that is frozen or cut off while it holds the counter row holds up every process: for 2 s, then it is
+ended. Who waits for the row waits longer than that."""
+
+MIGRATION = {"idle_in_transaction_session_timeout": "0", "lock_timeout": "60s", "statement_timeout": "0"}
+
+_SET = text("SELECT set_config(:name, :value, true)")
+_NOTIFY = Statement(select(func.pg_notify(CHANNEL, bindparam("voice"))))
+
+
+class Postgres:
+    """A `Backend` (store.database). `voice` names this process in its notices, so that it can leave out its own."""
+
+    engine_options: Mapping[str, Any] = {
+        "pool_pre_ping": True,
+        "connect_args": {
+            "application_name": "sidecar",
+            "connect_timeout": 3,
+            "keepalives": 1,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 8_000,
+        },
+    }
+    read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    write_options: Mapping[str, Any] = {"isolation_level": "READ COMMITTED"}
+    readers = READERS
+
+    def __init__(self) -> None:
+        self.voice = secrets.token_hex(8)
+
+    def prepare(self, engine: Engine) -> None:
+        event.listen(engine, "do_connect", _resolve)
+        event.listen(engine, "connect", _prepare)
+
+    def lane(self, workers: int) -> Here:
+        return Here()
+
+    @contextmanager
+    def deadline(self, seconds: float) -> Iterator[None]:
+        limit = gevent.Timeout(seconds)
+        try:
+            with limit:
+                yield
+        except gevent.Timeout as raised:
+            if raised is not limit:
+                raise
+            raise TimeoutError("PostgreSQL did not answer in time.") from None
+
+    def write_lock(self) -> AbstractContextManager[None]:
+        """None: the counter row, which each transaction locks first, is the lock, and its waiters queue."""
+        return nullcontext()
+
+    def lock_schema(self, connection: Connection) -> None:
+        """Until the end of the transaction. Migrating may take its time."""
+        for name, value in MIGRATION.items():
+            connection.execute(_SET, {"name": name, "value": value})
+        connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+
+    def announce(self, connection: Connection) -> None:
+        """Tell the other processes if and when this transaction commits."""
+        _NOTIFY.first(connection, {"voice": self.voice})
+
+
+class Here:
+    """A `Lane` that is the caller's own greenlet."""
+
+    def run(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _resolve(_dialect: object, _record: object, _arguments: list[Any], options: dict[str, Any]) -> None:
+    """Look the host up by gevent's resolver: libpq would hold up the process while it waits for DNS."""
+    host = str(options.get("host") or "")
+    if not host or "/" in host or "," in host or options.get("hostaddr"):
+        return
+    from psycopg import OperationalError
+
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise OperationalError(f"could not translate host name to address: {error}") from error
+    addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
+    options["host"] = ",".join([host] * len(addresses))
+    options["hostaddr"] = ",".join(addresses)
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    from psycopg.types.string import StrDumperUnknown
+
+    class WithoutNul(StrDumperUnknown):
+        """PostgreSQL's text can't hold NUL: it becomes U+FFFD, what is stored as well as what is looked for."""
+
+        def dump(self, obj: str) -> bytes:
+            return obj.replace("\0", "\ufffd").encode()
+
+    connection.adapters.register_dumper(str, WithoutNul)
+    was, connection.autocommit = connection.autocommit, True
+    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SESSION.items())
+    connection.execute(f"SELECT {settings}, set_config('client_encoding', 'UTF8', false)")
+    connection.autocommit = was
