@@ -94,6 +94,20 @@ class Postgres:
         """Tell the other processes if and when this transaction commits."""
         _NOTIFY.first(connection, {"voice": self.voice})
 
+    @contextmanager
+    def listening(self, engine: Engine) -> Iterator[Iterator[None]]:
+        """What the other processes announce from now on, each with a None. Raises SQLAlchemyError or psycopg's Error
+        when the connection can't be made or is lost. It is none of the pool's."""
+        taken = engine.raw_connection()
+        driver: Any = taken.dbapi_connection
+        taken.detach()
+        try:
+            driver.autocommit = True
+            driver.execute(f"LISTEN {CHANNEL}")
+            yield (None for notice in driver.notifies() if notice.payload != self.voice)
+        finally:
+            driver.close()
+
 
 class Here:
     """A `Lane` that is the caller's own greenlet."""
