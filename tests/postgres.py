@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent.select
+import gevent.selectors
 import psycopg
 import psycopg.waiting
 
@@ -25,6 +26,7 @@ USER = "sidecar"
 # In a server psycopg finds that gevent has patched `select` and waits by it. Tests patch nothing: they tell it.
 psycopg.waiting.wait = psycopg.waiting.wait_poll
 psycopg.waiting.select = gevent.select
+psycopg.waiting.DefaultSelector = gevent.selectors.DefaultSelector
 
 
 def programs() -> Path | None:
