@@ -75,7 +75,7 @@ def test_two_servers_share_one_journal(start_sidecar, js: JsClient, url: str, tm
     shutil.copytree(one.instance, tmp_path / "sidecar-1" / "instance")  # the secrets
     two = start_sidecar(SIDECAR_DATABASE_URL=url, SIDECAR_RATE_LIMIT="off")
     pages = [subscribed(js, server) for server in (one, two)]
-    seqs = [line(server, f"{number}").json()["seq"] for number in range(20) for server in (one, two)]
+    seqs = [int(line(server, f"{number}").json()["event_id"]) for number in range(20) for server in (one, two)]
     assert seqs == sorted(set(seqs))
     for page in pages:
         wait_until(lambda page=page: len(messages(page)) == 40, "all lines")
