@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import gevent
 from sqlalchemy import Connection, Engine, bindparam, event, func, select, text
-from sqlalchemy.exc import TimeoutError
+from sqlalchemy.exc import InvalidRequestError, TimeoutError
 
 from sidecar.store.statements import Statement
 
@@ -36,6 +36,12 @@ ended. Who waits for the row waits longer than that."""
 
 MIGRATION = {"idle_in_transaction_session_timeout": "0", "lock_timeout": "60s", "statement_timeout": "0"}
 
+_SET_UP = (
+    "SELECT set_config('client_encoding', 'UTF8', false), "
+    + "".join(f"set_config('{name}', '{value}', false), " for name, value in SESSION.items())
+    # Answered means on the disk, whatever the role or the database is set to; what asks for more than that stays.
+    + "set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'local'), false)"
+)
 _SET = text("SELECT set_config(:name, :value, true)")
 _NOTIFY = Statement(select(func.pg_notify(CHANNEL, bindparam("voice"))))
 
@@ -85,7 +91,11 @@ class Postgres:
         return nullcontext()
 
     def lock_schema(self, connection: Connection) -> None:
-        """Until the end of the transaction. Migrating may take its time."""
+        """Until the end of the transaction. Migrating may take its time. Raises for a database that can't hold every
+        text: an emoji would fail the batch that it is in."""
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+        if encoding != "UTF8":
+            raise InvalidRequestError(f"its encoding is {encoding}, and has to be UTF8")
         for name, value in MIGRATION.items():
             connection.execute(_SET, {"name": name, "value": value})
         connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
@@ -146,6 +156,5 @@ def _prepare(connection: Any, _record: object) -> None:
 
     connection.adapters.register_dumper(str, WithoutNul)
     was, connection.autocommit = connection.autocommit, True
-    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SESSION.items())
-    connection.execute(f"SELECT {settings}, set_config('client_encoding', 'UTF8', false)")
+    connection.execute(_SET_UP)
     connection.autocommit = was

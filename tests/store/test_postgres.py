@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
+from flask import Flask
 from gevent import socket
 from gevent.server import StreamServer
 from sqlalchemy import insert, select
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from sidecar.domain.errors import Unavailable
-from sidecar.store.deployments import list_projects
-from sidecar.store.journal import lock_head
+from sidecar.store.database import open_database
+from sidecar.store.deployments import list_projects, save_project
+from sidecar.store.journal import found_journal, lock_head
+from sidecar.store.statements import Statement
 from sidecar.store.tables import projects
 from tests.alarms import alarm
 from tests.postgres import Postgres
-from tests.store.stores import Place, Store
+from tests.store.stores import Place, Store, open_journal
 
+INSERT_PROJECT = Statement(insert(projects))
 ANSWER, QUESTION, SILENCE = "answer", "question", "silence"
 
 
@@ -239,3 +244,46 @@ def test_a_server_that_answers_nothing_is_given_up(behind: Store, proxy: Proxy, 
         behind.database.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(5)"))
     monkeypatch.undo()
     assert behind.seqs() == [1]
+
+
+def test_a_database_that_is_set_to_answer_before_the_disk_has_it_does_not(postgres: Postgres, postgres_place: Place):
+    """200 means stored: `synchronous_commit = off` would lose the last answers in a power cut."""
+    name = postgres_place.url.rpartition("/")[2]
+    with postgres.connect() as operator:
+        operator.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    store = Store(postgres_place)
+    assert store.database.read(lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar()) == "local"
+    store.close()
+
+
+def test_a_database_that_can_not_hold_every_text_is_refused(postgres: Postgres, tmp_path: Path):
+    with postgres.connect() as operator:
+        operator.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C'")
+    database = open_database(Flask("test"), postgres.url("latin"), tmp_path)
+    with pytest.raises(Unavailable, match="LATIN1"):
+        database.upgrade(found_journal)
+    database.close()
+
+
+def test_a_host_is_found_by_its_name(postgres_place: Place):
+    store = Store(Place(postgres_place.url.replace("127.0.0.1", "localhost"), postgres_place.folder))
+    assert store.append("room:a").seq == 1
+    store.close()
+
+
+def test_a_host_that_has_no_address_is_told(postgres_place: Place):
+    place = Place(postgres_place.url.replace("127.0.0.1", "no.such.host.invalid"), postgres_place.folder)
+    with pytest.raises(Unavailable, match="host name"):
+        open_journal(place)
+
+
+def test_what_a_broken_rule_tells_holds_no_value(store: Store):
+    """PostgreSQL's own message quotes the key that was there already."""
+
+    def insert_secret(transaction):
+        save_project(transaction.connection, "a secret", "t")
+        INSERT_PROJECT.run(transaction.connection, {"name": "a secret", "first_at": "t", "last_at": "t"})
+
+    with pytest.raises(IntegrityError) as refused:
+        store.writer.submit(insert_secret)
+    assert "a secret" not in str(refused.value)
