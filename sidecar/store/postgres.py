@@ -1,6 +1,7 @@
 """PostgreSQL as the store. psycopg waits by gevent's own means, so all of it runs in the greenlets that ask.
 
-psycopg is imported when a PostgreSQL is opened: who stays with SQLite doesn't need libpq.
+SQLAlchemy imports psycopg when a PostgreSQL is opened: who stays with SQLite doesn't load libpq, and psycopg looks at
+its import whether gevent has patched `select`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import gevent
-from sqlalchemy import Connection, Engine, bindparam, event, func, select, text
+from sqlalchemy import Connection, Dialect, Engine, bindparam, event, func, select, text
 from sqlalchemy.exc import InvalidRequestError, TimeoutError
 
 from sidecar.store.statements import Statement
@@ -70,7 +71,13 @@ class Postgres:
 
     def prepare(self, engine: Engine) -> None:
         event.listen(engine, "do_connect", _resolve)
-        event.listen(engine, "connect", _prepare)
+        text_dumper = _without_nul(engine.dialect.loaded_dbapi)
+
+        def prepare_connection(connection: Any, _record: object) -> None:
+            connection.adapters.register_dumper(str, text_dumper)
+            _set_up(connection)
+
+        event.listen(engine, "connect", prepare_connection)
 
     def lane(self, workers: int) -> Here:
         return Here()
@@ -129,32 +136,32 @@ class Here:
         """Nothing to end."""
 
 
-def _resolve(_dialect: object, _record: object, _arguments: list[Any], options: dict[str, Any]) -> None:
+def _resolve(dialect: Dialect, _record: object, _arguments: list[Any], options: dict[str, Any]) -> None:
     """Look the host up by gevent's resolver: libpq would hold up the process while it waits for DNS."""
     host = str(options.get("host") or "")
     if not host or "/" in host or "," in host or options.get("hostaddr"):
         return
-    from psycopg import OperationalError
-
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise OperationalError(f"could not translate host name to address: {error}") from error
+        raise dialect.loaded_dbapi.OperationalError(f"The host name has no address: {error}") from error
     addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
     options["host"] = ",".join([host] * len(addresses))
     options["hostaddr"] = ",".join(addresses)
 
 
-def _prepare(connection: Any, _record: object) -> None:
-    from psycopg.types.string import StrDumperUnknown
+def _without_nul(psycopg: Any) -> type:
+    """How psycopg shall hand over text: PostgreSQL's can't hold NUL, which becomes U+FFFD, in what is stored as well as
+    in what is looked for."""
 
-    class WithoutNul(StrDumperUnknown):
-        """PostgreSQL's text can't hold NUL: it becomes U+FFFD, what is stored as well as what is looked for."""
-
+    class WithoutNul(psycopg.types.string.StrDumperUnknown):  # type: ignore[misc]
         def dump(self, obj: str) -> bytes:
             return obj.replace("\0", "\ufffd").encode()
 
-    connection.adapters.register_dumper(str, WithoutNul)
+    return WithoutNul
+
+
+def _set_up(connection: Any) -> None:
     was, connection.autocommit = connection.autocommit, True
     connection.execute(_SET_UP)
     connection.autocommit = was
