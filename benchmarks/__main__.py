@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 
-from benchmarks import report
+from benchmarks import history, report
 from benchmarks.frames import BadFrame
 from benchmarks.host import OtherLoad
 from benchmarks.load import LoadFailed
@@ -36,6 +36,8 @@ def main() -> int:
         if results.values:
             print(report.table(results, rows, options, arguments.rounds))
         return 130
+    finally:
+        history.clean()
     text = report.table(results, rows, options, arguments.rounds)
     print(text)
     if arguments.write:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from benchmarks import history
 from benchmarks.load import Load, LoadFailed, Outcome, content_length
 from benchmarks.servers import KINDS, OURS, Kind, Running, blaster, log_batch, serving
 
@@ -155,6 +156,10 @@ def fsync_seconds(folder: Path) -> float:
     return statistics.median(taken)
 
 
+def come_back(kind: Kind, options: Options) -> Measured:
+    return Measured(history.measure(options.server_core))
+
+
 def crowd(kind: Kind, options: Options) -> Measured:
     """A crowd comes, sits there, and is gone in one instant, as when a proxy before the server dies: its process is
     killed, so that the load generator has no part in closing."""
@@ -268,6 +273,7 @@ ROWS = (
     Row("crowd", f"{CROWD:,} clients", crowd),
     Row("post", "POST, 1 keep-alive connection, no clients", posts(1)),
     Row("posts", "POST, 16 keep-alive connections, no clients", posts(16)),
+    Row("history", f"a journal of {history.ROWS:,} events", come_back, kinds=(OURS,)),
     Row("logs", f"`log_batch` of {LOG_LINES} lines, {LOG_CONNECTIONS} connections", log_lines, kinds=(OURS,)),
 )
 GENERATOR = tuple(

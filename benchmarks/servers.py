@@ -178,10 +178,11 @@ class Running:
 
 
 @contextmanager
-def serving(kind: Kind, core: int) -> Iterator[Running]:
-    """The server on this core, until the block is left by whatever way."""
+def serving(kind: Kind, core: int, prepare: Callable[[Path], None] = lambda instance: None) -> Iterator[Running]:
+    """The server on this core, until the block is left by whatever way; `prepare` fills its folder before."""
     folder = Path(tempfile.mkdtemp(prefix="sidecar-bench-"))
     try:
+        prepare(folder / "instance")
         port = _free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
         with (folder / "output.log").open("wb") as output:

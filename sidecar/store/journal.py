@@ -10,9 +10,10 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, select, union_all, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, union, union_all, update
 from sqlalchemy.exc import NoResultFound
 
 from sidecar.domain.events import Event, Offset
@@ -147,34 +148,54 @@ def room_events(
     connection: Connection, rooms: Sequence[str], after: int, upto: int, limit: int, limit_bytes: int
 ) -> Page:
     """The events with after < seq <= upto that are in any of the rooms, each once, in order: at most `limit`, and
-    no more than `limit_bytes` of payload unless the first alone is larger. One bounded index query a room, merged
-    (`room IN (...) ORDER BY seq` would sort every match first)."""
-    seqs: set[int] = set()
-    for room in rooms:
-        seqs.update(
-            connection.execute(
-                select(event_rooms.c.seq)
-                .where(event_rooms.c.room == room, event_rooms.c.seq > after, event_rooms.c.seq <= upto)
-                .order_by(event_rooms.c.seq)
-                .limit(limit)
-            ).scalars()
+    no more than `limit_bytes` of payload (counted in characters) unless the first alone is larger."""
+    if not rooms:
+        return Page([], upto)
+    given: dict[str, object] = {f"room{number}": room for number, room in enumerate(rooms)}
+    bounds = {"after": after, "upto": upto, "at_most": limit, "at_most_bytes": limit_bytes}
+    rows = _page_of(len(rooms)).all(connection, given | bounds)
+    found = [_event(row[:-1]) for row in rows]
+    due = rows[0][-1] if rows else 0
+    return Page(found, found[-1].seq if len(found) < due or due == limit else upto)
+
+
+@lru_cache(maxsize=256)
+def _page_of(rooms: int) -> Statement:
+    """The page of so many rooms; each row ends with how many rows there would be without the bound in bytes. One
+    bounded index query a room, merged (`room IN (...) ORDER BY seq` would sort every match first)."""
+    seqs = []
+    for number in range(rooms):
+        place = event_rooms.alias()
+        of_room = (
+            select(place.c.seq)
+            .where(
+                place.c.room == bindparam(f"room{number}"),
+                place.c.seq > bindparam("after"),
+                place.c.seq <= bindparam("upto"),
+            )
+            .order_by(place.c.seq)
+            .limit(bindparam("at_most"))
         )
-    wanted = sorted(seqs)[:limit]
-    cut = len(wanted) == limit
-    sizes = connection.execute(
-        select(events.c.seq, func.length(events.c.payload)).where(events.c.seq.in_(wanted)).order_by(events.c.seq)
+        seqs.append(select(of_room.subquery().c.seq))
+    merged = (union(*seqs) if rooms > 1 else seqs[0]).subquery()
+    wanted = select(merged.c.seq).order_by(merged.c.seq).limit(bindparam("at_most")).subquery()
+    size = func.length(events.c.payload)
+    page = (
+        select(
+            *_EVENT,
+            size.label("size"),
+            func.sum(size).over(order_by=events.c.seq).label("total"),
+            func.count().over().label("due"),
+        )
+        .join(wanted, wanted.c.seq == events.c.seq)
+        .subquery()
     )
-    taken: list[int] = []
-    total = 0
-    for seq, size in sizes:
-        total += size
-        if taken and total > limit_bytes:
-            cut = True
-            break
-        taken.append(seq)
-    rows = connection.execute(select(*_EVENT).where(events.c.seq.in_(taken)).order_by(events.c.seq))
-    found = [_event(row) for row in rows]
-    return Page(found, found[-1].seq if cut and found else upto)
+    columns = [page.c[column.name] for column in _EVENT]
+    return Statement(
+        select(*columns, page.c.due)
+        .where(or_(page.c.total <= bindparam("at_most_bytes"), page.c.total == page.c.size))
+        .order_by(page.c.seq)
+    )
 
 
 def count_room_events(connection: Connection, room: str, after: int, upto: int, held: Mapping[str, int]) -> int:
@@ -193,11 +214,13 @@ def count_room_events(connection: Connection, room: str, after: int, upto: int, 
     return connection.execute(query).scalar_one()
 
 
-def _event(row: Row[Any, Any, Any, Any, Any, Any]) -> Event:
-    return Event(row.seq, row.mark, row.type, row.payload, tuple(json.loads(row.rooms)), row.at)
+def _event(row: Sequence[Any]) -> Event:
+    """A row of `_EVENT`."""
+    seq, mark, type, payload, rooms, at = row
+    return Event(seq, mark, type, payload, tuple(json.loads(rooms)), at)
 
 
-def _head(row: tuple[Any, ...] | None) -> Head:
+def _head(row: Sequence[Any] | None) -> Head:
     if row is None:
         raise NoResultFound("The journal has no head.")
     return Head(*row)

@@ -40,6 +40,11 @@ class Statement:
         rows, _ = self._on(connection).execute(connection, values)
         return rows[0] if rows else None
 
+    def all(self, connection: Connection, values: Mapping[str, object] = _NOTHING) -> list[Row]:
+        """Every row found."""
+        rows, _ = self._on(connection).execute(connection, values)
+        return rows
+
     def run(self, connection: Connection, values: Mapping[str, object] = _NOTHING) -> int:
         """How many rows were changed."""
         _, changed = self._on(connection).execute(connection, values)
