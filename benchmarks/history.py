@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -95,7 +94,8 @@ class Browser:
         self._socket = websocket.create_connection(
             f"ws://{host}:{port}/socket.io/?EIO=4&transport=websocket", timeout=WAIT_SECONDS
         )
-        self._raw: socket.socket = self._socket.sock
+        assert self._socket.sock is not None
+        self._raw = self._socket.sock
         self._socket.recv()
         self.pid: str | None = None if former is None else former.pid
         self.offset: str | None = None if former is None else former.offset
