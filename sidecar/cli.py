@@ -193,8 +193,7 @@ def with_core(work: Callable[[Core, Settings], object]) -> None:
         try:
             work(core, settings)
         finally:
-            core.writer.stop()
-            core.database.close()
+            core.close()
     except (SidecarError, OSError) as error:
         raise click.ClickException(_told(error)) from None
 
@@ -263,8 +262,7 @@ def _first_start(settings: Settings) -> str | None:
             _write_secret(settings.instance_path / WEBHOOK_TOKEN_FILE, first.text)
         return None if _admin(core) is None else _login_code(core)
     finally:
-        core.writer.stop()
-        core.database.close()
+        core.close()
 
 
 def _login_code(core: Core) -> str:

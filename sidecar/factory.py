@@ -15,8 +15,10 @@ from flask_socketio import SocketIO
 from config.settings import ROOT, Settings, parse_networks
 from sidecar.domain.events import Event
 from sidecar.fanout.catchup import CatchUp
+from sidecar.fanout.doorbells import Datagrams, Doorbell
 from sidecar.fanout.engine import connection_count, is_open, make_socketio
 from sidecar.fanout.hub import Hub
+from sidecar.fanout.notices import Notices
 from sidecar.fanout.recovery import TAKEN, Recovery
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.websocket import Network
@@ -45,6 +47,7 @@ from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal
+from sidecar.store.postgres import Postgres
 from sidecar.store.writer import Writer
 from sidecar.version import VERSION
 from sidecar.wire.origins import Origins
@@ -70,10 +73,19 @@ class Core:
     metrics: Metrics
     tokens: Tokens
     connections: Connections
+    bells: tuple[Doorbell, ...]
     node: str
     """Names this process to the others, and is another at each start."""
     controls: dict[str, list[Control]]
     """What each type of control event does to this process."""
+
+    def close(self) -> None:
+        """Commit what waits, then end."""
+        self.writer.stop()
+        self.tail.stop()
+        for bell in self.bells:
+            bell.stop()
+        self.database.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,8 @@ class Sidecar:
     def start(self) -> None:
         self.core.writer.start()
         self.core.tail.start()
+        for bell in self.core.bells:
+            bell.start(self.core.tail.heard)
         self.sessions.start()
         self.upkeep.start()
 
@@ -98,9 +112,7 @@ class Sidecar:
         """Commit what waits, then end."""
         self.upkeep.stop()
         self.sessions.stop()
-        self.core.writer.stop()
-        self.core.tail.stop()
-        self.core.database.close()
+        self.core.close()
 
 
 def open_core(settings: Settings, running: bool = False) -> Core:
@@ -124,14 +136,24 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     tail = Tail(database, publish, on_gap=lambda: hub.cut_off_all())
     catchup = CatchUp(database, tail)
     hub = Hub(catchup.congested)
-    writer = Writer(database, tail.offer if running else lambda events: None)
+    node = secrets.token_hex(8)
+    bells: list[Doorbell] = [Datagrams(instance, node)]
+    if isinstance(database.backend, Postgres):
+        bells.append(Notices(database.engine, database.backend))
+
+    def committed(events: list[Event]) -> None:
+        if running:
+            tail.offer(events)
+        for bell in bells:
+            bell.ring(events)
+
+    writer = Writer(database, committed)
     submit = writer.submit if running else writer.run_alone
     keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
     tokens = Tokens(database, submit)
     controls[REVOKED].append(lambda body: tokens.forget(body["id"]))
     connections = Connections(keys, tokens, submit)
-    node = secrets.token_hex(8)
-    return Core(app, database, writer, tail, hub, catchup, metrics, tokens, connections, node, controls)
+    return Core(app, database, writer, tail, hub, catchup, metrics, tokens, connections, tuple(bells), node, controls)
 
 
 def create_app(settings: Settings) -> Sidecar:

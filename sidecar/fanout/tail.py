@@ -1,8 +1,8 @@
 """The tail: follows the journal by seq and hands its events to this process's hub, in order and once.
 
 Events reach the hub this way alone, also those that this process wrote itself. What the writer hands over is taken
-only if it starts at last + 1; whatever is missing is read from the journal, which a poll also looks at, because
-other processes (the command line, say) write to it too.
+only if it starts at last + 1, and so is what other processes tell by a doorbell; whatever is missing is read from the
+journal, which a poll also looks at, because a doorbell may be missed.
 """
 
 from __future__ import annotations
@@ -66,8 +66,15 @@ class Tail:
         if self._greenlet is not None:
             self._greenlet.kill()
 
+    def heard(self, events: list[Event] | None) -> None:
+        """What a doorbell tells: a batch that another process has committed, or None: look."""
+        if events is None:
+            self._signal.set()
+        elif events[-1].seq > self.last:
+            self.offer(events)
+
     def offer(self, events: list[Event]) -> None:
-        """A batch that the local writer has just committed."""
+        """A batch that has just been committed. One that is not what comes next only says that there is more."""
         if not self._reading and events[0].seq == self.last + 1:
             for event in events:
                 self._apply(event)

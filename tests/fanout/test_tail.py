@@ -213,6 +213,4 @@ def test_control_events_act_and_are_not_published(tmp_path: Path):
     core.writer.submit(lambda t: t.append("fact", {}, ["room:a"]))
     assert received == [{"id": "x"}]
     assert [event.type for event in recipient.received] == ["fact"]
-    core.writer.stop()
-    core.tail.stop()
-    core.database.close()
+    core.close()

@@ -30,5 +30,4 @@ def clock() -> Clock:
 def core(tmp_path: Path) -> Iterator[Core]:
     opened = open_core(load_settings(instance_dir=tmp_path / "instance"))
     yield opened
-    opened.writer.stop()
-    opened.database.close()
+    opened.close()

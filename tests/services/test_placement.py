@@ -52,7 +52,7 @@ class Intake:
 def core(tmp_path: Path) -> Iterator[Core]:
     core = open_core(Settings(instance_dir=tmp_path))
     yield core
-    core.database.close()
+    core.close()
 
 
 @pytest.fixture

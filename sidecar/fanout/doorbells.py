@@ -1,0 +1,168 @@
+"""The doorbell of processes on one host: a Unix datagram socket each, in a folder that only its owner can enter.
+
+A process that has committed sends the batch to the others, so that they need not read it; a batch that is too large, or
+does not follow what they have, only tells them to look. A datagram that is lost costs a poll's time (fanout/tail.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import gevent
+import structlog
+
+from sidecar.domain.events import Event
+from sidecar.observability.logs import RateLimited
+
+log = RateLimited(structlog.get_logger("sidecar.doorbells"))
+
+FOLDER = "doorbells"
+BATCH_BYTES = 64 * 1024
+RECEIVE_BYTES = 1024 * 1024
+"""What may lie in our socket unread; beyond it senders are refused, and the poll is the net."""
+MESSAGES_A_TURN = 32
+LOOK_SECONDS = 1.0
+"""How old the list of the others may be."""
+LOOK = b"null"
+READ = 1
+"""libev's EV_READ."""
+
+Heard = Callable[[list[Event] | None], None]
+
+
+class Doorbell(Protocol):
+    """How a process hears of what others have committed, and tells them."""
+
+    def start(self, heard: Heard) -> None:
+        """`heard` is called with a batch that another process has committed, or None: there is more."""
+
+    def ring(self, events: list[Event]) -> None:
+        """Tell the others of this committed batch. Never blocks or raises."""
+
+    def stop(self) -> None: ...
+
+
+class Datagrams:
+    """A `Doorbell` for the processes that share this instance folder. One that was not started rings all the same."""
+
+    def __init__(self, instance: Path, node: str, clock: Callable[[], float] = time.monotonic):
+        self._name = node
+        self._clock = clock
+        self._path = instance / FOLDER
+        self._folder: int | None = None
+        self._sending: socket.socket | None = None
+        self._listening: socket.socket | None = None
+        self._watcher: Any = None
+        self._heard: Heard | None = None
+        self._others: list[str] = []
+        self._looked_at: float | None = None
+
+    def start(self, heard: Heard) -> None:
+        self._heard = heard
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._listening = _socket()
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self._listening.bind(self._address(self._name))
+        self._watcher = gevent.get_hub().loop.io(self._listening.fileno(), READ)
+        self._watcher.start(self._readable)
+
+    def ring(self, events: list[Event]) -> None:
+        others = self._list()
+        if not others:
+            return
+        message = encode(events)
+        for name in others:
+            self._send(name, message)
+
+    def stop(self) -> None:
+        if self._listening is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._listening.close()
+            self._remove(self._name)
+        if self._sending is not None:
+            self._sending.close()
+        if self._folder is not None:
+            os.close(self._folder)
+
+    def _address(self, name: str) -> str:
+        """An address has 107 bytes at most; an instance folder's name may have more."""
+        if self._folder is None:
+            self._folder = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._folder}/{name}"
+
+    def _list(self) -> list[str]:
+        now = self._clock()
+        if self._looked_at is None or now - self._looked_at > LOOK_SECONDS:
+            self._looked_at = now
+            with suppress(FileNotFoundError):  # nobody listens yet
+                self._others = [name for name in os.listdir(self._path) if name != self._name]
+        return self._others
+
+    def _send(self, name: str, message: bytes) -> None:
+        if self._sending is None:
+            self._sending = _socket()
+        try:
+            self._sending.sendto(message, self._address(name))
+        except BlockingIOError:  # it reads too slowly; then its poll finds it
+            return
+        except ConnectionRefusedError:  # its process died
+            self._remove(name)
+            self._looked_at = None
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                log.warning("doorbells.not_rung", problem=str(error))
+            self._looked_at = None
+
+    def _remove(self, name: str) -> None:
+        with suppress(OSError):
+            os.unlink(self._path / name)
+
+    def _readable(self) -> None:
+        """In the loop's callback, where nothing may be raised."""
+        assert self._listening is not None
+        assert self._heard is not None
+        for _ in range(MESSAGES_A_TURN):
+            try:
+                message = self._listening.recv(2 * BATCH_BYTES)
+                self._heard(decode(message))
+            except BlockingIOError:
+                return
+            except Exception as error:
+                log.warning("doorbells.not_understood", problem=f"{type(error).__name__}: {error}"[:200])
+
+
+def _socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    made.setblocking(False)
+    return made
+
+
+def encode(events: list[Event]) -> bytes:
+    """The batch as one datagram; one that is too large as the bare word to look."""
+    if sum(len(event.payload) for event in events) > BATCH_BYTES:
+        return LOOK
+    rows = [(event.seq, event.mark, event.type, event.payload, event.rooms, event.at) for event in events]
+    message = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()
+    return message if len(message) <= BATCH_BYTES else LOOK
+
+
+def decode(message: bytes) -> list[Event] | None:
+    """Raises ValueError, TypeError or KeyError for what `encode` has not made."""
+    rows = json.loads(message)
+    if rows is None:
+        return None
+    events = [
+        Event(int(seq), int(mark), str(type), str(payload), tuple(map(str, rooms)), str(at))
+        for seq, mark, type, payload, rooms, at in rows
+    ]
+    if not events or [event.seq for event in events] != list(range(events[0].seq, events[0].seq + len(events))):
+        raise ValueError("no batch")
+    return events

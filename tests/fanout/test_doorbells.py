@@ -1,0 +1,184 @@
+"""Doorbells of processes on one host, each with a socket of its own in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+import sidecar.fanout.doorbells as doorbells_module
+from sidecar.domain.events import Event
+from sidecar.fanout.doorbells import BATCH_BYTES, FOLDER, Datagrams, decode, encode
+from tests.fanout.stages import Stage, wait_until
+
+
+class Process:
+    def __init__(self, instance: Path, node: str):
+        self.now = 0.0
+        self.heard: list[list[Event] | None] = []
+        self.bell = Datagrams(instance, node, lambda: self.now)
+
+    def start(self) -> Process:
+        self.bell.start(self.heard.append)
+        return self
+
+    def ring(self, events: list[Event]) -> None:
+        self.now += 2  # looks who is there
+        self.bell.ring(events)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Callable[[str], Process]]:
+    made: list[Process] = []
+
+    def make(node: str) -> Process:
+        made.append(Process(tmp_path, node))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.bell.stop()
+
+
+def event(seq: int, payload: str = '{"name":"部署 \\u0000"}') -> Event:
+    return Event(seq, 2**32 - 1, "step_started", payload, ("project:p", "deployment:1"), "2026-11-21T12:00:00.000Z")
+
+
+def test_the_others_hear_the_batch_as_it_is(process):
+    one, two, three = (process(name).start() for name in "abc")
+    batch = [event(7), event(8)]
+    two.ring(batch)
+    wait_until(lambda: bool(one.heard and three.heard), "both have heard")
+    assert one.heard == three.heard == [batch]
+    assert two.heard == []
+
+
+def test_who_has_not_started_rings_all_the_same(process):
+    """A command of the command line, which revokes a token."""
+    one = process("a").start()
+    process("cli").ring([event(1)])
+    wait_until(lambda: bool(one.heard), "it is heard")
+
+
+def test_nobody_is_there(process, tmp_path):
+    process("a").ring([event(1)])
+    assert not (tmp_path / FOLDER).exists()
+
+
+@pytest.mark.parametrize("size", [BATCH_BYTES - 10, BATCH_BYTES, 10 * BATCH_BYTES])
+def test_a_large_batch_only_says_that_there_is_more(process, size: int):
+    one, two = process("a").start(), process("b")
+    two.ring([event(1, json.dumps("x" * size))])
+    wait_until(lambda: bool(one.heard), "it is heard")
+    assert one.heard == [None]
+
+
+def test_the_socket_of_a_dead_process_is_removed(process, tmp_path):
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    one = process("a").start()
+    here = os.getcwd()
+    os.chdir(tmp_path / FOLDER)
+    left.bind("dead")
+    os.chdir(here)
+    left.close()
+    process("b").ring([event(1)])
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["a"]
+    wait_until(lambda: bool(one.heard), "the living one hears it")
+
+
+def test_a_process_that_stops_leaves_no_socket(process, tmp_path):
+    one = process("a").start()
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["a"]
+    assert (tmp_path / FOLDER).stat().st_mode & 0o777 == 0o700
+    one.bell.stop()
+    assert list((tmp_path / FOLDER).iterdir()) == []
+    one.bell = Datagrams(tmp_path, "again")
+
+
+def test_who_does_not_read_holds_nobody_up(process):
+    """Its buffer is full at some time; then its own poll is the net."""
+    process("a").start()
+    ringing = process("b")
+    for seq in range(5_000):
+        ringing.ring([event(seq)])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"{", b"\xff", b"[]", b"7", b'[[1]]', b'[["x",1,"t","{}",[],"at"]]', b'[[1,1,"t","{}",5,"at"]]',
+     b'[[1,1,"t","{}",[],"at"],[3,1,"t","{}",[],"at"]]', b"[" * 50_000, b"x" * (3 * BATCH_BYTES)],
+    ids=lambda message: repr(message[:20]),
+)  # fmt: skip
+def test_rubbish_is_dropped_and_told_once(process, tmp_path, monkeypatch, message: bytes):
+    told = []
+    monkeypatch.setattr(doorbells_module.log, "warning", lambda *args, **facts: told.append(facts))
+    one = process("a").start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(message, f"/proc/self/fd/{one.bell._folder}/a")
+    process("b").ring([event(1)])
+    wait_until(lambda: bool(one.heard), "what comes behind it")
+    assert one.heard == [[event(1)]]
+    assert len(told) == 1
+
+
+def test_a_folder_with_a_long_name(tmp_path):
+    instance = tmp_path / ("x" * 120) / ("y" * 120)
+    heard: list[list[Event] | None] = []
+    one, two = Datagrams(instance, "a"), Datagrams(instance, "b")
+    one.start(heard.append)
+    two.ring([event(1)])
+    wait_until(lambda: bool(heard), "it is heard")
+    one.stop()
+    two.stop()
+
+
+def test_what_is_sent_is_what_is_read():
+    batch = [event(seq) for seq in range(3, 20)]
+    assert decode(encode(batch)) == batch
+    assert decode(encode([event(1, "x" * BATCH_BYTES)])) is None
+
+
+class TestTail:
+    """What a tail makes of what it hears."""
+
+    @pytest.fixture
+    def stages(self, tmp_path, monkeypatch) -> Iterator[list[Stage]]:
+        """Two processes whose polls never come."""
+        monkeypatch.setattr("sidecar.fanout.tail.POLL_SECONDS", 3_600)
+        made = [Stage(tmp_path), Stage(tmp_path)]
+        yield made
+        for stage in made:
+            stage.close()
+
+    def test_a_batch_that_comes_next_is_published_without_a_read(self, stages: list[Stage], monkeypatch):
+        one, two = stages
+        monkeypatch.setattr(two.store.database, "read", None)
+        for _ in range(3):
+            two.tail.heard([one.store.append("room:a")])
+        assert [event.seq for event in two.published] == [1, 2, 3]
+
+    def test_a_gap_is_read(self, stages: list[Stage]):
+        one, two = stages
+        one.store.append("room:a")
+        two.tail.heard([one.store.append("room:a")])
+        wait_until(lambda: len(two.published) == 2, "both are published")
+
+    def test_what_is_known_already_is_passed_over(self, stages: list[Stage]):
+        one, two = stages
+        event = one.store.append("room:a")
+        two.tail.heard([event])
+        two.tail.heard([event])
+        for _ in range(5):
+            gevent.sleep(0.001)
+        assert [event.seq for event in two.published] == [1]
+
+    def test_the_bare_word_has_it_look(self, stages: list[Stage]):
+        one, two = stages
+        one.store.append("room:a")
+        two.tail.heard(None)
+        wait_until(lambda: len(two.published) == 1, "it is published")
