@@ -30,6 +30,7 @@ from sidecar.http.pages import pages
 from sidecar.http.requests import Caller, register_requests
 from sidecar.http.tokens import tokens as tokens_routes
 from sidecar.http.webhooks import webhooks
+from sidecar.jobs.presence import Presence
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import Access
@@ -98,7 +99,7 @@ class Sidecar:
     network: Network
     gate: Gate
     sessions: Sessions
-    upkeep: Upkeep
+    jobs: tuple[Presence, Upkeep]
 
     def start(self) -> None:
         self.core.writer.start()
@@ -106,12 +107,14 @@ class Sidecar:
         for bell in self.core.bells:
             bell.start(self.core.tail.heard)
         self.sessions.start()
-        self.upkeep.start()
+        for job in self.jobs:
+            job.start()
 
     def stop(self) -> None:
         """Commit what waits, then end."""
-        self.upkeep.stop()
         self.sessions.stop()
+        for job in self.jobs:
+            job.stop()
         self.core.close()
 
 
@@ -224,9 +227,11 @@ def create_app(settings: Settings) -> Sidecar:
         settings.max_body_bytes,
     )
     app.wsgi_app = gate  # type: ignore[method-assign]
-    return Sidecar(
-        app, core, socketio, network, gate, sessions, Upkeep(core.writer.submit, settings.retention_days, window)
+    jobs = (
+        Presence(core.writer.submit, core.node, sessions.have_all_come_back),
+        Upkeep(core.writer.submit, core.node, settings.retention_days, window),
     )
+    return Sidecar(app, core, socketio, network, gate, sessions, jobs)
 
 
 def _info(settings: Settings) -> dict[str, object]:

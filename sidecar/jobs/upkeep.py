@@ -1,4 +1,5 @@
-"""Upkeep: forgets what is older than the retention. One greenlet, small chunks, other commands in between."""
+"""Upkeep: forgets what is older than the retention, and what processes have left behind that died. One greenlet in one
+of the processes, small chunks, other commands in between."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from sidecar.domain.errors import Unavailable
 from sidecar.domain.times import utc_text
 from sidecar.services.deliveries import KEY_SECONDS
 from sidecar.store.journal import Transaction
+from sidecar.store.leases import keep_lease, take_lease
+from sidecar.store.nodes import forget_nodes
 from sidecar.store.retention import (
     CHUNK,
     retire_answers,
@@ -20,20 +23,35 @@ from sidecar.store.retention import (
     retire_lines,
     retire_login_links,
 )
-from sidecar.store.sessions import retire_sessions
+from sidecar.store.sessions import end_orphans, retire_sessions
 from sidecar.store.writer import Submit
 
 log = structlog.get_logger("sidecar.upkeep")
 
+LEASE = "upkeep"
 PERIOD_SECONDS = 61.7
+LEASE_SECONDS = 2 * PERIOD_SECONDS
+"""Longer than the pause between two runs: who holds it goes on holding it, until it dies."""
 PAUSE_SECONDS = 0.05
+DEAD_SECONDS = 60.0
+"""Without a word for so long a process is taken for dead."""
+
+
+class LeaseLost(Exception):
+    """Another process does the upkeep by now."""
 
 
 class Upkeep:
     def __init__(
-        self, submit: Submit, retention_days: float, recovery_seconds: float, clock: Callable[[], float] = time.time
+        self,
+        submit: Submit,
+        node: str,
+        retention_days: float,
+        recovery_seconds: float,
+        clock: Callable[[], float] = time.time,
     ):
         self._submit = submit
+        self._node = node
         self._retention_seconds = retention_days * 86_400
         self._recovery_seconds = recovery_seconds
         self._clock = clock
@@ -47,20 +65,35 @@ class Upkeep:
         if self._greenlet is not None:
             self._greenlet.kill()
 
-    def run_once(self) -> None:
-        """Forget everything that is due now. Raises Unavailable."""
-        before = utc_text(self._clock() - self._retention_seconds)
-        keys_before = utc_text(self._clock() - KEY_SECONDS)
-        self._repeat(lambda transaction: retire_events(transaction, before))
-        self._repeat(retire_lines)
-        self._repeat(lambda transaction: retire_deliveries(transaction, before))
-        self._repeat(lambda transaction: retire_answers(transaction, keys_before))
-        self._repeat(retire_login_links)
-        sessions_before = utc_text(self._clock() - self._recovery_seconds)
-        self._repeat(lambda transaction: retire_sessions(transaction.connection, sessions_before, CHUNK))
+    def run_once(self) -> bool:
+        """Forget everything that is due now; False if that is another process's business. Raises Unavailable, or
+        LeaseLost when it became another's meanwhile."""
+        fence = self._submit(lambda transaction: take_lease(transaction, LEASE, self._node, LEASE_SECONDS))
+        if fence is None:
+            return False
+        old = self._ago(self._retention_seconds)
+        old_keys, old_sessions = self._ago(KEY_SECONDS), self._ago(self._recovery_seconds)
+        silent = self._ago(DEAD_SECONDS)
+        self._repeat(fence, lambda transaction: retire_events(transaction, old))
+        self._repeat(fence, retire_lines)
+        self._repeat(fence, lambda transaction: retire_deliveries(transaction, old))
+        self._repeat(fence, lambda transaction: retire_answers(transaction, old_keys))
+        self._repeat(fence, retire_login_links)
+        self._repeat(fence, lambda transaction: forget_nodes(transaction.connection, silent))
+        self._repeat(fence, lambda transaction: end_orphans(transaction.connection, transaction.now, CHUNK))
+        self._repeat(fence, lambda transaction: retire_sessions(transaction.connection, old_sessions, CHUNK))
+        return True
 
-    def _repeat(self, retire: Callable[[Transaction], int]) -> None:
-        while self._submit(retire) == CHUNK:
+    def _ago(self, seconds: float) -> str:
+        return utc_text(self._clock() - seconds)
+
+    def _repeat(self, fence: int, retire: Callable[[Transaction], int]) -> None:
+        def command(transaction: Transaction) -> int:
+            if not keep_lease(transaction, LEASE, fence, LEASE_SECONDS):
+                raise LeaseLost
+            return retire(transaction)
+
+        while self._submit(command) == CHUNK:
             gevent.sleep(PAUSE_SECONDS)
 
     def _run(self) -> None:
@@ -70,5 +103,7 @@ class Upkeep:
                 self.run_once()
             except Unavailable as error:
                 log.warning("upkeep.postponed", problem=error.detail)
+            except LeaseLost:
+                log.warning("upkeep.lease_lost")
             except Exception as error:
                 log.error("upkeep.failed", exc_info=error)

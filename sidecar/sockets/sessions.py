@@ -21,7 +21,7 @@ from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.codecs import SocketIoCodec
 from sidecar.fanout.engine import abandon, drop, emit_with_offset, engine_socket, keep_recoverable
-from sidecar.fanout.hub import Hub, Subscriber
+from sidecar.fanout.hub import Hub, Subscriber, cut_off
 from sidecar.fanout.recovery import Recovered, Recovery
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.transports import EngineSocket
@@ -143,6 +143,11 @@ class Sessions:
         if session is not None and session.kept is not None and session.kept.generation < generation:
             self._hub.drop(session.subscriber)
             gevent.spawn(drop, self._socketio.server, session.engine_sid)
+
+    def have_all_come_back(self) -> None:
+        """The others have taken this process for dead: nobody knows what became of its sessions' rows."""
+        for session in list(self._kept.values()):
+            cut_off(session.subscriber)
 
     def emit(self, session: Session, name: str, body: dict[str, object]) -> None:
         self._socketio.emit(name, body, namespace=session.namespace, to=session.sid)

@@ -35,7 +35,7 @@ class Installation:
         self.deliveries = Deliveries(
             core.database, self.writer.run_alone, core.metrics, 10**9, core.tokens.holder, clock
         )
-        self.upkeep = Upkeep(self.writer.run_alone, retention_days=30, recovery_seconds=600, clock=clock)
+        self.upkeep = Upkeep(self.writer.run_alone, "node", retention_days=30, recovery_seconds=600, clock=clock)
 
     def post(self, body: str, key: str | None = None) -> int:
         posted = Posted("/api/webhooks/deployment", body.encode(), {}, "127.0.0.1", key)
@@ -174,3 +174,17 @@ def test_login_links_that_have_ended_go(installation, clock):
     clock.now += DAY
     installation.upkeep.run_once()
     assert links() == 0
+
+
+def test_one_process_alone_does_the_upkeep(installation, clock):
+    """Until it is gone for longer than its lease."""
+    other = Upkeep(installation.writer.run_alone, "other", retention_days=30, recovery_seconds=600, clock=clock)
+    assert installation.upkeep.run_once()
+    assert not other.run_once()
+    clock.now += 60
+    assert installation.upkeep.run_once()
+    clock.now += 100
+    assert not other.run_once()
+    clock.now += 100
+    assert other.run_once()
+    assert not installation.upkeep.run_once()
