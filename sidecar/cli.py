@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from sidecar.server import CannotListen, line_buffer_output, listen, serve
 from sidecar.version import VERSION
 
 INTERRUPTED = 130
+START_LOCK_FILE = "start.lock"
 NO_ADMIN = "No admin token is left: make one with `python -m sidecar token create --name admin --scope admin`."
 
 
@@ -251,18 +254,29 @@ def _create_token(
 
 
 def _first_start(settings: Settings) -> str | None:
-    """Make the first tokens of a new installation, each in a file that only its owner can read; every start gets a
-    one-time login code, as long as an admin token holds."""
+    """Make the first tokens of a new installation, each in a file that only its owner can read, once however many
+    processes start; every start gets a one-time login code, as long as an admin token holds."""
     core = open_core(settings)
     try:
-        if not any("admin" in row.scopes for row in core.tokens.list()):
-            admin = core.tokens.create("admin", ["admin"])
-            _write_secret(settings.instance_path / ADMIN_TOKEN_FILE, admin.text)
-            first = core.tokens.create("first webhooks", ["webhooks:write"])
-            _write_secret(settings.instance_path / WEBHOOK_TOKEN_FILE, first.text)
+        with _locked(settings.instance_path / START_LOCK_FILE):
+            if not any("admin" in row.scopes for row in core.tokens.list()):
+                admin = core.tokens.create("admin", ["admin"])
+                _write_secret(settings.instance_path / ADMIN_TOKEN_FILE, admin.text)
+                first = core.tokens.create("first webhooks", ["webhooks:write"])
+                _write_secret(settings.instance_path / WEBHOOK_TOKEN_FILE, first.text)
         return None if _admin(core) is None else _login_code(core)
     finally:
         core.close()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _login_code(core: Core) -> str:

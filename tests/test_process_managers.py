@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -79,6 +80,53 @@ def test_honcho_runs_the_procfile(environment: dict[str, str], port: int, tmp_pa
     assert not listening(port)
 
 
+def admin_tokens(instance: Path) -> int:
+    """How many admin tokens the installation has."""
+    with sqlite3.connect(instance / "sidecar.db") as connection:
+        count: int = connection.execute("SELECT count(*) FROM tokens WHERE name = 'admin'").fetchone()[0]
+    connection.close()
+    return count
+
+
+def assert_one_installation(ports: list[int], instance: Path) -> None:
+    """What is posted to one process is read at the other, with the one token that the first start has made."""
+    headers = {"Authorization": f"Token {(instance / 'admin-token').read_text().strip()}"}
+    line = {"type": "log_entry", "project": "p", "deployment_id": "d", "message": "hello"}
+    posted = httpx.post(f"http://127.0.0.1:{ports[0]}/api/webhooks/deployment", json=line, headers=headers)
+    assert posted.status_code == 200
+    read = httpx.get(f"http://127.0.0.1:{ports[1]}/api/deployments/d/events", headers=headers)
+    assert [event["payload"]["message"] for event in read.json()["items"]] == ["hello"]
+    assert admin_tokens(instance) == 1
+
+
+def two_ports() -> int:
+    """The first of two neighbouring ports that nobody listens on."""
+    while True:
+        first = free_port()
+        if not listening(first + 1):
+            return first
+
+
+def test_honcho_runs_several_processes(environment: dict[str, str], tmp_path: Path) -> None:
+    if importlib.util.find_spec("honcho") is None:
+        pytest.skip("honcho is not installed (pip install -r tests/requirements.txt)")
+    first, output = two_ports(), tmp_path / "honcho.output"
+    procfile = str(ROOT / "Procfile")
+    arguments = [sys.executable, "-m", "honcho", "-f", procfile, "start", "-p", str(first), "-c", "web=2", "web"]
+    with running(arguments, output, environment) as honcho:
+        wait_until(
+            lambda: (healthy(first) and healthy(first + 1)) or honcho.poll() is not None,
+            f"both answer, see {output}",
+            START_SECONDS,
+        )
+        assert honcho.poll() is None, output.read_text()
+        assert_one_installation([first, first + 1], tmp_path / "instance")
+        honcho.send_signal(signal.SIGTERM)
+        honcho.wait(DEADLINE_SECONDS)
+    assert not listening(first)
+    assert not listening(first + 1)
+
+
 @pytest.fixture
 def pm2(environment: dict[str, str]) -> Iterator[Pm2]:
     program = require_node_program("pm2")
@@ -119,6 +167,17 @@ def test_pm2_runs_the_ecosystem_file(pm2: Pm2, port: int) -> None:
     assert state["status"] == "stopped"
     assert state["exit_code"] == 0
     assert not listening(port)
+
+
+def test_pm2_runs_several_processes(environment: dict[str, str], pm2: Pm2, tmp_path: Path) -> None:
+    first = two_ports()
+    environment |= {"PORT": str(first), "WEB_CONCURRENCY": "2"}
+    pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
+    wait_until(lambda: healthy(first) and healthy(first + 1), "both answer", START_SECONDS)
+    assert_one_installation([first, first + 1], tmp_path / "instance")
+    pm2("stop", "sidecar")
+    assert not listening(first)
+    assert not listening(first + 1)
 
 
 def test_pm2_starts_a_killed_sidecar_again(pm2: Pm2, port: int) -> None:
