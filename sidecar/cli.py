@@ -117,6 +117,18 @@ def login() -> None:
     with_core(lambda core, settings: click.echo(_login_url(core, settings, settings.port)))
 
 
+@cli.group(help="Users of the browsers, by the `sub` of their connection tokens.")
+def user() -> None:
+    """Group."""
+
+
+@user.command(name="disconnect", help="End a user's connections; nothing is revoked.")
+@click.argument("id")
+def disconnect_user(id: str) -> None:
+    with_core(lambda core, _settings: core.users.disconnect(id))
+    click.echo(f"User {id} is disconnected.")
+
+
 @cli.group(help="The database.")
 def db() -> None:
     """Group."""

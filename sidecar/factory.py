@@ -29,6 +29,7 @@ from sidecar.http.operating import operating
 from sidecar.http.pages import pages
 from sidecar.http.requests import Caller, register_requests
 from sidecar.http.tokens import tokens as tokens_routes
+from sidecar.http.users import users as users_routes
 from sidecar.http.webhooks import webhooks
 from sidecar.jobs.presence import Presence
 from sidecar.jobs.upkeep import Upkeep
@@ -41,6 +42,7 @@ from sidecar.services.health import Health
 from sidecar.services.keys import load_keys
 from sidecar.services.limits import RateLimit
 from sidecar.services.tokens import REVOKED, Tokens
+from sidecar.services.users import DISCONNECTED, Users
 from sidecar.services.views import Views
 from sidecar.sockets.deployments import Subscriptions
 from sidecar.sockets.gate import RECOVERS, URL_TOKEN, Gate
@@ -74,6 +76,7 @@ class Core:
     metrics: Metrics
     tokens: Tokens
     connections: Connections
+    users: Users
     bells: tuple[Doorbell, ...]
     node: str
     """Names this process to the others, and is another at each start."""
@@ -126,7 +129,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     database = open_database(app, settings.resolved_database_url, instance)
     database.upgrade(found_journal)
     metrics = Metrics()
-    controls: dict[str, list[Control]] = {REVOKED: [], TAKEN: []}
+    controls: dict[str, list[Control]] = {REVOKED: [], DISCONNECTED: [], TAKEN: []}
 
     def publish(event: Event) -> None:
         if event.control:
@@ -156,7 +159,21 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     tokens = Tokens(database, submit)
     controls[REVOKED].append(lambda body: tokens.forget(body["id"]))
     connections = Connections(keys, tokens, submit)
-    return Core(app, database, writer, tail, hub, catchup, metrics, tokens, connections, tuple(bells), node, controls)
+    return Core(
+        app,
+        database,
+        writer,
+        tail,
+        hub,
+        catchup,
+        metrics,
+        tokens,
+        connections,
+        Users(submit),
+        tuple(bells),
+        node,
+        controls,
+    )
 
 
 def create_app(settings: Settings) -> Sidecar:
@@ -185,6 +202,7 @@ def create_app(settings: Settings) -> Sidecar:
     recovery = Recovery(core.writer.submit, core.node, window) if window else None
     sessions = Sessions(socketio, namespaces, access, origins, core.hub, core.tail, core.catchup, rights, recovery)
     core.controls[REVOKED].append(lambda body: sessions.token_revoked(body["id"]))
+    core.controls[DISCONNECTED].append(lambda body: sessions.user_disconnected(body["user"]))
     core.controls[TAKEN].append(lambda body: sessions.taken(bytes.fromhex(body["pid"]), body["generation"]))
     Subscriptions(
         socketio,
@@ -212,6 +230,7 @@ def create_app(settings: Settings) -> Sidecar:
     app.register_blueprint(deployments_routes(history, views, caller))
     app.register_blueprint(deliveries_routes(deliveries, caller))
     app.register_blueprint(tokens_routes(core.tokens, core.connections, caller, origins))
+    app.register_blueprint(users_routes(core.users, caller, core.hub, core.tail))
     app.register_blueprint(operating(health, core.metrics, caller, _info(settings)))
     app.register_blueprint(pages(caller, settings.instance_path / WEBHOOK_TOKEN_FILE, settings.open, namespaces[-1]))
 

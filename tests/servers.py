@@ -27,11 +27,12 @@ def free_port() -> int:
 
 
 class RunningSidecar:
-    """`url` is its origin without the prefix; `token` an admin token."""
+    """`url` is its origin without the prefix; `token` an admin token. `instance` is another process's folder, if it is
+    to share its installation."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]):
+    def __init__(self, folder: Path, environment: dict[str, str], instance: Path | None = None):
         folder.mkdir(parents=True, exist_ok=True)
-        self.instance = folder / "instance"
+        self.instance = instance or folder / "instance"
         self._log = folder / "output.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
         self._environment = inherited | {"SIDECAR_INSTANCE_DIR": str(self.instance), "SIDECAR_PORT": "0"} | environment

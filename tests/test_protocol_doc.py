@@ -196,7 +196,7 @@ def test_every_event_that_a_client_may_emit_is_on_the_page(parts):
 def test_every_event_that_the_server_emits_is_on_the_page():
     names = set()
     for file in sorted((ROOT / "sidecar" / "sockets").glob("*.py")):
-        names |= set(re.findall(r'emit\(\s*session,\s*"([^"]+)"', file.read_text()))
+        names |= set(re.findall(r'(?:emit|_end)\(\s*session,\s*"([^"]+)"', file.read_text()))
     assert {"subscription:confirmed", "token_expiring"} <= names
     assert [name for name in sorted(names) if f"`{name}`" not in PAGE and f"on {name}\n" not in PAGE] == []
 

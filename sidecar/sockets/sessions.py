@@ -135,7 +135,12 @@ class Sessions:
         """End every session that rests on this token (or on one that it issued)."""
         self._revocations += 1
         for session in [s for s in self._sessions.values() if s.identity.token_id == token_id]:
-            self._end(session, "The token has been revoked.")
+            self._token_ended(session, "The token has been revoked.")
+
+    def user_disconnected(self, user: str) -> None:
+        """End every session of this user. Nothing is revoked: with a token they may connect again."""
+        for session in [s for s in self._sessions.values() if s.identity.user == user]:
+            self._end(session, "disconnected", "disconnected", "You have been disconnected.")
 
     def taken(self, pid_hash: bytes, generation: int) -> None:
         """The client of this session has come back by another connection: an older one here is closed."""
@@ -344,15 +349,19 @@ class Sessions:
             if not self._holds(session, identity):
                 continue
             if warned:
-                self._end(session, "The token has expired.")
+                self._token_ended(session, "The token has expired.")
                 continue
             end = identity.expires_at or 0.0
             self.emit(session, "token_expiring", {"expires_at": utc_text(end)})
             heapq.heappush(self._expiries, (end, next(self._tie), session, identity, True))
 
-    def _end(self, session: Session, message: str) -> None:
-        """Tell the client that its token no longer holds, then disconnect it for good (code 4401 of plain sockets)."""
+    def _end(self, session: Session, name: str, code: str, message: str) -> None:
+        """Tell the client why by an event of this name, then disconnect it for good."""
         session.over = True
         self._hub.drop(session.subscriber)
-        self.emit(session, "token_expired", {"code": "token_expired", "message": message})
+        self.emit(session, name, {"code": code, "message": message})
         gevent.spawn(self._socketio.server.disconnect, session.sid, namespace=session.namespace)
+
+    def _token_ended(self, session: Session, message: str) -> None:
+        """(Plain sockets are closed with 4401 for it.)"""
+        self._end(session, "token_expired", "token_expired", message)

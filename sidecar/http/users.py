@@ -1,0 +1,33 @@
+"""Users over HTTP: sending one away."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+
+from sidecar.domain import rooms
+from sidecar.fanout.hub import Hub
+from sidecar.fanout.tail import Tail
+from sidecar.http.requests import Caller
+from sidecar.services.users import Users, may_disconnect
+
+
+def users(service: Users, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
+    routes = Blueprint("users", __name__)
+
+    @routes.post("/api/users/<path:id>/disconnect")
+    def disconnect(id: str) -> Response:
+        identity = caller.require("messages:send")
+        user = rooms.clean_name(id, "the user's id")
+        may_disconnect(identity, user)
+        sockets = hub.count([rooms.user(user)])
+        seq = service.disconnect(user)
+        return jsonify(
+            success=True,
+            status="success",
+            message="The user's connections are ended.",
+            event_id=str(seq),
+            epoch=tail.epoch,
+            disconnected=sockets,
+        )
+
+    return routes

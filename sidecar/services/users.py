@@ -1,0 +1,35 @@
+"""Users as the sidecar knows them: the `sub` of connection tokens. It keeps no list of them."""
+
+from __future__ import annotations
+
+from sidecar.domain.errors import NotAllowed
+from sidecar.domain.permissions import Identity
+from sidecar.domain.rooms import clean_name
+from sidecar.store.journal import Transaction
+from sidecar.store.writer import Submit
+
+DISCONNECTED = "control.user_disconnected"
+"""Type of the control event whose payload `{"user"}` names a user whose connections end now, in every process."""
+
+
+class Users:
+    """`submit` runs a command in the writer."""
+
+    def __init__(self, submit: Submit):
+        self._submit = submit
+
+    def disconnect(self, user: object) -> int:
+        """End the user's connections as the event passes each process's tail; its seq. Nothing is revoked: whoever
+        holds a token may connect again. Raises BadName."""
+        name = clean_name(user, "the user's id")
+
+        def command(transaction: Transaction) -> int:
+            return transaction.append(DISCONNECTED, {"user": name}, ()).seq
+
+        return self._submit(command)
+
+
+def may_disconnect(identity: Identity, user: str) -> None:
+    """A browser's token may send its user away, but nobody else. Raises NotAllowed."""
+    if identity.kind == "connection" and identity.user != user:
+        raise NotAllowed("A connection token may disconnect its own user only.")
