@@ -256,7 +256,7 @@ def test_an_old_python_is_one_line(tmp_path, file):
 
 
 def modes(folder: Path) -> dict[str, int]:
-    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir() if path.is_file()}
 
 
 def test_the_first_start_makes_an_installation_for_its_owner_alone(start_sidecar):
@@ -270,7 +270,8 @@ def test_the_first_start_makes_an_installation_for_its_owner_alone(start_sidecar
     found = modes(server.instance)
     assert {"admin-token", "webhook-token", "secret_key", "sidecar.db"} <= set(found)
     assert set(found.values()) == {0o600}, found
-    assert stat.S_IMODE(server.instance.stat().st_mode) == 0o700
+    for folder in (server.instance, server.instance / "doorbells"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_the_printed_curl_works_as_it_stands(start_sidecar):
