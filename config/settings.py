@@ -85,7 +85,8 @@ def _prefix(text: str) -> str:
 
 
 def _database_url(text: str | None) -> str | None:
-    """A relative SQLite file counts from the working folder (Flask-SQLAlchemy would put it elsewhere)."""
+    """A relative SQLite file counts from the working folder (Flask-SQLAlchemy would put it elsewhere). PostgreSQL's
+    driver is psycopg, also where a host's URL names none."""
     if not text:
         return None
     needed = "needs a URL such as sqlite:////var/lib/sidecar.db or postgresql+psycopg://user@host/name"
@@ -93,10 +94,14 @@ def _database_url(text: str | None) -> str | None:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise ValueError(needed) from None
+    if url.drivername in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     backend = url.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
         raise ValueError(needed)
     if backend == "postgresql":
+        if url.get_driver_name() != "psycopg":
+            raise ValueError(f"{needed}; psycopg is the only driver for it here")
         return text
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise ValueError("needs a file: the journal must outlive the process")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import Postgres, programs
 from tests.servers import RunningSidecar
 
 try:
@@ -45,6 +46,20 @@ def start_sidecar(tmp_path: Path) -> Iterator[Start]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for a worker's tests; each asks it for a database of its own."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed (make services)")
+    server = Postgres(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 _numbers = itertools.count(1)

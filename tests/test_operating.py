@@ -212,7 +212,8 @@ def test_a_port_held_by_a_socket_that_does_not_listen_yet(tmp_path):
         ({"SIDECAR_PORT": "eighty"}, "SIDECAR_PORT"),
         ({"SIDECAR_OPEN": "yes", "SIDECAR_MAX_ROOMS": "0"}, "SIDECAR_MAX_ROOMS"),
         ({"SIDECAR_DATABASE_URL": "nonsense"}, "SIDECAR_DATABASE_URL"),
-        ({"SIDECAR_DATABASE_URL": "postgresql+nosuchdriver://h/x"}, "database"),
+        ({"SIDECAR_DATABASE_URL": "postgresql+nosuchdriver://h/x"}, "psycopg"),
+        ({"SIDECAR_DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"}, "The database can't be used"),
         ({"SIDECAR_INSTANCE_DIR": str(ROOT / "app.py")}, "app.py"),
     ],
 )
@@ -222,6 +223,7 @@ def test_a_start_that_can_not_work_says_why_and_exits_with_2(tmp_path, environme
     lines = done.stderr.splitlines()
     assert all(line.startswith("sidecar: ") for line in lines), done.stderr
     assert told in done.stderr
+    assert "hunter2" not in done.stderr
     assert len(lines) == sum(name not in ("SIDECAR_INSTANCE_DIR",) for name in environment) or len(lines) == 1
 
 

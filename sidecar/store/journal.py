@@ -19,7 +19,9 @@ from sidecar.domain.events import Event, Offset
 from sidecar.store.statements import Statement
 from sidecar.store.tables import event_rooms, events, journal_head
 
-_HEAD = Statement(select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch, journal_head.c.mark))
+_SELECT_HEAD = select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch, journal_head.c.mark)
+_HEAD = Statement(_SELECT_HEAD)
+_LOCK_HEAD = Statement(_SELECT_HEAD.with_for_update())
 _INSERT_EVENTS = Statement(insert(events))
 _INSERT_EVENT_ROOMS = Statement(insert(event_rooms))
 _MOVE_HEAD = Statement(update(journal_head), ["seq", "mark"])
@@ -45,12 +47,14 @@ class Head:
 
 
 class Transaction:
-    """What a command of the writer works on: the connection, the time, and `append`."""
+    """What a command of the writer works on: the connection, the time, and `append`. `batch` is the random name that
+    its events are stored under, by which they are found again when the answer to COMMIT is lost."""
 
     def __init__(self, connection: Connection, now: str):
         self.connection = connection
         self.now = now
-        self.head = read_head(connection)
+        self.head = lock_head(connection)
+        self.batch = secrets.token_hex(8)
         self.events: list[Event] = []
 
     @property
@@ -77,14 +81,13 @@ class Transaction:
         """Write the events and move the counter; the last thing before the commit."""
         if not self.events:
             return
-        batch = secrets.token_hex(8)
         _INSERT_EVENTS.run_many(
             self.connection,
             (
                 {
                     "seq": event.seq,
                     "mark": event.mark,
-                    "batch": batch,
+                    "batch": self.batch,
                     "type": event.type,
                     "payload": event.payload,
                     "rooms": json.dumps(event.rooms, ensure_ascii=False),
@@ -106,10 +109,19 @@ def found_journal(connection: Connection) -> None:
 
 
 def read_head(connection: Connection) -> Head:
-    row = _HEAD.first(connection)
-    if row is None:
-        raise NoResultFound("The journal has no head.")
-    return Head(*row)
+    return _head(_HEAD.first(connection))
+
+
+def lock_head(connection: Connection) -> Head:
+    """The head, which nobody else can move before this transaction ends. The first thing that a transaction does
+    which writes: from here on it sees whatever was committed before. (SQLite's BEGIN IMMEDIATE has done it.)"""
+    return _head(_LOCK_HEAD.first(connection))
+
+
+def holds_batch(connection: Connection, batch: str, first_seq: int) -> bool:
+    """Was this batch stored, which began at `first_seq`?"""
+    found = connection.execute(select(events.c.batch).where(events.c.seq == first_seq)).scalar()
+    return bool(found == batch)
 
 
 def mark_of(connection: Connection, seq: int) -> int | None:
@@ -183,3 +195,9 @@ def count_room_events(connection: Connection, room: str, after: int, upto: int, 
 
 def _event(row: Row[Any, Any, Any, Any, Any, Any]) -> Event:
     return Event(row.seq, row.mark, row.type, row.payload, tuple(json.loads(row.rooms)), row.at)
+
+
+def _head(row: tuple[Any, ...] | None) -> Head:
+    if row is None:
+        raise NoResultFound("The journal has no head.")
+    return Head(*row)

@@ -1,4 +1,4 @@
-"""The one writer of a process: collects commands and commits them as one batch, off the event loop.
+"""The one writer of a process: collects commands and commits them as one batch, beside the event loop.
 
 A command is a function of a Transaction, run in order inside the write transaction, so that what it decides on is
 not stale. One bad command never fails its batch: each runs under a savepoint, or alone. (Group commit: while one
@@ -17,15 +17,15 @@ import gevent
 import structlog
 from gevent.event import AsyncResult
 from gevent.event import Event as Signal
-from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event
 from sidecar.domain.times import utc_text
 from sidecar.observability.logs import RateLimited
-from sidecar.store.database import WRITE, Database, lost, run_in
-from sidecar.store.journal import Transaction
+from sidecar.store.database import DEADLINE_SECONDS, Database, lost
+from sidecar.store.journal import Transaction, holds_batch, lock_head
 from sidecar.store.statements import Statement
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ BATCH_COMMANDS = 256
 QUEUE_COMMANDS = 10_000
 ANSWER_SECONDS = 30
 STOP_SECONDS = 3
+SETTLE_SECONDS = 5
+SETTLE_PAUSE_SECONDS = 0.1
 
 _SAVEPOINT = Statement(text("SAVEPOINT command"))
 _ROLL_BACK = Statement(text("ROLLBACK TO SAVEPOINT command"))
@@ -82,8 +84,10 @@ class Writer:
         self._clock = clock
         self._waiting: deque[_Pending] = deque()
         self._signal = Signal()
-        self._thread = ThreadPool(1)
+        self._lane = database.backend.lane(1)
         self._connection: Connection | None = None
+        self._transaction: Transaction | None = None  # the batch on its way, once it holds the lock
+        self._commit_sent = False
         self._stopping = False
         self._greenlet: gevent.Greenlet | None = None
         self.healthy = True
@@ -130,7 +134,7 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self._thread.kill()
+        self._lane.close()
 
     def _run(self) -> None:
         while self._waiting or not self._stopping:
@@ -143,27 +147,47 @@ class Writer:
 
     def _commit(self, batch: list[_Pending]) -> None:
         try:
-            if self._connection is None:
-                self._connection = self._database.engine.connect().execution_options(**{WRITE: True})
-            connection = self._connection
-            events = run_in(self._thread, lambda: self._write(connection, batch))
+            events = self._store(batch)
         except Exception as error:  # the batch is lost as a whole, whatever the reason: told to every sender
             log.warning("writer.batch_failed", commands=len(batch), problem=f"{type(error).__name__}: {error}"[:300])
             self.healthy = False
             self._drop_connection()
-            for pending in batch:
-                pending.error = _unavailable(error)
-                pending.settle()
-            return
+            found = self._settle() if self._commit_sent else False
+            if not found:
+                for pending in batch:
+                    pending.error = _unavailable(error, known=found is False)
+                    pending.settle()
+                return
+            events = self._transaction.events if self._transaction else []
         self.healthy = True
         if events:
             self._on_commit(events)
         for pending in batch:
             pending.settle()
 
+    def _store(self, batch: list[_Pending]) -> list[Event]:
+        """The events of the batch, committed. A connection that was kept from the last batch and has ended since
+        (the database was restarted, say) is replaced: nothing was done on it yet."""
+        kept = self._connection is not None
+        try:
+            return self._try(batch)
+        except DBAPIError as error:
+            if not (kept and error.connection_invalidated and self._transaction is None):
+                raise
+            self._drop_connection()
+            return self._try(batch)
+
+    def _try(self, batch: list[_Pending]) -> list[Event]:
+        self._transaction, self._commit_sent = None, False
+        with self._database.backend.deadline(DEADLINE_SECONDS):
+            if self._connection is None:
+                self._connection = self._database.connect_to_write()
+            connection = self._connection
+            return self._lane.run(lambda: self._write(connection, batch))
+
     def _write(self, connection: Connection, batch: list[_Pending]) -> list[Event]:
-        with self._database.write_lock(), connection.begin() as whole:
-            transaction = Transaction(connection, utc_text(self._clock()))
+        with self._database.backend.write_lock(), connection.begin() as whole:
+            transaction = self._transaction = Transaction(connection, utc_text(self._clock()))
             if len(batch) == 1:  # the transaction itself is its savepoint
                 _run_command(transaction, batch[0])
                 if batch[0].error is not None:
@@ -171,8 +195,42 @@ class Writer:
             else:
                 for pending in batch:
                     _run_under_savepoint(transaction, pending)
-            transaction.flush()
+            if transaction.events:
+                transaction.flush()
+                self._database.backend.announce(connection)
+            self._commit_sent = True
+            if whole.is_active:
+                whole.commit()
             return transaction.events
+
+    def _settle(self) -> bool | None:
+        """Was the batch stored whose COMMIT was sent and not answered? None when that can't be found out in time, or
+        ever: a batch without events leaves no name in the journal."""
+        transaction = self._transaction
+        if transaction is None or not transaction.events:
+            return None
+        found = None
+        end = time.monotonic() + SETTLE_SECONDS
+        while found is None and (left := end - time.monotonic()) > 0:
+            try:
+                with self._database.backend.deadline(left):
+                    found = self._look_up(transaction.batch, transaction.events[0].seq)
+            except Exception as error:
+                log.warning("writer.unsettled", problem=f"{type(error).__name__}: {error}"[:300])
+                gevent.sleep(SETTLE_PAUSE_SECONDS)
+        log.warning("writer.settled", events=len(transaction.events), stored=found)
+        return found
+
+    def _look_up(self, batch: str, first_seq: int) -> bool:
+        """Locks the head first, and so waits until a COMMIT that is still being worked on has come to its end."""
+
+        def look(connection: Connection) -> bool:
+            with self._database.backend.write_lock(), connection.begin():
+                lock_head(connection)
+                return holds_batch(connection, batch, first_seq)
+
+        with self._database.connect_to_write() as connection:
+            return self._lane.run(lambda: look(connection))
 
     def _drop_connection(self) -> None:
         """After a failed commit the connection is thrown away; the next batch opens another."""
@@ -204,7 +262,12 @@ def _run_under_savepoint(transaction: Transaction, pending: _Pending) -> None:
     _RELEASE.run(connection)
 
 
-def _unavailable(error: Exception) -> Unavailable:
-    problem = Unavailable("The store can't commit now; nothing of this request was stored.", retry_after_seconds=2)
+def _unavailable(error: Exception, known: bool) -> Unavailable:
+    """`known`: it is certain that nothing was stored."""
+    if known:
+        detail = "The store can't commit now; nothing of this request was stored."
+    else:
+        detail = "The store did not answer; whether this was stored is not known. Repeat it with its Idempotency-Key."
+    problem = Unavailable(detail, retry_after_seconds=2)
     problem.__cause__ = error
     return problem

@@ -103,6 +103,13 @@ GOOD = [
         "resolved_database_url",
         "postgresql+psycopg://me:pw@db/sidecar",
     ),
+    (
+        "SIDECAR_DATABASE_URL",
+        "postgresql://me:p%40w@db:5433/sidecar?sslmode=require",
+        "resolved_database_url",
+        "postgresql+psycopg://me:p%40w@db:5433/sidecar?sslmode=require",
+    ),
+    ("SIDECAR_DATABASE_URL", "postgres://db/x", "resolved_database_url", "postgresql+psycopg://db/x"),
 ]
 
 
@@ -131,7 +138,13 @@ BAD = {
     "SIDECAR_LOG_LEVEL": ["loud", "INFO "],
     "SIDECAR_LOG_FORMAT": ["xml"],
     "SIDECAR_SECRET_KEY": ["fifteen-letters"],
-    "SIDECAR_DATABASE_URL": ["nonsense", "mysql://db/x", "sqlite://", "sqlite:///:memory:"],
+    "SIDECAR_DATABASE_URL": [
+        "nonsense",
+        "mysql://db/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql+psycopg2://db/x",
+    ],
 }
 
 

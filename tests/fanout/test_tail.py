@@ -89,7 +89,9 @@ def test_it_begins_after_the_present_end(follower: Follower):
 
 def test_events_of_another_process_arrive_by_the_poll(follower: Follower):
     follower.tail.start()
-    subprocess.run([sys.executable, "-c", APPENDER, str(follower.store.folder), "x"], cwd=ROOT, check=True, stdout=-3)
+    place = follower.store.place
+    appending = [sys.executable, "-c", APPENDER, place.url, str(place.folder), "x"]
+    subprocess.run(appending, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     wait_until(lambda: len(follower.seen) == 60, "all are seen")
     assert follower.seen == follower.store.journal()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,43 @@ from sidecar.store.writer import Command, Writer
 APPENDER = """
 import sys
 from pathlib import Path
-from tests.store.stores import open_journal
+from tests.store.stores import Place, open_journal
 from sidecar.store.writer import Writer
-database = open_journal(Path(sys.argv[1]))
+database = open_journal(Place(sys.argv[1], Path(sys.argv[2])))
 writer = Writer(database, lambda events: None)
-seqs = [writer.run_alone(lambda t: t.append("fact", {"by": sys.argv[2]}, ["room:a"])).seq for _ in range(60)]
+seqs = [writer.run_alone(lambda t: t.append("fact", {"by": sys.argv[3]}, ["room:a"])).seq for _ in range(60)]
 print(*seqs)
 """
-"""Another process: `python -c APPENDER <folder> <name>` appends sixty events, one commit each, prints their seqs."""
+"""Another process: `python -c APPENDER <url> <folder> <name>` appends sixty events, one commit each, prints their
+seqs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a journal is: the URL of its database, and an instance folder."""
+
+    url: str
+    folder: Path
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.url.startswith("postgresql")
+
+
+def sqlite_in(folder: Path) -> Place:
+    return Place(f"sqlite:///{folder / 'journal.db'}", folder)
 
 
 class Store:
-    """A migrated database in `folder` and a writer, started; `committed` are the events that it handed over."""
+    """A migrated database in `place` (a folder: SQLite in it) and a writer, started; `committed` are the events that
+    it handed over."""
 
-    def __init__(self, folder: Path, started: bool = True, on_commit: Callable[[list[Event]], None] | None = None):
-        self.folder = folder
-        self.database = open_journal(folder)
+    def __init__(
+        self, place: Path | Place, started: bool = True, on_commit: Callable[[list[Event]], None] | None = None
+    ):
+        self.place = place if isinstance(place, Place) else sqlite_in(place)
+        self.folder = self.place.folder
+        self.database = open_journal(self.place)
         self.committed: list[Event] = []
         self.writer = Writer(self.database, on_commit or self.committed.extend)
         if started:
@@ -70,9 +92,11 @@ class Store:
         self.database.close()
 
 
-def open_journal(folder: Path) -> Database:
-    """The database of `folder`, as a process opens it at its start."""
-    database = open_database(Flask("test"), f"sqlite:///{folder / 'journal.db'}", folder)
+def open_journal(place: Path | Place) -> Database:
+    """The database of `place` (a folder: SQLite in it), as a process opens it at its start."""
+    if isinstance(place, Path):
+        place = sqlite_in(place)
+    database = open_database(Flask("test"), place.url, place.folder)
     database.upgrade(found_journal)
     return database
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import (
@@ -20,9 +19,10 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from sidecar.store.statements import Statement
+from tests.store.stores import Place
 
 metadata = MetaData()
 things = Table("things", metadata, Column("name", Text, primary_key=True), Column("size", Integer, nullable=False))
@@ -33,8 +33,8 @@ FIND = Statement(select(things.c.size).where(things.c.name == bindparam("name"))
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    engine = create_engine(f"sqlite:///{tmp_path / 'things.db'}")
+def connection(empty_place: Place) -> Iterator[Connection]:
+    engine = create_engine(empty_place.url)
     metadata.create_all(engine)
     with engine.connect() as connection:
         yield connection
@@ -69,15 +69,17 @@ def test_nothing_to_do_is_nothing_done(connection: Connection):
 def test_a_broken_rule_is_an_integrity_error_that_tells_no_value(connection: Connection):
     secret = {"name": "a secret", "size": 1}
     INSERT.run(connection, secret)
+    connection.connection.commit()
     with pytest.raises(IntegrityError) as of_one:
         INSERT.run(connection, secret)
+    connection.connection.rollback()
     with pytest.raises(IntegrityError) as of_many:
         INSERT.run_many(connection, [secret])
     assert "a secret" not in f"{of_one.value} {of_many.value}"
 
 
-def test_a_failing_database_is_an_operational_error(connection: Connection):
-    with pytest.raises(OperationalError):
+def test_a_failing_database_is_an_error_of_sqlalchemy(connection: Connection):
+    with pytest.raises((OperationalError, ProgrammingError)):
         Statement(text("SELECT * FROM nowhere")).first(connection)
 
 

@@ -19,7 +19,7 @@ from sidecar.store.tables import projects
 from sidecar.store.writer import Writer
 from tests.alarms import alarm
 from tests.servers import ROOT
-from tests.store.stores import APPENDER, Store, counted, open_journal
+from tests.store.stores import APPENDER, Place, Store, counted, open_journal
 
 
 class Refused(Exception):
@@ -118,12 +118,12 @@ def test_the_order_of_commands_is_the_order_of_seq_and_of_the_hand_over(store: S
     assert store.journal() == outcomes
 
 
-def test_an_answer_comes_after_the_commit_and_after_the_hand_over(tmp_path: Path):
+def test_an_answer_comes_after_the_commit_and_after_the_hand_over(place: Place):
     """A client that was answered 200 must find its event in any other connection, and the tail must have had it."""
     seen: list[tuple[int, int]] = []
     handed: list[int] = []
-    store = Store(tmp_path, on_commit=lambda events: handed.extend(event.seq for event in events))
-    other = open_journal(tmp_path)
+    store = Store(place, on_commit=lambda events: handed.extend(event.seq for event in events))
+    other = open_journal(place)
 
     def post(number: int) -> None:
         seq = store.writer.submit(add(number)).seq
@@ -172,7 +172,7 @@ def test_a_command_sees_what_those_before_it_did_in_the_same_batch(store: Store)
 
 
 class FailingDisk:
-    """Connections opened while `statement` is set run it first: how SQLite is told to act like a bad disk."""
+    """Connections opened while `statement` is set run it first: how a database is told to act like a bad disk."""
 
     def __init__(self, store: Store, statement: str):
         self._engine = store.database.engine
@@ -188,10 +188,13 @@ class FailingDisk:
 
     def _prepare(self, connection, _record) -> None:
         connection.execute(self._statement)
+        connection.commit()
 
 
-def test_a_full_disk_refuses_the_batch_whole_and_the_next_one_is_stored(store: Store):
-    """503 and nothing half written; when there is room again the same process goes on without a restart."""
+def test_a_full_disk_refuses_the_batch_whole_and_the_next_one_is_stored(tmp_path: Path):
+    """503 and nothing half written; when there is room again the same process goes on without a restart. (A full
+    PostgreSQL says so by an OperationalError too.)"""
+    store = Store(tmp_path)
     store.append("room:a")
     before = (store.journal(), store.room_rows(), _projects(store))
     disk = FailingDisk(store, "PRAGMA max_page_count=1")
@@ -212,10 +215,12 @@ def test_a_full_disk_refuses_the_batch_whole_and_the_next_one_is_stored(store: S
     assert store.writer.healthy
     assert store.seqs() == [1, 2]
     assert _projects(store) == ["big-1"]
+    store.close()
 
 
 def test_a_database_that_turned_read_only_is_unavailable_until_it_can_be_written_again(store: Store):
-    disk = FailingDisk(store, "PRAGMA query_only=ON")
+    read_only = "SET default_transaction_read_only = on" if store.place.is_postgres else "PRAGMA query_only=ON"
+    disk = FailingDisk(store, read_only)
     for _ in range(3):
         with pytest.raises(Unavailable):
             store.append("room:a")
@@ -227,8 +232,10 @@ def test_a_database_that_turned_read_only_is_unavailable_until_it_can_be_written
 def test_a_database_that_fails_in_mid_batch_fails_the_whole_batch(store: Store):
     """Some commands had run well before: they must not be answered as stored when the commit never came."""
 
+    end = "SELECT pg_terminate_backend(pg_backend_pid())" if store.place.is_postgres else "PRAGMA query_only=ON"
+
     def fail(transaction: Transaction) -> None:
-        transaction.connection.exec_driver_sql("PRAGMA query_only=ON")
+        transaction.connection.exec_driver_sql(end)
         _insert_project(transaction, "never")
 
     outcomes = store.submit_all([add(1), fail, add(2)])
@@ -245,9 +252,9 @@ def test_an_expected_refusal_reaches_its_sender_as_it_was_raised(store: Store):
         store.writer.submit(command)
 
 
-def test_a_full_queue_refuses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_queue_refuses_at_once(place: Place, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sidecar.store.writer.QUEUE_COMMANDS", 3)
-    store = Store(tmp_path, started=False)
+    store = Store(place, started=False)
     waiting = [gevent.spawn(store.writer.submit, add(number)) for number in range(3)]
     gevent.idle()
     assert store.writer.waiting == 3
@@ -260,11 +267,11 @@ def test_a_full_queue_refuses_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_command_that_was_given_up_while_it_waited_does_not_happen_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ):
     """The sender was answered 503 and posts again: the first must not be stored as well."""
     monkeypatch.setattr("sidecar.store.writer.ANSWER_SECONDS", 0.01)
-    store = Store(tmp_path, started=False)
+    store = Store(place, started=False)
     with pytest.raises(Unavailable):
         store.writer.submit(add(1))
     monkeypatch.undo()
@@ -274,8 +281,8 @@ def test_a_command_that_was_given_up_while_it_waited_does_not_happen_afterwards(
     store.close()
 
 
-def test_stopping_commits_what_waits_and_takes_nothing_more(tmp_path: Path):
-    store = Store(tmp_path)
+def test_stopping_commits_what_waits_and_takes_nothing_more(place: Place):
+    store = Store(place)
     posted = [gevent.spawn(store.writer.submit, add(number)) for number in range(20)]
     gevent.idle()
     store.writer.stop()
@@ -286,8 +293,8 @@ def test_stopping_commits_what_waits_and_takes_nothing_more(tmp_path: Path):
     store.database.close()
 
 
-def test_two_writers_of_one_process_share_the_journal(tmp_path: Path):
-    one, two = Store(tmp_path / "x"), Store(tmp_path / "x")
+def test_two_writers_of_one_process_share_the_journal(place: Place):
+    one, two = Store(place), Store(place)
     posts = [gevent.spawn(store.append, "room:a", who=who) for _ in range(100) for who, store in ((1, one), (2, two))]
     gevent.joinall(posts, raise_error=True)
     assert sorted(post.value.seq for post in posts) == list(range(1, 201))
@@ -297,11 +304,14 @@ def test_two_writers_of_one_process_share_the_journal(tmp_path: Path):
     two.close()
 
 
-def test_writers_of_several_processes_interleave_without_losing_or_repeating_a_seq(tmp_path: Path):
-    """The command line and the server write to one file; both also migrate it at their start."""
+def test_writers_of_several_processes_interleave_without_losing_or_repeating_a_seq(place: Place):
+    """The command line and the server write to one database; both also migrate it at their start."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", APPENDER, str(tmp_path), str(number)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", APPENDER, place.url, str(place.folder), str(number)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for number in range(3)
     ]
@@ -310,13 +320,13 @@ def test_writers_of_several_processes_interleave_without_losing_or_repeating_a_s
     given = [[int(word) for word in output.split()] for output in outputs]
     assert all(seqs == sorted(seqs) for seqs in given)
     assert sorted(seq for seqs in given for seq in seqs) == list(range(1, 181))
-    database = open_journal(tmp_path)
+    database = open_journal(place)
     assert [e.seq for e in database.read(lambda c: events_after(c, 0, 1000))] == list(range(1, 181))
     database.close()
 
 
-def test_run_alone_commits_before_it_returns(tmp_path: Path):
-    database = open_journal(tmp_path)
+def test_run_alone_commits_before_it_returns(place: Place):
+    database = open_journal(place)
     writer = Writer(database, lambda events: None)
     assert writer.run_alone(add(1)).seq == 1
     with pytest.raises(Refused):

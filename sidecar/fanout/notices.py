@@ -1,0 +1,54 @@
+"""The doorbell of processes that share a PostgreSQL: LISTEN and NOTIFY. A notice says that there is more, not what.
+
+It is sent by the transaction that writes (`store.postgres`), so it goes out if and when the events are committed, also
+when the process dies right after. One connection of each process listens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import gevent
+import structlog
+from sqlalchemy import Engine
+
+from sidecar.domain.events import Event
+from sidecar.observability.logs import RateLimited
+from sidecar.store.postgres import Postgres
+
+log = RateLimited(structlog.get_logger("sidecar.notices"))
+
+RETRY_SECONDS = 0.5
+
+
+class Notices:
+    """A `Doorbell`. `heard(None)` is called when another process has committed, and each time that listening began
+    (again), because nothing is kept for who did not listen. It may be called once too often, never too rarely."""
+
+    def __init__(self, engine: Engine, backend: Postgres):
+        self._engine = engine
+        self._backend = backend
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self, heard: Callable[[list[Event] | None], None]) -> None:
+        self._greenlet = gevent.spawn(self._run, heard)
+        self._greenlet.name = "notices"
+
+    def ring(self, events: list[Event]) -> None:
+        """Nothing is left to do: the transaction has rung."""
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _run(self, heard: Callable[[list[Event] | None], None]) -> None:
+        while True:
+            try:
+                with self._backend.listening(self._engine) as notices:
+                    heard(None)
+                    for _ in notices:
+                        heard(None)
+            except Exception as error:  # whatever it is, the poll of the tail goes on meanwhile
+                log.warning("notices.lost", problem=f"{type(error).__name__}: {error}"[:300])
+            gevent.sleep(RETRY_SECONDS * random.uniform(1, 2))  # noqa: S311 - so that processes don't come all at once

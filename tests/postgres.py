@@ -1,0 +1,126 @@
+"""A real PostgreSQL for tests: of Debian's packages, on a free port, in a folder of its own, ended by its pid."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent.select
+import gevent.selectors
+import psycopg
+import psycopg.waiting
+
+from tests.servers import free_port
+
+START_SECONDS = 30
+USER = "sidecar"
+
+# In a server psycopg finds that gevent has patched `select` and waits by it. Tests patch nothing: they tell it.
+psycopg.waiting.wait = psycopg.waiting.wait_poll
+psycopg.waiting.select = gevent.select
+psycopg.waiting.DefaultSelector = gevent.selectors.DefaultSelector
+
+
+def programs() -> Path | None:
+    """The folder of the newest initdb and postgres, None where they are missing."""
+    found = [Path(p).parent for p in (shutil.which("postgres"),) if p]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
+
+
+class Postgres:
+    """Its language orders text otherwise than code points do, as a host's may."""
+
+    def __init__(self, folder: Path):
+        self._programs = folder
+        self._data = Path(tempfile.mkdtemp(prefix="sidecar-postgres-", dir="/tmp"))
+        # initdb refuses root; what pytest makes for root nobody else may enter, so the data lies elsewhere
+        self._user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+        os.chown(self._data, self._user.pw_uid, self._user.pw_gid)
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
+        self._log = self._data / "output.log"
+        language = ("--locale-provider=icu", "--icu-locale=en", "--locale=C.UTF-8", "--encoding=UTF8")
+        self._run("initdb", "-D", str(self._data / "data"), "-U", USER, "-A", "trust", "--no-sync", *language)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it (again) on its port and wait until it answers."""
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self._data),
+            "max_connections": "200",
+            "shared_buffers": "32MB",
+        }
+        settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", str(self._data / "data"), "-p", str(self.port), *settings],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **self._as_user(),
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"PostgreSQL did not start:\n{self._log.read_text()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Its fast shutdown: every session is ended."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._data)
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """Outside of any pool, each statement its own transaction."""
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user=USER, dbname=database, autocommit=True, connect_timeout=5
+        )
+
+    def new_database(self, template: str = "template0") -> str:
+        """The name of a database that is empty, or like `template`."""
+        name = f"db{next(self._numbers)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def url(self, database: str, port: int | None = None) -> str:
+        return f"postgresql+psycopg://{USER}@127.0.0.1:{port or self.port}/{database}"
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._programs / program), *arguments], cwd="/", capture_output=True, text=True, **self._as_user()
+        )
+        assert done.returncode == 0, done.stderr
+
+    def _as_user(self) -> dict[str, Any]:
+        if os.getuid() != 0:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
