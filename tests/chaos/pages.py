@@ -1,8 +1,8 @@
 """What a page does with its socket, and the light pages that do it in this process (tests/node/crowd.mjs is the same
 for the official client).
 
-Three kinds: `once` subscribes at its first connect and relies on recovery (when `recovered` is false it subscribes again
-since what it knows of each room), `always` subscribes in every connect handler, `late` begins when it is told to, since
+Three kinds: `once` subscribes at its first connect and relies on recovery (when `recovered` is false it subscribes
+again since what it knows of each room), `always` subscribes in every connect handler, `late` begins when it is told to, since
 0, and then is like `once`. The offset that it gives as `since` is kept a room, of the events' envelopes.
 """
 
@@ -192,8 +192,9 @@ class LightPages:
 
         async def asked(page: Page) -> None:
             while True:
-                while not page.socket.connected:
+                if not page.socket.connected:
                     await asyncio.sleep(0.05)
+                    continue
                 answer = asyncio.get_running_loop().create_future()
                 page.socket.emit("heartbeat", answered=answer.set_result)
                 while page.socket.connected and not answer.done():

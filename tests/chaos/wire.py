@@ -1,4 +1,4 @@
-"""A socket.io-client in few lines: Engine.IO over one WebSocket, Socket.IO's root namespace, and recovery as it does it.
+"""A socket.io-client in few lines: Engine.IO over a WebSocket, Socket.IO's root namespace, and recovery as it has it.
 
 It keeps the pid and the last trailing text of an event as its offset, sends both with CONNECT, is `recovered` when it
 is answered the same pid, answers pings, and comes back with the manager's backoff. A CONNECT_ERROR or DISCONNECT from

@@ -32,6 +32,7 @@ class Page {
       reconnectionDelayMax: 1000,
       timeout: 5000,
     });
+    this.socket.io.on("open", () => this.doubtUpgrade(this.socket.io.engine));
     this.socket.on("connect", () => this.connected(this.socket.recovered ?? false));
     this.socket.on("event", (envelope) => this.take(envelope));
     this.socket.on("snapshot", (snapshot) => this.show(snapshot));
@@ -40,6 +41,14 @@ class Page {
     });
     this.socket.on("disconnect", (reason) => {
       if (!this.socket.active) this.faults.push(`ended for good: ${reason}`);
+    });
+  }
+
+  // When the WebSocket of an upgrade ends after its probe was answered, engine.io-client 6 leaves the paused polling
+  // transport behind: nothing is sent or asked until its ping time-out, 45 s later, which is brought forward here.
+  doubtUpgrade(engine) {
+    engine.on("upgradeError", () => {
+      if (engine.upgrading) setImmediate(() => engine._onClose("ping timeout"));
     });
   }
 
