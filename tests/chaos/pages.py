@@ -2,8 +2,8 @@
 for the official client).
 
 Three kinds: `once` subscribes at its first connect and relies on recovery (when `recovered` is false it subscribes
-again since what it knows of each room), `always` subscribes in every connect handler, `late` begins when it is told to, since
-0, and then is like `once`. The offset that it gives as `since` is kept a room, of the events' envelopes.
+again since what it knows of each room), `always` subscribes in every connect handler, `late` begins when it is told to,
+since 0, and then is like `once`. The offset that it gives as `since` is kept a room, of the events' envelopes.
 """
 
 from __future__ import annotations

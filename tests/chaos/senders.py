@@ -13,9 +13,9 @@ PATIENCE_SECONDS = 0.3
 
 
 class Sender:
-    """Posts log lines to one deployment, one after the other."""
+    """Posts log lines to one deployment, one after the other, each with a text of its own."""
 
-    def __init__(self, url: str, token: str, project: str, deployment: str, posts_a_second: float):
+    def __init__(self, url: str, token: str, project: str, deployment: str, label: str, posts_a_second: float):
         self.project = project
         self.deployment = deployment
         self.answered: dict[str, int] = {}
@@ -28,6 +28,7 @@ class Sender:
         self.doubles = 0
         """Answered that it had been stored by an earlier attempt."""
         self.faults: list[str] = []
+        self._label = label
         self._url = url
         self._token = token
         self._pause_seconds = 1 / posts_a_second
@@ -53,7 +54,7 @@ class Sender:
                 if self._stop.is_set() or self.faults:
                     return
                 began = time.monotonic()
-                self._post_until_answered(http, f"{self.deployment}:{number}")
+                self._post_until_answered(http, f"{self.deployment}:{self._label}{number}")
                 self._stop.wait(max(0.0, self._pause_seconds - (time.monotonic() - began)))
 
     def _post_until_answered(self, http: httpx.Client, text: str) -> None:
@@ -82,15 +83,20 @@ class Sender:
 
 
 class Senders:
-    """One for each deployment of each project."""
+    """One for each deployment of each project; `label` tells their posts from those of others."""
 
-    def __init__(self, url: str, token: str, projects: dict[str, list[str]], posts_a_second: float):
+    def __init__(self, url: str, token: str, projects: dict[str, list[str]], label: str, posts_a_second: float):
         count = sum(len(deployments) for deployments in projects.values())
         self.each = [
-            Sender(url, token, project, deployment, posts_a_second / count)
+            Sender(url, token, project, deployment, label, posts_a_second / count)
             for project, deployments in projects.items()
             for deployment in deployments
         ]
+
+    @property
+    def texts(self) -> set[str]:
+        """Those that were answered 200."""
+        return {text for sender in self.each for text in tuple(sender.answered)}
 
     @property
     def answered(self) -> int:

@@ -91,6 +91,11 @@ class Stage:
         self._official = OfficialPages(official, self.line.port, PATHS[1], token)
         self._closers.append(self._official.close)
 
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until all pages are connected, and subscribed if they have begun."""
+
         def settled() -> bool:
             return all(
                 page["connected"]
@@ -113,7 +118,7 @@ class Stage:
 
     def send(self, rate: float = RATE) -> Senders:
         """Begin to post."""
-        senders = Senders(self.post.url, self.server.token, PROJECTS, rate)
+        senders = Senders(self.post.url, self.server.token, PROJECTS, f"{len(self._senders)}-", rate)
         self._senders.append(senders)
         return senders
 
@@ -163,6 +168,20 @@ class Stage:
     def progress(self) -> dict[str, Report]:
         return self._light.progress() | self._official.progress()
 
+    def quiet(self) -> None:
+        """All that was sent to the pages has come to them."""
+        self._light.quiet()
+        self._official.quiet()
+
+    def complete(self) -> None:
+        """Wait until every page has all that is stored now."""
+        due = self.due()
+        self.wait(
+            lambda: not behind(due, self.progress()),
+            "all pages are complete",
+            lambda: behind(due, self.progress())[:10],
+        )
+
     def report(self) -> dict[str, Report]:
         return self._light.report() | self._official.report()
 
@@ -181,19 +200,16 @@ class Stage:
             senders.end()
             assert not senders.faults, senders.faults
         self._check_stored()
-        due = self.due()
-        self.wait(
-            lambda: not behind(due, self.progress()),
-            "all pages are complete",
-            lambda: behind(due, self.progress())[:10],
-        )
-        self._light.quiet()
-        self._official.quiet()
-        reports = self.report()
+        self.complete()
+        self.quiet()
+        due, reports = self.due(), self.report()
         self._tell(what, reports)
         wrong = faults(due, reports)
         assert not wrong, f"{len(wrong)} faults:\n" + "\n".join(wrong[:40])
         return reports
+
+    def stored_texts(self) -> set[str]:
+        return {text for names in PROJECTS.values() for name in names for _, text in stored(self.server, name)}
 
     def due(self) -> dict[str, list[tuple[int, str]]]:
         found = {deployment: stored(self.server, deployment) for names in PROJECTS.values() for deployment in names}

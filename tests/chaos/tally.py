@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.chaos.pages import Report
@@ -32,6 +35,13 @@ def stored(server: RunningSidecar, deployment: str) -> Events:
         if page["next"] is None:
             return found
         after = page["next"]
+
+
+def check_gapless(database: Path) -> None:
+    """The seqs of a journal in SQLite are 1, 2, 3, …"""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        seqs = [row[0] for row in connection.execute("SELECT seq FROM events ORDER BY seq")]
+    assert seqs == list(range(1, len(seqs) + 1))
 
 
 def due_rooms(projects: Mapping[str, list[str]], events: Mapping[str, Events]) -> dict[str, Events]:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.stage import ROUNDS, Stage
-from tests.chaos.tally import connects
+from tests.chaos.tally import check_gapless, connects
 from tests.servers import RunningSidecar
-
-
-def check_gapless(database: Path) -> None:
-    """The journal's seqs are 1, 2, 3, …"""
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        seqs = [row[0] for row in connection.execute("SELECT seq FROM events ORDER BY seq")]
-    assert seqs == list(range(1, len(seqs) + 1))
 
 
 def test_one_process_is_killed_again_and_again(start_sidecar):
@@ -32,7 +23,9 @@ def test_one_process_is_killed_again_and_again(start_sidecar):
             server.start()
         stage.break_lines()
         reports = stage.reckon("one process on SQLite")
-    assert connects(reports)[0] > 0
+    recovered, fresh = connects(reports)
+    assert recovered > 0
+    assert fresh == 0, "every session outlives its process"
     assert not any(page["truncated"] for page in reports.values())
     check_gapless(server.instance / "sidecar.db")
     assert "Traceback" not in server.output()
@@ -66,7 +59,9 @@ def test_either_of_two_processes_is_killed(two_processes):
             killed.start()
         stage.break_lines()
         reports = stage.reckon("two processes on SQLite")
-    assert connects(reports)[0] > 0
+    recovered, fresh = connects(reports)
+    assert recovered > 0
+    assert fresh == 0, "every session outlives its process"
     assert not any(page["truncated"] for page in reports.values())
     check_gapless(first.instance / "sidecar.db")
     for server in two_processes:
