@@ -8,6 +8,7 @@ import time
 
 import httpx
 
+PATH = "/project-dashboard/api/webhooks/deployment"
 PATIENCE_SECONDS = 0.3
 """A real sender waits as long as Retry-After says; these have more to do."""
 
@@ -62,7 +63,7 @@ class Sender:
         while not self.faults:
             self.tried += 1
             try:
-                answer = http.post("/api/webhooks/deployment", json=body, headers={"Idempotency-Key": text})
+                answer = http.post(PATH, json=body, headers={"Idempotency-Key": text})
             except httpx.HTTPError:
                 self.unanswered += 1
                 time.sleep(0.05)

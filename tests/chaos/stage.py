@@ -29,6 +29,8 @@ POSTS = int(os.environ.get("CHAOS_POSTS", "15"))
 """How many posts are answered between two of those."""
 RATE = float(os.environ.get("CHAOS_RATE", "60"))
 """Posts a second of all senders together."""
+LATE_PART = min(0.1, 4 / (ROUNDS * STEPS))
+"""Of the late pages that have not begun, how many do with each step: some are left to the end."""
 OFFICIAL = int(os.environ.get("CHAOS_OFFICIAL", "60"))
 LIGHT = int(os.environ.get("CHAOS_LIGHT", "140"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
@@ -144,7 +146,7 @@ class Stage:
             self.random.sample(breaks, len(breaks)) for _ in range(steps // len(breaks) + 1)
         )
         for act in itertools.islice(chosen, steps):
-            self.begin_late(0.1)
+            self.begin_late(LATE_PART)
             act()
             self.go_on()
 

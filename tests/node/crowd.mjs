@@ -28,6 +28,7 @@ class Page {
       path,
       transports,
       auth: { token },
+      withCredentials: true, // keeps the cookie by which nginx finds the process of a long-polling session
       reconnectionDelay: 100,
       reconnectionDelayMax: 1000,
       timeout: 5000,
