@@ -11,6 +11,9 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 NODE := tests/node
 # More of pytest's own, as in: make test PYTEST_ARGS='-k nginx -x'
 PYTEST_ARGS ?=
+# As in: make chaos CHAOS_ROUNDS=100 CHAOS_SEED=3 PYTEST_ARGS='-k backup'
+CHAOS_ROUNDS ?= 30
+CHAOS_SEED ?= 1
 PEERS := benchmarks/peers
 # As in: make bench BENCH_ARGS='--rounds 1 --rows closed,400'
 BENCH_ARGS ?=
@@ -32,6 +35,11 @@ lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/python -m mypy --no-error-summary
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/services $(wildcard examples/*.sh); fi
+
+.PHONY: chaos
+chaos: .venv/installed-tests node ## half an hour of kills, cuts, frozen parts, full disks and old backups: nothing may be lost or come twice
+	@CHAOS_ROUNDS=$(CHAOS_ROUNDS) CHAOS_STEPS=10 CHAOS_POSTS=20 CHAOS_RATE=100 CHAOS_SEED=$(CHAOS_SEED) \
+		.venv/bin/python -m pytest -s tests/chaos $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: .venv/installed ## measure against stock Flask-SocketIO and Socket.IO for Node; writes docs/performance.md

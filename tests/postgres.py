@@ -80,10 +80,10 @@ class Postgres:
                 raise AssertionError(f"PostgreSQL did not start:\n{self._log.read_text()}")
             time.sleep(0.05)
 
-    def stop(self) -> None:
-        """Its fast shutdown: every session is ended."""
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Its fast shutdown: every session is ended. SIGQUIT is the immediate one, as a crash would be."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(how)
             self._process.wait(30)
             self._process = None
 

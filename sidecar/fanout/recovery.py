@@ -166,7 +166,10 @@ class Recovery:
 
     def save(self, kept: Kept, holder: str, subscriber: Subscriber, without: str | None = None) -> None:
         """Store which rooms are held (but for one that is about to be left) and what is promised. Raises Unavailable;
-        NotAllowed when the client has come back by another connection."""
+        NotAllowed when the client has come back by another connection, or this one has ended: then its subscriber
+        holds nothing any more, and what its session held was stored before."""
+        if subscriber.closed:
+            raise NotAllowed("This connection has ended.")
         state = _encode(kept, subscriber, without)
         stored = self._submit(
             lambda transaction: save_session(transaction.connection, kept.pid_hash, kept.generation, holder, state)

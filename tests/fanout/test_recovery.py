@@ -407,3 +407,29 @@ def test_a_session_may_not_promise_without_end(processes: list[Process], monkeyp
     with pytest.raises(TooManyRooms):
         browser.subscribe("room:a", since=4)
     assert browser.settled() == [8, 9, 7, 6]
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["while it reads", "before it joins"])
+def test_a_subscribe_under_way_when_the_connection_ends_forgets_no_room(processes: list[Process], begun: bool):
+    """A request that outlives its connection finds a subscriber that was taken out of its rooms. Stored as it is then,
+    the session would come back without them, and give anew what its client has of this one."""
+    process = processes[0]
+    browser = Browser(process)
+    browser.subscribe("a")
+    seqs = post(process, 3, "a", "b")
+    process.stage.settle()
+    if begun:
+        asking = gevent.spawn(browser.subscribe, "b", 0)
+        gevent.sleep(0)
+        assert not asking.ready()
+        browser.cut()
+    else:
+        browser.cut()
+        asking = gevent.spawn(browser.subscribe, "b", 0)
+    with pytest.raises(NotAllowed):
+        asking.get()
+    browser.come_back(processes[1])
+    seqs += post(process, 2, "a", "b")
+    wait_until(lambda: len(browser.settled()) >= len(seqs), "the room's events come")
+    assert browser.settled() == seqs
+    assert set(browser.subscriber.rooms) == {"a"}
