@@ -34,11 +34,13 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar
 
 @pytest.fixture
 def start_sidecar(tmp_path: Path) -> Iterator[Start]:
-    """`start_sidecar(SIDECAR_OPEN="true")`: a new installation, running; stopped at the end of the test."""
+    """`start_sidecar(SIDECAR_OPEN="true")`: a new installation, running; stopped at the end of the test. With
+    `share` it is another process of that one's installation."""
     servers: list[RunningSidecar] = []
 
-    def start(**environment: str) -> RunningSidecar:
-        server = RunningSidecar(tmp_path / f"sidecar-{len(servers)}", environment)
+    def start(share: RunningSidecar | None = None, **environment: str) -> RunningSidecar:
+        instance = None if share is None else share.instance
+        server = RunningSidecar(tmp_path / f"sidecar-{len(servers)}", environment, instance)
         servers.append(server)
         server.start()
         return server

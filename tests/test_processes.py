@@ -132,21 +132,11 @@ def test_who_may_send_a_user_away(pair, scopes: list[str], token_user: str | Non
     assert here.post(f"/api/users/{'x' * 300}/disconnect").status_code == 400
 
 
-@pytest.fixture
-def mortals(tmp_path) -> Iterator[list[RunningSidecar]]:
-    """Two that a test may kill."""
-    first = RunningSidecar(tmp_path / "a", {"SIDECAR_RATE_LIMIT": "off"})
-    servers = [first, RunningSidecar(tmp_path / "b", {"SIDECAR_RATE_LIMIT": "off"}, first.instance)]
-    for server in servers:
-        server.start()
-    yield servers
-    for server in servers:
-        server.stop()
-
-
-def test_behind_nginx_a_browser_whose_process_was_killed_goes_on_at_the_other(mortals, tmp_path, js, name: str):
+def test_behind_nginx_a_browser_whose_process_was_killed_goes_on_at_the_other(start_sidecar, tmp_path, js, name: str):
     """Recovered by a process that has never seen it; and nothing is missed of what came meanwhile."""
-    servers = first, second = mortals
+    first = start_sidecar(SIDECAR_RATE_LIMIT="off")
+    second = start_sidecar(share=first, SIDECAR_RATE_LIMIT="off")
+    servers = [first, second]
     site = SITE.replace("# server 127.0.0.1:8092;", f"server 127.0.0.1:{second.port};")
     with running_nginx(tmp_path / "nginx", site, first.port) as nginx:
         pages = [

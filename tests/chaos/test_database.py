@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -31,12 +30,11 @@ def database(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def servers(start_sidecar, postgres: Postgres, database: str, tmp_path: Path) -> list[RunningSidecar]:
+def servers(start_sidecar, postgres: Postgres, database: str) -> list[RunningSidecar]:
     url = postgres.url(database).replace("+psycopg", "")
     settings = {"SIDECAR_DATABASE_URL": url, "SIDECAR_RATE_LIMIT": "off"}
     first = start_sidecar(**settings)
-    shutil.copytree(first.instance, tmp_path / "sidecar-1" / "instance")  # the secrets
-    return [first, start_sidecar(**settings)]
+    return [first, start_sidecar(share=first, **settings)]
 
 
 @pytest.fixture

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from tests.chaos.stage import ROUNDS, Stage
 from tests.chaos.tally import check_gapless, connects
 from tests.servers import RunningSidecar
@@ -31,22 +26,11 @@ def test_one_process_is_killed_again_and_again(start_sidecar):
     assert "Traceback" not in server.output()
 
 
-@pytest.fixture
-def two_processes(start_sidecar, tmp_path: Path) -> Iterator[tuple[RunningSidecar, RunningSidecar]]:
-    """On one SQLite file, in one instance folder."""
-    first = start_sidecar(SIDECAR_RATE_LIMIT="off")
-    second = RunningSidecar(
-        tmp_path / "second", {"SIDECAR_RATE_LIMIT": "off", "SIDECAR_INSTANCE_DIR": str(first.instance)}
-    )
-    second.instance = first.instance
-    second.start()
-    yield first, second
-    second.stop()
-
-
-def test_either_of_two_processes_is_killed(two_processes):
+def test_either_of_two_processes_is_killed(start_sidecar):
     """Clients go to the other one, or come back; a session is no process's own."""
-    first, second = two_processes
+    first: RunningSidecar = start_sidecar(SIDECAR_RATE_LIMIT="off")
+    second: RunningSidecar = start_sidecar(share=first, SIDECAR_RATE_LIMIT="off")
+    two_processes = (first, second)
     with Stage([first.port, second.port], first) as stage:
         stage.send()
         for number in range(ROUNDS):
