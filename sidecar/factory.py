@@ -223,6 +223,7 @@ def create_app(settings: Settings) -> Sidecar:
         core.catchup,
         partial(connection_count, socketio),
         lambda: len(sessions),
+        lambda: 0 if recovery is None else recovery.recovered,
     )
     register_errors(app)
     register_requests(app, caller, origins, core.metrics, RateLimit(*settings.rate) if settings.rate else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from tests.programs import ROOT, JsClient, running_nginx
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Page, post_step, wait_until
+from tests.sockets.clients import Page, RawWebSockets, closed_by_server, post_step, wait_until
 
 SITE = (ROOT / "nginx" / "sidecar.conf").read_text()
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
@@ -132,6 +133,27 @@ def test_who_may_send_a_user_away(pair, scopes: list[str], token_user: str | Non
     assert here.post(f"/api/users/{'x' * 300}/disconnect").status_code == 400
 
 
+def test_a_client_that_comes_back_by_the_other_process_leaves_no_second_connection(pair, name: str):
+    """A laptop that woke up: the first process has not noticed that it slept."""
+    here, there = pair
+    raw = RawWebSockets()
+    former = raw(here)
+    former.send("40" + json.dumps({"token": here.token}))
+    answer = json.loads(str(former.recv()).removeprefix("40"))
+    former.recv()
+    former.send(f'421["subscribe_project","{name}"]')
+    former.recv()
+    former.recv()
+    other = raw(there)
+    other.send("40" + json.dumps({"token": here.token, "pid": answer["pid"]}))
+    assert json.loads(str(other.recv()).removeprefix("40")) == answer
+    assert closed_by_server(former)
+    seq = post_step(here, name, name)
+    assert str(other.recv()).startswith('42["session",{"recovered":true')
+    assert json.loads(str(other.recv()).removeprefix("42"))[1]["seq"] == seq
+    raw.close()
+
+
 def test_behind_nginx_a_browser_whose_process_was_killed_goes_on_at_the_other(start_sidecar, tmp_path, js, name: str):
     """Recovered by a process that has never seen it; and nothing is missed of what came meanwhile."""
     first = start_sidecar(SIDECAR_RATE_LIMIT="off")
@@ -150,9 +172,9 @@ def test_behind_nginx_a_browser_whose_process_was_killed_goes_on_at_the_other(st
         placed = [connections(server) for server in servers]
         assert sum(placed) == len(pages)
         seqs = [post_step(servers[number % 2], name, name) for number in range(6)]
-        killed = servers[placed.index(max(placed))]
-        killed.kill()
-        alive = servers[placed.index(min(placed))]
+        fuller = placed.index(max(placed))
+        servers[fuller].kill()
+        alive = servers[1 - fuller]
         seqs += [post_step(alive, name, name) for _ in range(6)]
         wait_until(lambda: connections(alive) == len(pages), "all have come to the other")
         seqs += [post_step(alive, name, name) for _ in range(3)]

@@ -36,6 +36,7 @@ class Metrics:
         self.handshakes_refused = Counter(
             "sidecar_handshakes_refused", "Socket handshakes refused.", ("reason",), registry=self.registry
         )
+        self.recovered = self._gauge("sidecar_sessions_recovered", "Sessions that this process has given back.")
         self.connections = self._gauge("sidecar_socket_connections", "Open Engine.IO connections.")
         self.subscribers = self._gauge("sidecar_subscribers", "Socket.IO namespaces connected.")
         self.rooms = self._gauge("sidecar_rooms", "Rooms with a subscriber.")

@@ -17,7 +17,8 @@ MAX_TAIL_LAG_EVENTS = 10_000
 
 
 class Health:
-    """`connections` and `subscribers` count this process's sockets and namespaces."""
+    """`connections` and `subscribers` count this process's sockets and namespaces, `recovered` the sessions that it has
+    given back."""
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Health:
         catchup: CatchUp,
         connections: Callable[[], int],
         subscribers: Callable[[], int],
+        recovered: Callable[[], int],
     ):
         self._database = database
         self._writer = writer
@@ -36,6 +38,7 @@ class Health:
         self._catchup = catchup
         self._connections = connections
         self._subscribers = subscribers
+        self._recovered = recovered
 
     @property
     def seq(self) -> int:
@@ -63,6 +66,7 @@ class Health:
         """Bring the gauges up to date."""
         metrics.connections.set(self._connections())
         metrics.subscribers.set(self._subscribers())
+        metrics.recovered.set(self._recovered())
         metrics.rooms.set(self._hub.room_count)
         metrics.behind.set(self._catchup.behind)
         metrics.demoted.set(self._catchup.demoted)

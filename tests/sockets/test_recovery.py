@@ -52,6 +52,17 @@ def test_what_was_missed_comes_by_itself(sidecar, browser, name: str, namespace:
     assert page.wait_for(6) == seqs
 
 
+def test_it_is_counted(sidecar, browser):
+    def recovered() -> float:
+        lines = sidecar.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith("sidecar_sessions_recovered ")).split()[1])
+
+    before = recovered()
+    page = browser(sidecar).connected()
+    offline(sidecar, page, lambda: None)
+    assert recovered() == before + 1
+
+
 def test_over_a_kill_of_the_server(start_sidecar, browser, name: str):
     server = start_sidecar(SIDECAR_RATE_LIMIT="off")
     page = browser(server)

@@ -154,6 +154,42 @@ class TestSince:
             answer = one.call("subscribe_project", name, {"since": since})
             assert (answer["ok"], answer["truncated"], answer["replayed"]) == (True, True, 0)
 
+    def test_a_seq_of_another_epoch_is_truncated(self, sidecar, page, name: str):
+        """A bare number has no mark by which a restored backup is found out."""
+        seq = post_line(sidecar, name, name)
+        one = page().connected()
+        answer = one.call("subscribe_project", name, {"since": seq, "epoch": "another"})
+        assert (answer["truncated"], answer["replayed"]) == (True, 0)
+        answer = one.call("subscribe_project", name, {"since": seq - 1, "epoch": answer["epoch"]})
+        assert (answer["truncated"], answer["replayed"]) == (False, 1)
+        assert one.call("subscribe_project", name, {"since": seq, "epoch": 7})["code"] == "invalid"
+
+    def test_who_is_truncated_is_shown_what_there_is(self, sidecar, page, name: str):
+        """Before the answer, so that a page that reads `truncated` has it already."""
+        post_line(sidecar, name, name)
+        one = page().connected()
+        too_old = {"since": 0, "epoch": "another"}
+        answer = one.call("subscribe_project", name, too_old)
+        shown = one.told("snapshot")
+        assert (shown["type"], shown["id"], shown["room"]) == ("project", name, f"project:{name}")
+        assert shown["seq"] >= answer["seq"]
+        (deployment,) = shown["snapshot"]["deployments"]
+        listed = sidecar.get("/api/deployments", params={"project": name}).json()["items"]
+        assert [deployment] == listed
+        one.call("subscribe_deployment", name, too_old)
+        shown = one.told("snapshot")
+        read = sidecar.get(f"/api/deployments/{name}").json()
+        assert shown["snapshot"] == {key: value for key, value in read.items() if key not in ("seq", "epoch", "offset")}
+        one.call("subscribe_deployment", f"{name}-unseen", too_old)
+        assert one.told("snapshot")["snapshot"] is None
+        one.call("subscribe_projects", too_old)
+        projects = one.told("snapshot")["snapshot"]["projects"]
+        assert name in [project["name"] for project in projects]
+        one.call("subscribe_menu", too_old)
+        assert one.told("snapshot")["snapshot"] is None
+        since = one.call("subscribe_project", f"{name}-b", {"since": shown["offset"]})
+        assert since["truncated"] is False
+
     def test_a_socket_that_subscribes_while_posts_go_on_receives_each_seq_once_in_order(self, sidecar, page, name: str):
         """The issue's own check: replay, then live, without gap or duplicate, with posts on their way."""
         with Posting(sidecar, name, [f"{name}-{number}" for number in range(3)]) as posting:
