@@ -14,7 +14,7 @@ from sidecar.domain.times import utc_text
 from sidecar.services.deliveries import KEY_SECONDS
 from sidecar.store.journal import Transaction
 from sidecar.store.leases import keep_lease, take_lease
-from sidecar.store.nodes import forget_nodes
+from sidecar.store.nodes import forget_nodes, silent_nodes
 from sidecar.store.retention import (
     CHUNK,
     retire_answers,
@@ -34,7 +34,7 @@ LEASE_SECONDS = 2 * PERIOD_SECONDS
 """Longer than the pause between two runs: who holds it goes on holding it, until it dies."""
 PAUSE_SECONDS = 0.05
 DEAD_SECONDS = 60.0
-"""Without a word for so long a process is taken for dead."""
+"""Without a word for so long a process is suspected to be dead."""
 
 
 class LeaseLost(Exception):
@@ -55,6 +55,7 @@ class Upkeep:
         self._retention_seconds = retention_days * 86_400
         self._recovery_seconds = recovery_seconds
         self._clock = clock
+        self._silent: dict[str, str] = {}
         self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
@@ -73,16 +74,22 @@ class Upkeep:
             return False
         old = self._ago(self._retention_seconds)
         old_keys, old_sessions = self._ago(KEY_SECONDS), self._ago(self._recovery_seconds)
-        silent = self._ago(DEAD_SECONDS)
         self._repeat(fence, lambda transaction: retire_events(transaction, old))
         self._repeat(fence, retire_lines)
         self._repeat(fence, lambda transaction: retire_deliveries(transaction, old))
         self._repeat(fence, lambda transaction: retire_answers(transaction, old_keys))
         self._repeat(fence, retire_login_links)
-        self._repeat(fence, lambda transaction: forget_nodes(transaction.connection, silent))
+        self._repeat(fence, self._forget_the_dead)
         self._repeat(fence, lambda transaction: end_orphans(transaction.connection, transaction.now, CHUNK))
         self._repeat(fence, lambda transaction: retire_sessions(transaction.connection, old_sessions, CHUNK))
         return True
+
+    def _forget_the_dead(self, transaction: Transaction) -> int:
+        """Those that were silent at the last run too, and have said nothing between. (When the database was away,
+        everybody was silent, and needs a moment to say so.)"""
+        suspects = self._silent
+        self._silent = silent_nodes(transaction.connection, self._ago(DEAD_SECONDS))
+        return forget_nodes(transaction.connection, suspects)
 
     def _ago(self, seconds: float) -> str:
         return utc_text(self._clock() - seconds)

@@ -216,25 +216,30 @@ class Sessions:
         """A session of a client that can come back, or has. Raises Unavailable."""
         given = auth if isinstance(auth, dict) else {}
         pid, offset = given.get("pid"), given.get("offset")
+        place = parse_offset(offset)
+        if place is not None:  # it may have been at a process that is ahead of this one
+            self._reach(place.seq)
+        taken: list[Recovered] = []
 
         def arrive() -> tuple[Identity, Recovered | None, Projects]:
             identity = self._identify(auth)
             recovered = recovery.take(pid, offset, namespace, holder_of(identity))
-            return identity, recovered, {} if recovered is None else self._rights.projects(recovered.rooms)
+            if recovered is None:
+                return identity, None, {}
+            taken.append(recovered)
+            return identity, recovered, self._rights.projects(recovered.rooms)
 
-        place = parse_offset(offset)
-        if place is not None and place.seq > self._tail.last:  # it may have been at a process that is ahead of this one
-            self._tail.reach(place.seq)
-        identity, recovered, projects = self._unrevoked(arrive)
+        try:
+            identity, recovered, projects = self._unrevoked(arrive)
+            if recovered is not None:
+                self._must_reach(recovered.needs)
+                self._reopen(recovered, str(pid), sid, namespace, identity, projects)
+        except BaseException:
+            for session in taken:
+                recovery.ended(session.kept, for_good=False)
+            raise
         if recovered is None:
             self._open_kept(recovery, sid, namespace, identity)
-            return
-        try:
-            self._reach(recovered.needs)
-            self._reopen(recovered, str(pid), sid, namespace, identity, projects)
-        except BaseException:
-            recovery.ended(recovered.kept, for_good=False)
-            raise
 
     def _open_kept(self, recovery: Recovery, sid: str, namespace: str, identity: Identity) -> None:
         """A new session. It is stored before its client hears of it, and nothing is sent before that."""
@@ -245,17 +250,18 @@ class Sessions:
         session = Session(sid, socket.sid, namespace, identity, subscriber, kept)
         self._register(session)
         with self._catchup.paused(subscriber, last):
-            for room in own_rooms(identity):
-                self._hub.join(subscriber, room, last)
             try:
+                for room in own_rooms(identity):
+                    self._hub.join(subscriber, room, last)
                 recovery.open(kept, sid, namespace, holder_of(identity), subscriber)
                 if subscriber.closed or socket.closed:  # it went, or its token was revoked
                     raise NotAllowed(ENDED)
+                keep_recoverable(self._socketio, sid, namespace, pid, sid)
+                self._greet(session, offset.text)
             except BaseException:
                 self._forget(session)
+                recovery.ended(kept, for_good=True)
                 raise
-            keep_recoverable(self._socketio, sid, namespace, pid, sid)
-            self._greet(session, offset.text)
 
     def _reopen(
         self, recovered: Recovered, pid: str, sid: str, namespace: str, identity: Identity, projects: Projects
@@ -275,6 +281,9 @@ class Sessions:
     def _reach(self, seq: int) -> None:
         if seq > self._tail.last:
             self._tail.reach(seq)
+
+    def _must_reach(self, seq: int) -> None:
+        self._reach(seq)
         if seq > self._tail.last:
             raise Unavailable("This process has not read the journal so far yet.", retry_after_seconds=1)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, update
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from sidecar.store.tables import nodes
 
@@ -20,6 +22,15 @@ def remove_node(connection: Connection, id: str) -> None:
     connection.execute(delete(nodes).where(nodes.c.id == id))
 
 
-def forget_nodes(connection: Connection, before: str) -> int:
-    """Remove those that have said nothing since; how many they were."""
-    return connection.execute(delete(nodes).where(nodes.c.seen_at < before)).rowcount
+def silent_nodes(connection: Connection, before: str) -> dict[str, str]:
+    """Those that have said nothing since, and when each last did."""
+    rows = connection.execute(select(nodes.c.id, nodes.c.seen_at).where(nodes.c.seen_at < before))
+    return {row.id: row.seen_at for row in rows}
+
+
+def forget_nodes(connection: Connection, silent: Mapping[str, str]) -> int:
+    """Remove these, unless they have said something since; how many they were."""
+    if not silent:
+        return 0
+    same = [and_(nodes.c.id == id, nodes.c.seen_at == seen_at) for id, seen_at in silent.items()]
+    return connection.execute(delete(nodes).where(or_(*same))).rowcount
