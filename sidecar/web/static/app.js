@@ -103,10 +103,10 @@ async function loadProjects() {
   showProjects();
   for (const project of found.items) {
     if (!rooms.has(`project:${project.name}`)) {
-      subscribe("project", project.name, found.seq, projectEvent, loadProjects);
+      subscribe("project", project.name, found.offset, projectEvent, loadProjects);
     }
   }
-  if (!rooms.has("projects:")) subscribe("projects", "", found.seq, loadProjects, loadProjects);
+  if (!rooms.has("projects:")) subscribe("projects", "", found.offset, loadProjects, loadProjects);
 }
 
 function showProjects() {
@@ -200,7 +200,7 @@ async function openDeployment(id) {
   $("skipped").hidden = !log.next;
   state.onDeployment = (event) => deploymentEvent(id, event);
   for (const event of early) if (event.seq > detail.seq) deploymentEvent(id, event);
-  subscribe("deployment", id, detail.seq, () => {}, () => openDeployment(id));
+  subscribe("deployment", id, detail.offset, () => {}, () => openDeployment(id));
 }
 
 async function refreshDetail(id) {
