@@ -20,6 +20,7 @@ import pytest
 from tests.programs import (
     DEADLINE_SECONDS,
     ROOT,
+    free_pair,
     free_port,
     listening,
     require_node_program,
@@ -99,18 +100,10 @@ def assert_one_installation(ports: list[int], instance: Path) -> None:
     assert admin_tokens(instance) == 1
 
 
-def two_ports() -> int:
-    """The first of two neighbouring ports that nobody listens on."""
-    while True:
-        first = free_port()
-        if not listening(first + 1):
-            return first
-
-
 def test_honcho_runs_several_processes(environment: dict[str, str], tmp_path: Path) -> None:
     if importlib.util.find_spec("honcho") is None:
         pytest.skip("honcho is not installed (pip install -r tests/requirements.txt)")
-    first, output = two_ports(), tmp_path / "honcho.output"
+    first, output = free_pair(), tmp_path / "honcho.output"
     procfile = str(ROOT / "Procfile")
     arguments = [sys.executable, "-m", "honcho", "-f", procfile, "start", "-p", str(first), "-c", "web=2", "web"]
     with running(arguments, output, environment) as honcho:
@@ -170,7 +163,7 @@ def test_pm2_runs_the_ecosystem_file(pm2: Pm2, port: int) -> None:
 
 
 def test_pm2_runs_several_processes(environment: dict[str, str], pm2: Pm2, tmp_path: Path) -> None:
-    first = two_ports()
+    first = free_pair()
     environment |= {"PORT": str(first), "WEB_CONCURRENCY": "2"}
     pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
     wait_until(lambda: healthy(first) and healthy(first + 1), "both answer", START_SECONDS)
