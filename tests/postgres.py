@@ -20,6 +20,8 @@ import psycopg.waiting
 
 from tests.servers import free_port
 
+STOP_SECONDS = 60
+"""An orderly stop writes everything down; a disk that others use may take its time."""
 START_SECONDS = 30
 USER = "sidecar"
 
@@ -84,11 +86,12 @@ class Postgres:
         """Its fast shutdown: every session is ended. SIGQUIT is the immediate one, as a crash would be."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(30)
+            self._process.wait(STOP_SECONDS)
             self._process = None
 
     def remove(self) -> None:
-        self.stop()
+        """Nobody needs its data any more."""
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self._data)
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
