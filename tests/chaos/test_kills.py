@@ -40,8 +40,10 @@ def two_processes(start_sidecar, tmp_path: Path) -> Iterator[tuple[RunningSideca
     )
     second.instance = first.instance
     second.start()
-    yield first, second
-    second.stop()
+    try:
+        yield first, second
+    finally:
+        second.stop()
 
 
 def test_either_of_two_processes_is_killed(two_processes):
