@@ -3,6 +3,7 @@ names of its own; `start_sidecar` starts another with settings of the test's cho
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,9 +46,10 @@ def start_sidecar(tmp_path: Path) -> Iterator[Start]:
         server.start()
         return server
 
-    yield start
-    for server in servers:
-        server.stop()
+    with contextlib.ExitStack() as stops:  # all of them, also when one fails to
+        yield start
+        for server in servers:
+            stops.callback(server.stop)
 
 
 @pytest.fixture(scope="session")

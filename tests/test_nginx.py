@@ -478,8 +478,8 @@ def test_the_parts_join_a_site_of_ones_own(upstream: Upstream, tmp_path: Path) -
 def test_long_polling_stays_at_one_of_several_processes(start_sidecar: Any, tmp_path: Path) -> None:
     """A session that lives in one process is unknown in the other: round robin makes clients hang."""
     first, second = start_sidecar(), start_sidecar()
-    servers = f"server 127.0.0.1:8091;\n    server 127.0.0.1:{second.port};"
-    site_text = SHIPPED.replace("server 127.0.0.1:8091;", servers, 1)
+    servers = f"server 127.0.0.1:8091 max_fails=0;\n    server 127.0.0.1:{second.port} max_fails=0;"
+    site_text = SHIPPED.replace("server 127.0.0.1:8091 max_fails=0;", servers, 1)
     with running_nginx(tmp_path / "site", site_text, first.port) as site:
         for _ in range(12):
             with httpx.Client(base_url=site.url) as browser:

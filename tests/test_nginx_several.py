@@ -36,7 +36,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def site(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
     """nginx/sidecar.conf as docs/nginx.md says to change it for two."""
     one, two = pair
-    conf = SHIPPED.replace("# server 127.0.0.1:8092;", f"server 127.0.0.1:{two.port};")
+    conf = SHIPPED.replace("# server 127.0.0.1:8092 ", f"server 127.0.0.1:{two.port} ")
     assert conf != SHIPPED
     with running_nginx(tmp_path_factory.mktemp("nginx") / "site", conf, one.port) as running:
         yield running

@@ -159,7 +159,7 @@ def test_behind_nginx_a_browser_whose_process_was_killed_goes_on_at_the_other(st
     first = start_sidecar(SIDECAR_RATE_LIMIT="off")
     second = start_sidecar(share=first, SIDECAR_RATE_LIMIT="off")
     servers = [first, second]
-    site = SITE.replace("# server 127.0.0.1:8092;", f"server 127.0.0.1:{second.port};")
+    site = SITE.replace("# server 127.0.0.1:8092 ", f"server 127.0.0.1:{second.port} ")
     with running_nginx(tmp_path / "nginx", site, first.port) as nginx:
         pages = [
             Page(js, nginx, token=first.token, transports=transports, withCredentials=True, **QUICK)

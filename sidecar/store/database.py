@@ -95,7 +95,12 @@ class Database:
         Unavailable when the database can't be read. Readers wait for their turn before they take a connection, so
         that a crowd of them queues instead of running the pool dry."""
         try:
-            with self.backend.deadline(DEADLINE_SECONDS), self._turns, self.engine.connect() as connection:
+            with (
+                self.backend.deadline(DEADLINE_SECONDS),
+                _ended_as_told(),
+                self._turns,
+                self.engine.connect() as connection,
+            ):
                 connection.execution_options(**self.backend.read_options)
                 with _dropped_if_lost(connection):
                     return self._lane.run(lambda: _transaction(connection, query))
@@ -145,6 +150,21 @@ def open_database(app: Flask, url: str, instance_path: Path) -> Database:
         raise _unusable(error) from error
     backend.prepare(engine)
     return Database(engine, backend)
+
+
+@contextmanager
+def _ended_as_told() -> Iterator[None]:
+    """A greenlet that is killed in the middle of a query ends by that, not by the complaint of its connection about
+    the query being in the middle: a loop that takes Unavailable for a passing fault would go on for ever."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if not isinstance(cause, Exception):
+                raise cause from None
+            cause = cause.__context__
+        raise
 
 
 @contextmanager

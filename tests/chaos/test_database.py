@@ -39,8 +39,8 @@ def servers(start_sidecar, postgres: Postgres, database: str) -> list[RunningSid
 
 @pytest.fixture
 def nginx(servers: list[RunningSidecar], tmp_path: Path) -> Iterator[Nginx]:
-    upstreams = f"server 127.0.0.1:8091;\n    server 127.0.0.1:{servers[1].port};"
-    site = SITE.replace("server 127.0.0.1:8091;", upstreams, 1)
+    upstreams = f"server 127.0.0.1:8091 max_fails=0;\n    server 127.0.0.1:{servers[1].port} max_fails=0;"
+    site = SITE.replace("server 127.0.0.1:8091 max_fails=0;", upstreams, 1)
     with running_nginx(tmp_path / "nginx", site, servers[0].port) as running:
         yield running
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sidecar.domain.errors import Unavailable
 from sidecar.store.database import open_database
 from sidecar.store.deployments import list_projects, save_project
-from sidecar.store.journal import found_journal, lock_head
+from sidecar.store.journal import found_journal, lock_head, read_head
 from sidecar.store.statements import Statement
 from sidecar.store.tables import projects
 from tests.alarms import alarm
@@ -287,3 +287,19 @@ def test_what_a_broken_rule_tells_holds_no_value(store: Store):
     with pytest.raises(IntegrityError) as refused:
         store.writer.submit(insert_secret)
     assert "a secret" not in str(refused.value)
+
+
+def test_a_greenlet_killed_while_it_reads_ends(postgres_place: Place):
+    """Also in the question whether the pooled connection still lives, which psycopg can't abandon without an error of
+    its own: taken for a database that is away, the kill was lost and the server never stopped."""
+    database = open_database(Flask("test"), postgres_place.url, postgres_place.folder)
+    try:
+        for _ in range(5):
+            database.read(read_head)  # leaves a connection in the pool
+            reading = gevent.spawn(database.read, read_head)
+            gevent.sleep(0)
+            assert not reading.ready()
+            reading.kill()
+            assert isinstance(reading.value, gevent.GreenletExit)
+    finally:
+        database.close()
