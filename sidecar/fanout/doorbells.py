@@ -102,14 +102,19 @@ class Datagrams:
         now = self._clock()
         if self._looked_at is None or now - self._looked_at > LOOK_SECONDS:
             self._looked_at = now
-            with suppress(FileNotFoundError):  # nobody listens yet
+            try:
                 self._others = [name for name in os.listdir(self._path) if name != self._name]
+            except FileNotFoundError:  # nobody listens yet
+                pass
+            except OSError as error:
+                self._looked_at = None
+                log.warning("doorbells.not_listed", problem=str(error))
         return self._others
 
     def _send(self, name: str, message: bytes) -> None:
-        if self._sending is None:
-            self._sending = _socket()
         try:
+            if self._sending is None:
+                self._sending = _socket()
             self._sending.sendto(message, self._address(name))
         except BlockingIOError:  # it reads too slowly; then its poll finds it
             return

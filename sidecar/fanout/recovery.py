@@ -78,8 +78,10 @@ class Recovered:
 
     @property
     def needs(self) -> int:
-        """How far the tail must be: the process of its last connection may have been ahead of this one."""
-        return max([self.position, *(replay.begin.seq for replay in self.replays)])
+        """How far the tail must be: the process of its last connection may have been ahead of this one. (What comes
+        live is not asked whether it came before its room was joined.)"""
+        joined = (hold.joined for hold in self.rooms.values())
+        return max([self.position, *joined, *(replay.begin.seq for replay in self.replays)])
 
     def subscriber(self, recipient: Recipient, codec: Codec) -> Subscriber:
         """For its new connection; in no room of the hub yet."""
@@ -222,11 +224,12 @@ def _hash(pid: str) -> bytes:
 
 
 def _encode(kept: Kept, subscriber: Subscriber, without: str | None = None) -> str:
+    """(A replay whose room was left while it was being promised is none.)"""
     rooms = {name: (hold.joined, hold.covers) for name, hold in subscriber.rooms.items() if name != without}
     replays = [
         (replay.number, replay.room, replay.since, replay.upto, replay.begin.text)
         for replay in subscriber.replays
-        if replay.room != without
+        if replay.room != without and subscriber.rooms.get(replay.room) is replay.hold
     ]
     state = {
         "at": kept.at,

@@ -26,6 +26,8 @@ _LOCK_HEAD = Statement(_SELECT_HEAD.with_for_update())
 _INSERT_EVENTS = Statement(insert(events))
 _INSERT_EVENT_ROOMS = Statement(insert(event_rooms))
 _MOVE_HEAD = Statement(update(journal_head), ["seq", "mark"])
+QUERY_ROOMS = 400
+"""SQLite joins 500 queries at most, and there is one a room."""
 _EVENT = (events.c.seq, events.c.mark, events.c.type, events.c.payload, events.c.rooms, events.c.at)
 _EVENTS_AFTER = (
     select(*_EVENT).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("at_most"))
@@ -149,6 +151,10 @@ def room_events(
 ) -> Page:
     """The events with after < seq <= upto that are in any of the rooms, each once, in order: at most `limit`, and
     no more than `limit_bytes` of payload (counted in characters) unless the first alone is larger."""
+    if len(rooms) > QUERY_ROOMS:
+        parts = (rooms[start : start + QUERY_ROOMS] for start in range(0, len(rooms), QUERY_ROOMS))
+        pages = [room_events(connection, part, after, upto, limit, limit_bytes) for part in parts]
+        return _merged(pages, limit, limit_bytes)
     if not rooms:
         return Page([], upto)
     given: dict[str, object] = {f"room{number}": room for number, room in enumerate(rooms)}
@@ -157,6 +163,19 @@ def room_events(
     found = [_event(row[:-1]) for row in rows]
     due = rows[0][-1] if rows else 0
     return Page(found, found[-1].seq if len(found) < due or due == limit else upto)
+
+
+def _merged(pages: list[Page], limit: int, limit_bytes: int) -> Page:
+    """Pages of different rooms after the same place as one, as far as each of them is complete."""
+    upto, size = min(page.upto for page in pages), 0
+    found = {event.seq: event for page in pages for event in page.events if event.seq <= upto}
+    events: list[Event] = []
+    for _, event in sorted(found.items()):
+        size += len(event.payload)
+        if len(events) == limit or (events and size > limit_bytes):
+            return Page(events, events[-1].seq)
+        events.append(event)
+    return Page(events, upto)
 
 
 @lru_cache(maxsize=256)
@@ -203,11 +222,11 @@ def count_room_events(connection: Connection, room: str, after: int, upto: int, 
     rooms, each of which covers what lies after its number."""
     query = select(func.count()).where(event_rooms.c.room == room, event_rooms.c.seq > after, event_rooms.c.seq <= upto)
     covering = [(name, since) for name, since in held.items() if since < upto and name != room]
-    if covering:
+    for start in range(0, len(covering), QUERY_ROOMS):
         other = event_rooms.alias()
         clauses = [
             select(other.c.seq).where(and_(other.c.room == name, other.c.seq > max(since, after), other.c.seq <= upto))
-            for name, since in covering
+            for name, since in covering[start : start + QUERY_ROOMS]
         ]
         sent = union_all(*clauses).subquery()
         query = query.where(~exists().where(sent.c.seq == event_rooms.c.seq))

@@ -437,3 +437,14 @@ def test_a_codec_that_breaks_in_a_replay_closes_the_connection_instead_of_leavin
     wait_until(lambda: stage.catchup.behind == 0, "it is given up")
     assert recipient.closed
     assert "catchup.failed" in capsys.readouterr().out
+
+
+def test_who_holds_more_rooms_than_one_query_joins(stage, small_pages):
+    """SQLite joins 500 at most, and refuses the query for good."""
+    subscriber, recipient = stage.subscriber(capacity=2)
+    for number in range(600):
+        stage.subscribe(subscriber, f"room:{number}")
+    old = [stage.store.append("room:old", f"room:{number}").seq for number in range(0, 600, 40)]
+    assert stage.subscribe(subscriber, "room:old", since=0).replayed == 0
+    seqs = old + [stage.store.append(f"room:{number}", f"room:{599 - number}").seq for number in range(0, 600, 40)]
+    wait_until(lambda: recipient.read() or recipient.seqs == seqs, "all has come, once", seconds=5)

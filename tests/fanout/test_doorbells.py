@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -182,3 +183,19 @@ class TestTail:
         one.store.append("room:a")
         two.tail.heard(None)
         wait_until(lambda: len(two.published) == 1, "it is published")
+
+
+@pytest.mark.parametrize("broken", ["os.listdir", "socket.socket"])
+def test_ringing_never_raises(process, monkeypatch: pytest.MonkeyPatch, broken: str):
+    """A process that has run out of file descriptors: the writer rings, and an exception would end it."""
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    one = process("a").start()
+    two = process("b")
+    with monkeypatch.context() as context:
+        context.setattr(broken, fail)
+        two.ring([event(1)])
+    two.ring([event(2)])
+    wait_until(lambda: bool(one.heard), "it rings when it can")

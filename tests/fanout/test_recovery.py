@@ -433,3 +433,34 @@ def test_a_subscribe_under_way_when_the_connection_ends_forgets_no_room(processe
     wait_until(lambda: len(browser.settled()) >= len(seqs), "the room's events come")
     assert browser.settled() == seqs
     assert set(browser.subscriber.rooms) == {"a"}
+
+
+def test_a_room_that_was_lost_while_its_past_was_read_does_not_spoil_the_session(processes: list[Process]):
+    """The first event of a deployment takes its room from who has no right to it, also in the middle of a subscribe."""
+    here, there = processes
+    post(here, 3, "room:a")
+    browser = Browser(here)
+    browser.subscribe("room:b")
+    asking = gevent.spawn(browser.subscribe, "room:a", 0)
+    gevent.sleep(0)
+    assert not asking.ready()
+    here.stage.hub.leave(browser.subscriber, "room:a")
+    asking.join()
+    post(here, 2, "room:b")
+    browser.cut(0)
+    browser.come_back(there)
+    assert browser.settled() == [4, 5]
+    assert set(browser.subscriber.rooms) == {"room:b"}
+
+
+def test_a_process_that_is_behind_waits_until_each_room_was_joined(processes: list[Process]):
+    """What was published there before the room was joined here is not the client's."""
+    here, there = processes
+    browser = Browser(here)
+    there.stage.tail.stop()
+    post(here, 3, "room:a")
+    browser.subscribe("room:a")
+    browser.cut()
+    recovered = browser.take(there)
+    assert recovered is not None
+    assert recovered.needs == 3
