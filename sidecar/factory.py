@@ -49,7 +49,7 @@ from sidecar.sockets.gate import RECOVERS, URL_TOKEN, Gate
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions
 from sidecar.store.database import Database, open_database
-from sidecar.store.journal import found_journal
+from sidecar.store.journal import found_journal, read_head
 from sidecar.store.postgres import Postgres
 from sidecar.store.writer import Writer
 from sidecar.version import VERSION
@@ -143,7 +143,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     catchup = CatchUp(database, tail)
     hub = Hub(catchup.congested)
     node = secrets.token_hex(8)
-    bells: list[Doorbell] = [Datagrams(instance, node)]
+    bells: list[Doorbell] = [Datagrams(instance, node, database.read(read_head).epoch)]
     if isinstance(database.backend, Postgres):
         bells.append(Notices(database.engine, database.backend))
 

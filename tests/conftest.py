@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ except ImportError:  # tests/requirements.txt has it; its tests skip without it
 else:  # no limit in time for one example: the machine may be busy
     hypothesis.settings.register_profile("sidecar", deadline=None)
     hypothesis.settings.load_profile("sidecar")
+
+# A shell has what it starts in the background ignore SIGINT, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Start = Callable[..., RunningSidecar]
 

@@ -30,7 +30,8 @@ RECEIVE_BYTES = 1024 * 1024
 MESSAGES_A_TURN = 32
 LOOK_SECONDS = 1.0
 """How old the list of the others may be."""
-LOOK = b"null"
+AGAIN_SECONDS = 0.02
+"""After so long one whose queue was full is told to look: the kernel keeps as few as ten datagrams for it."""
 READ = 1
 """libev's EV_READ."""
 
@@ -50,10 +51,12 @@ class Doorbell(Protocol):
 
 
 class Datagrams:
-    """A `Doorbell` for the processes that share this instance folder. One that was not started rings all the same."""
+    """A `Doorbell` for the processes that share this instance folder and the journal of this `epoch`. One that was not
+    started rings all the same."""
 
-    def __init__(self, instance: Path, node: str, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, instance: Path, node: str, epoch: str, clock: Callable[[], float] = time.monotonic):
         self._name = node
+        self._epoch = epoch
         self._clock = clock
         self._path = instance / FOLDER
         self._folder: int | None = None
@@ -62,6 +65,7 @@ class Datagrams:
         self._watcher: Any = None
         self._heard: Heard | None = None
         self._others: list[str] = []
+        self._late: set[str] = set()
         self._looked_at: float | None = None
 
     def start(self, heard: Heard) -> None:
@@ -77,7 +81,7 @@ class Datagrams:
         others = self._list()
         if not others:
             return
-        message = encode(events)
+        message = encode(events, self._epoch)
         for name in others:
             self._send(name, message)
 
@@ -86,6 +90,7 @@ class Datagrams:
             self._watcher.stop()
             self._watcher.close()
             self._listening.close()
+            self._listening = None
             self._remove(self._name)
         if self._sending is not None:
             self._sending.close()
@@ -116,8 +121,8 @@ class Datagrams:
             if self._sending is None:
                 self._sending = _socket()
             self._sending.sendto(message, self._address(name))
-        except BlockingIOError:  # it reads too slowly; then its poll finds it
-            return
+        except BlockingIOError:
+            self._again(name)
         except ConnectionRefusedError:  # its process died
             self._remove(name)
             self._looked_at = None
@@ -125,6 +130,17 @@ class Datagrams:
             if not isinstance(error, FileNotFoundError):
                 log.warning("doorbells.not_rung", problem=str(error))
             self._looked_at = None
+
+    def _again(self, name: str) -> None:
+        """It reads too slowly: once it may have read, it is told that there is more. Only who runs a loop can."""
+        if self._listening is not None and name not in self._late:
+            self._late.add(name)
+            gevent.spawn_later(AGAIN_SECONDS, self._tell_late, name)
+
+    def _tell_late(self, name: str) -> None:
+        self._late.discard(name)
+        if self._listening is not None:
+            self._send(name, encode(None, self._epoch))
 
     def _remove(self, name: str) -> None:
         with suppress(OSError):
@@ -137,7 +153,7 @@ class Datagrams:
         for _ in range(MESSAGES_A_TURN):
             try:
                 message = self._listening.recv(2 * BATCH_BYTES)
-                self._heard(decode(message))
+                self._heard(decode(message, self._epoch))
             except BlockingIOError:
                 return
             except Exception as error:
@@ -150,18 +166,21 @@ def _socket() -> socket.socket:
     return made
 
 
-def encode(events: list[Event]) -> bytes:
-    """The batch as one datagram; one that is too large as the bare word to look."""
-    if sum(len(event.payload) for event in events) > BATCH_BYTES:
-        return LOOK
-    rows = [(event.seq, event.mark, event.type, event.payload, event.rooms, event.at) for event in events]
-    message = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()
-    return message if len(message) <= BATCH_BYTES else LOOK
+def encode(events: list[Event] | None, epoch: str) -> bytes:
+    """The batch as one datagram; None, or one that is too large, only says that there is more."""
+    if events is not None and sum(len(event.payload) for event in events) <= BATCH_BYTES:
+        rows = [(event.seq, event.mark, event.type, event.payload, event.rooms, event.at) for event in events]
+        message = json.dumps([epoch, rows], ensure_ascii=False, separators=(",", ":")).encode()
+        if len(message) <= BATCH_BYTES:
+            return message
+    return json.dumps([epoch, None]).encode()
 
 
-def decode(message: bytes) -> list[Event] | None:
-    """Raises ValueError, TypeError or KeyError for what `encode` has not made."""
-    rows = json.loads(message)
+def decode(message: bytes, epoch: str) -> list[Event] | None:
+    """Raises ValueError, TypeError or KeyError for what `encode` has not made, or for another journal."""
+    journal, rows = json.loads(message)
+    if journal != epoch:
+        raise ValueError("another journal's: two databases on one instance folder")
     if rows is None:
         return None
     events = [

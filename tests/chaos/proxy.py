@@ -182,11 +182,14 @@ class _Side(asyncio.Protocol):
         self._link = link
         self._full = False
         self._paused = False
+        self._early = b""
         self.transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._early:
+            transport.write(self._early)
         self._link.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -202,7 +205,9 @@ class _Side(asyncio.Protocol):
         self.other.hold(False)
 
     def write(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is None:  # not connected yet; older asyncio reads on though it was paused at once
+            self._early += data
+        elif not self.transport.is_closing():
             self.transport.write(data)
 
     def hold(self, full: bool) -> None:

@@ -447,4 +447,4 @@ def test_who_holds_more_rooms_than_one_query_joins(stage, small_pages):
     old = [stage.store.append("room:old", f"room:{number}").seq for number in range(0, 600, 40)]
     assert stage.subscribe(subscriber, "room:old", since=0).replayed == 0
     seqs = old + [stage.store.append(f"room:{number}", f"room:{599 - number}").seq for number in range(0, 600, 40)]
-    wait_until(lambda: recipient.read() or recipient.seqs == seqs, "all has come, once", seconds=5)
+    wait_until(lambda: recipient.read() or recipient.seqs == seqs, "all has come, once")

@@ -22,7 +22,7 @@ class Process:
     def __init__(self, instance: Path, node: str):
         self.now = 0.0
         self.heard: list[list[Event] | None] = []
-        self.bell = Datagrams(instance, node, lambda: self.now)
+        self.bell = Datagrams(instance, node, "e", lambda: self.now)
 
     def start(self) -> Process:
         self.bell.start(self.heard.append)
@@ -98,21 +98,25 @@ def test_a_process_that_stops_leaves_no_socket(process, tmp_path):
     assert (tmp_path / FOLDER).stat().st_mode & 0o777 == 0o700
     one.bell.stop()
     assert list((tmp_path / FOLDER).iterdir()) == []
-    one.bell = Datagrams(tmp_path, "again")
+    one.bell = Datagrams(tmp_path, "again", "e")
 
 
-def test_who_does_not_read_holds_nobody_up(process):
-    """Its buffer is full at some time; then its own poll is the net."""
-    process("a").start()
-    ringing = process("b")
+def test_who_does_not_read_holds_nobody_up_and_is_told_later(process):
+    """Its queue is full at some time: the kernel keeps some ten."""
+    slow, ringing = process("a").start(), process("b").start()
     for seq in range(5_000):
         ringing.ring([event(seq)])
+    assert slow.heard == []
+    wait_until(lambda: slow.heard[-1:] == [None], "it is told that there is more")
+    assert slow.heard[0] == [event(0)]
 
 
 @pytest.mark.parametrize(
     "message",
-    [b"", b"{", b"\xff", b"[]", b"7", b'[[1]]', b'[["x",1,"t","{}",[],"at"]]', b'[[1,1,"t","{}",5,"at"]]',
-     b'[[1,1,"t","{}",[],"at"],[3,1,"t","{}",[],"at"]]', b"[" * 50_000, b"x" * (3 * BATCH_BYTES)],
+    [b"", b"{", b"\xff", b"[]", b"7", b'["e",[1]]', b'["e",[["x",1,"t","{}",[],"at"]]]',
+     b'["e",[[1,1,"t","{}",5,"at"]]]',
+     b'["e",[[1,1,"t","{}",[],"at"],[3,1,"t","{}",[],"at"]]]', b'["f",[[1,1,"t","{}",[],"at"]]]', b'["f",null]',
+     b"[" * 50_000, b"x" * (3 * BATCH_BYTES)],
     ids=lambda message: repr(message[:20]),
 )  # fmt: skip
 def test_rubbish_is_dropped_and_told_once(process, tmp_path, monkeypatch, message: bytes):
@@ -130,7 +134,7 @@ def test_rubbish_is_dropped_and_told_once(process, tmp_path, monkeypatch, messag
 def test_a_folder_with_a_long_name(tmp_path):
     instance = tmp_path / ("x" * 120) / ("y" * 120)
     heard: list[list[Event] | None] = []
-    one, two = Datagrams(instance, "a"), Datagrams(instance, "b")
+    one, two = Datagrams(instance, "a", "e"), Datagrams(instance, "b", "e")
     one.start(heard.append)
     two.ring([event(1)])
     wait_until(lambda: bool(heard), "it is heard")
@@ -140,8 +144,9 @@ def test_a_folder_with_a_long_name(tmp_path):
 
 def test_what_is_sent_is_what_is_read():
     batch = [event(seq) for seq in range(3, 20)]
-    assert decode(encode(batch)) == batch
-    assert decode(encode([event(1, "x" * BATCH_BYTES)])) is None
+    assert decode(encode(batch, "e"), "e") == batch
+    assert decode(encode([event(1, "x" * BATCH_BYTES)], "e"), "e") is None
+    assert decode(encode(None, "e"), "e") is None
 
 
 class TestTail:
