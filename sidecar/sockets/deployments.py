@@ -143,21 +143,29 @@ class Subscriptions:
     def _join(
         self, kind: str, session: Session, name: str, room: str, past: Past | None, guard: Guard | None = None
     ) -> Subscription:
-        return self._catchup.subscribe(
-            self._hub,
-            session.subscriber,
-            room,
-            past,
-            save=None if session.kept is None else partial(self._sessions.save, session),
-            snapshot=self._snapshot_of(kind, name, session.identity),
-            guard=guard,
-        )
+        try:
+            return self._catchup.subscribe(
+                self._hub,
+                session.subscriber,
+                room,
+                past,
+                save=None if session.kept is None else partial(self._sessions.save, session),
+                snapshot=self._snapshot_of(kind, name, session.identity),
+                guard=guard,
+            )
+        except Unavailable:  # it may be stored all the same
+            self._sessions.store_first(session, self._catchup.last)
+            raise
 
     def _unsubscribe(self, kind: str, session: Session, *args: object) -> Answer:
         name, _ = _arguments(kind, args)
         room = _room(kind, name)
         if room in session.subscriber.rooms:
-            self._sessions.save(session, without=room)
+            try:
+                self._sessions.save(session, without=room)
+            except Unavailable:  # it may be stored all the same
+                self._sessions.store_first(session, self._catchup.last)
+                raise
             self._hub.leave(session.subscriber, room)
         self._sessions.emit(
             session, "unsubscription:confirmed", {"type": kind, "id": name, "timestamp": utc_text(time.time())}

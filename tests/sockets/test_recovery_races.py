@@ -157,6 +157,29 @@ def test_rooms_that_were_lost_come_back_whole_or_not_at_all(installation):
     wait_until(lambda: page.seqs == [missed], "what it missed")
 
 
+def test_a_subscribe_that_was_stored_though_the_store_did_not_answer(installation, monkeypatch):
+    """The client was told No: what it asks for when it comes back it does not have."""
+    page = installation.connect(token=installation.token)
+    assert page.call("subscribe_project", "b")["ok"]
+    old = installation.post("a", "a")
+    start = page.offset
+    sessions = installation.sidecar.sessions
+
+    def lose_the_answer() -> None:
+        raise Unavailable("The store did not answer.")
+
+    after(monkeypatch, sessions, "save", lose_the_answer)
+    assert page.call("subscribe_project", "a", {"since": start})["code"] == "unavailable"
+    missed = installation.post("a", "a")
+    other = installation.post("b", "b")
+    wait_until(lambda: page.seqs == [other], "the other")
+    pid, offset = page.pid, page.offset
+    page.cut()
+    page = installation.connect(token=installation.token, pid=pid, offset=offset)
+    assert page.call("subscribe_project", "a", {"since": start})["replayed"] == 2
+    wait_until(lambda: page.seqs == [old, missed], "what it asked for")
+
+
 def test_a_deployment_that_was_lost_at_its_first_event_comes_back_whole(installation):
     """With a token that gives it after all."""
     narrow, wide = installation.user_token("project:mine"), installation.user_token("project:mine", "project:secret")
