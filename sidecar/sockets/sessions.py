@@ -249,6 +249,9 @@ class Sessions:
             identity, recovered, projects = self._unrevoked(arrive)
             if recovered is not None:
                 self._must_reach(recovered.needs)
+                newer = self._kept.get(recovered.kept.pid_hash)
+                if newer is not None and newer.kept is not None and newer.kept.generation > recovered.kept.generation:
+                    raise Unavailable("The client has come back by another connection.", retry_after_seconds=1)
                 published = self._tail.since(looked_at, len(self._tail.ring))
                 if published is None:
                     raise Unavailable("Too much has come meanwhile.", retry_after_seconds=1)
@@ -279,7 +282,7 @@ class Sessions:
                 self._greet(session, offset.text)
             except BaseException:
                 self._forget(session)
-                recovery.ended(kept, for_good=True)
+                recovery.never_opened(kept)
                 raise
 
     def _reopen(

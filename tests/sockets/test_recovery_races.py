@@ -220,3 +220,23 @@ def test_nothing_is_sent_while_a_lost_room_can_not_be_stored(installation, monke
     assert page.seqs == []
     away.clear()
     wait_until(lambda: page.seqs == [other], "it goes on")
+
+
+def test_an_older_connect_of_the_same_client_does_not_close_the_newer(installation, monkeypatch):
+    """A client whose first try took too long tries again; then the first one goes on."""
+    page = installation.connect(token=installation.token)
+    assert page.call("subscribe_project", "a")["ok"]
+    pid, offset = page.pid, page.offset
+    page.cut()
+    newer: list[Client] = []
+
+    def come_again() -> None:
+        newer.append(installation.connect(token=installation.token, pid=pid, offset=offset))
+
+    after(monkeypatch, installation.sidecar.sessions._rights, "projects", come_again)
+    older = installation.connect(token=installation.token, pid=pid, offset=offset)
+    assert older.session.closed
+    assert older.kinds == []
+    assert newer[0].call("subscribe_project", "b")["ok"]
+    seq = installation.post("a", "a")
+    wait_until(lambda: newer[0].seqs == [seq], "the newer is live")
