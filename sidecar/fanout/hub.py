@@ -134,7 +134,7 @@ class Hub:
         """Hand the event to every live subscriber of its rooms. Never yields to the event loop. A recipient that
         breaks is cut off, and costs the others nothing."""
         if self._guards:
-            self._check_guards(event)
+            self.ask_guards(event)
         frames: dict[Codec, bytes] = {}
         codec, frame = None, b""
         for subscriber in self.audience(event.rooms):
@@ -149,6 +149,19 @@ class Hub:
             except Exception as error:
                 log.error("hub.recipient_failed", seq=event.seq, exc_info=error)
                 cut_off(subscriber)
+
+    def ask_guards(self, event: Event) -> None:
+        """`publish` does it first of all; to be called again when a guard was set that may have come too late for it.
+        Never yields."""
+        for room in event.rooms:
+            for subscriber, check in self._guards.pop(room, {}).items():
+                try:
+                    allowed = check(event)
+                except Exception as error:
+                    log.error("hub.guard_failed", room=room, exc_info=error)
+                    allowed = False
+                if not allowed:
+                    self.leave(subscriber, room)
 
     def cut_off_all(self) -> None:
         """Events are missing that nobody can be given any more: all must come back and be told so."""
@@ -168,17 +181,6 @@ class Hub:
     @property
     def room_count(self) -> int:
         return len(self._rooms)
-
-    def _check_guards(self, event: Event) -> None:
-        for room in event.rooms:
-            for subscriber, check in self._guards.pop(room, {}).items():
-                try:
-                    allowed = check(event)
-                except Exception as error:
-                    log.error("hub.guard_failed", room=room, exc_info=error)
-                    allowed = False
-                if not allowed:
-                    self.leave(subscriber, room)
 
 
 def cut_off(subscriber: Subscriber) -> None:

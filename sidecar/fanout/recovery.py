@@ -46,6 +46,8 @@ TAKEN = "control.session_taken"
 generation; older ones are to be closed."""
 
 BATCH = 500
+NEVER_OPENED = 10_000
+"""Of ends of sessions that were not opened, so many at most wait for the store."""
 RETRY_SECONDS = 1.0
 _PID = re.compile(r"[A-Za-z0-9_-]{22}")
 
@@ -184,6 +186,12 @@ class Recovery:
         before that has said when it last lived."""
         self._ended.append((kept, for_good))
         self._signal.set()
+
+    def never_opened(self, kept: Kept) -> None:
+        """Storing it failed, but it may be there all the same. While the store is away many such come, and few are; one
+        that is not noted stays until this process has ended."""
+        if len(self._ended) < NEVER_OPENED:
+            self.ended(kept, for_good=True)
 
     def _expired(self, row: SessionRow) -> bool:
         last = row.ended_at or row.seen_at

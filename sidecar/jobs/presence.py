@@ -8,7 +8,6 @@ import gevent
 import structlog
 
 from sidecar.domain.errors import Unavailable
-from sidecar.store.journal import Transaction
 from sidecar.store.nodes import add_node, remove_node, touch_node
 from sidecar.store.writer import Submit
 
@@ -44,15 +43,12 @@ class Presence:
 
     def say(self) -> None:
         """Raises Unavailable."""
-
-        def command(transaction: Transaction) -> bool:
-            known = touch_node(transaction.connection, self._node, transaction.now)
-            if not known:
-                add_node(transaction.connection, self._node, transaction.now)
-            return known
-
-        if not self._submit(command):
-            log.warning("presence.declared_dead")
+        if self._submit(lambda transaction: touch_node(transaction.connection, self._node, transaction.now)):
+            return
+        log.warning("presence.declared_dead")
+        try:
+            self._submit(lambda transaction: add_node(transaction.connection, self._node, transaction.now))
+        finally:  # it may be stored though the store did not answer, and then nobody says so again
             self._on_declared_dead()
 
     def _run(self) -> None:

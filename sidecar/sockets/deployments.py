@@ -108,7 +108,7 @@ class Subscriptions:
             allowed = permissions.may_watch_room(identity, room)
         if not allowed:
             if kind == "deployment":  # held before it was seen, perhaps
-                self._hub.leave(session.subscriber, room)
+                self._lose(session, room)
             raise NotAllowed(f"The token does not give the right to this {kind}.")
         return self._join(kind, session, name, room, past)
 
@@ -125,33 +125,47 @@ class Subscriptions:
                 project = self._project_of_deployment(name)
             except Unavailable:
                 if fresh:
-                    self._hub.leave(subscriber, room)
+                    self._lose(session, room)
                 raise
             if project is not None:
                 self._hub.unguard(subscriber, room)
                 if not permissions.may_watch_deployment(session.identity, name, project):
-                    self._hub.leave(subscriber, room)
+                    self._lose(session, room)
                     raise NotAllowed("The token does not give the right to this deployment.")
             return subscription
+
+    def _lose(self, session: Session, room: str) -> None:
+        """Leave a room that it was not to be in, and may be stored in."""
+        if room in session.subscriber.rooms:
+            self._hub.leave(session.subscriber, room)
+            self._sessions.store_first(session, self._catchup.last)
 
     def _join(
         self, kind: str, session: Session, name: str, room: str, past: Past | None, guard: Guard | None = None
     ) -> Subscription:
-        return self._catchup.subscribe(
-            self._hub,
-            session.subscriber,
-            room,
-            past,
-            save=None if session.kept is None else partial(self._sessions.save, session),
-            snapshot=self._snapshot_of(kind, name, session.identity),
-            guard=guard,
-        )
+        try:
+            return self._catchup.subscribe(
+                self._hub,
+                session.subscriber,
+                room,
+                past,
+                save=None if session.kept is None else partial(self._sessions.save, session),
+                snapshot=self._snapshot_of(kind, name, session.identity),
+                guard=guard,
+            )
+        except Unavailable:  # it may be stored all the same
+            self._sessions.store_first(session, self._catchup.last)
+            raise
 
     def _unsubscribe(self, kind: str, session: Session, *args: object) -> Answer:
         name, _ = _arguments(kind, args)
         room = _room(kind, name)
         if room in session.subscriber.rooms:
-            self._sessions.save(session, without=room)
+            try:
+                self._sessions.save(session, without=room)
+            except Unavailable:  # it may be stored all the same
+                self._sessions.store_first(session, self._catchup.last)
+                raise
             self._hub.leave(session.subscriber, room)
         self._sessions.emit(
             session, "unsubscription:confirmed", {"type": kind, "id": name, "timestamp": utc_text(time.time())}

@@ -22,19 +22,21 @@ Projects = Mapping[str, str | None]
 
 
 class Rights:
-    """`projects_of` finds the projects that own these deployment ids."""
+    """`projects_of` finds the projects that own these deployment ids. `on_lost` is told of a session that was in a room
+    without the right to it; everything up to the given seq was sent to it if it is live."""
 
     def __init__(self, socketio: SocketIO, hub: Hub, projects_of: Callable[[list[str]], dict[str, str | None]]):
         self._socketio = socketio
         self._hub = hub
         self._projects_of = projects_of
+        self.on_lost: Callable[[Session, int], None] = lambda session, position: None
 
     def projects(self, held: Iterable[str]) -> Projects:
         """Of the deployments among these rooms: what `recheck` needs to know. Raises Unavailable."""
         names = [room.removeprefix("deployment:") for room in held if room.startswith("deployment:")]
         return self._projects_of(names) if names else {}
 
-    def recheck(self, session: Session, projects: Projects) -> None:
+    def recheck(self, session: Session, projects: Projects, position: int) -> None:
         """Leave the rooms that its identity does not give (any more), and say so. It does not switch greenlets, so
         that a change of identity is whole or not at all."""
         for room in list(session.subscriber.rooms):
@@ -42,6 +44,7 @@ class Rights:
             if not _allowed(session.identity, kind, name, room, projects):
                 self._hub.leave(session.subscriber, room)
                 self._tell_revoked(session, kind, name or room)
+                self.on_lost(session, position)
             elif kind == "deployment" and projects[name] is None:
                 self._hub.guard(session.subscriber, room, self.first_event(session, name))
 
@@ -53,6 +56,7 @@ class Rights:
             if project is not None and permissions.may_watch_deployment(session.identity, name, project):
                 return True
             self._tell_revoked(session, "deployment", name)
+            self.on_lost(session, event.seq - 1)
             return False
 
         return check

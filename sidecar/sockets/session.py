@@ -10,9 +10,9 @@ from sidecar.fanout.recovery import Kept
 
 class Session:
     """`identity` changes when the client renews its token. `kept` is what is stored for its coming back, None for a
-    client that can't; `over`: it shall not come back."""
+    client that can't; `stale`: what is stored is not what it holds; `over`: it shall not come back."""
 
-    __slots__ = ("engine_sid", "identity", "kept", "namespace", "over", "sid", "subscriber")
+    __slots__ = ("engine_sid", "identity", "kept", "namespace", "over", "sid", "stale", "subscriber")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Session:
         self.identity = identity
         self.subscriber = subscriber
         self.kept = kept
+        self.stale = False
         self.over = False
 
 

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import flask
@@ -15,7 +16,7 @@ from flask_socketio import ConnectionRefusedError, SocketIO
 from gevent.event import Event as Signal
 
 from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated, Unavailable
-from sidecar.domain.events import parse_offset
+from sidecar.domain.events import Event, parse_offset
 from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp
@@ -37,6 +38,8 @@ log = structlog.get_logger("sidecar.sockets")
 T = TypeVar("T")
 
 WARNING_SECONDS = 30
+STORE_SECONDS = 1.0
+"""Between two tries to store what a session holds."""
 LOOK_SECONDS = 10
 """How often the clock is looked at though no end is near: it may have been set, or the machine have slept."""
 ENDED = "This connection has ended."
@@ -78,6 +81,7 @@ class Sessions:
         self._tie = itertools.count()
         self._wake = Signal()
         self._greenlet: gevent.Greenlet | None = None
+        rights.on_lost = self.store_first
         for namespace in namespaces:
             socketio.on_event("connect", self._connect, namespace=namespace)
             socketio.on_event("disconnect", self._disconnect, namespace=namespace)
@@ -118,18 +122,27 @@ class Sessions:
         session.identity = identity
         for room in own_rooms(identity):
             self._hub.join(session.subscriber, room, self._tail.last)
-        self._rights.recheck(session, projects)
+        self._rights.recheck(session, projects, self._tail.last)
         self._expect_end(session)
-        try:
-            self.save(session)
-        except SidecarError as error:  # then it may not be able to come back, which it will be told
-            log.warning("sockets.renewal_not_stored", problem=error.detail)
+        self.store_first(session, self._tail.last)
 
     def save(self, session: Session, without: str | None = None) -> None:
         """Store which rooms the session holds, but for one that it is about to leave. Raises Unavailable; NotAllowed
         when its client has come back by another connection."""
         if session.kept is not None and self._recovery is not None:
             self._recovery.save(session.kept, holder_of(session.identity), session.subscriber, without)
+
+    def store_first(self, session: Session, position: int) -> None:
+        """What is stored is not what the session holds, or may not be: nothing more is sent to it before it is, however
+        long that takes; up to `position` it was if it is live. Otherwise its client could come back to a room that it
+        was not in meanwhile, and what it missed there would count as sent."""
+        if session.kept is None or session.subscriber.closed:
+            return
+        storing, session.stale = session.stale, True
+        if not storing:
+            pause = ExitStack()
+            pause.enter_context(self._catchup.paused(session.subscriber, position))
+            gevent.spawn(self._store, session, pause).name = "session-store"
 
     def token_revoked(self, token_id: str) -> None:
         """End every session that rests on this token (or on one that it issued)."""
@@ -220,20 +233,29 @@ class Sessions:
         if place is not None:  # it may have been at a process that is ahead of this one
             self._reach(place.seq)
         taken: list[Recovered] = []
+        looked_at = 0
 
         def arrive() -> tuple[Identity, Recovered | None, Projects]:
+            nonlocal looked_at
             identity = self._identify(auth)
             recovered = recovery.take(pid, offset, namespace, holder_of(identity))
             if recovered is None:
                 return identity, None, {}
             taken.append(recovered)
+            looked_at = self._tail.last
             return identity, recovered, self._rights.projects(recovered.rooms)
 
         try:
             identity, recovered, projects = self._unrevoked(arrive)
             if recovered is not None:
                 self._must_reach(recovered.needs)
-                self._reopen(recovered, str(pid), sid, namespace, identity, projects)
+                newer = self._kept.get(recovered.kept.pid_hash)
+                if newer is not None and newer.kept is not None and newer.kept.generation > recovered.kept.generation:
+                    raise Unavailable("The client has come back by another connection.", retry_after_seconds=1)
+                published = self._tail.since(looked_at, len(self._tail.ring))
+                if published is None:
+                    raise Unavailable("Too much has come meanwhile.", retry_after_seconds=1)
+                self._reopen(recovered, str(pid), sid, namespace, identity, projects, published)
         except BaseException:
             for session in taken:
                 recovery.ended(session.kept, for_good=False)
@@ -260,13 +282,21 @@ class Sessions:
                 self._greet(session, offset.text)
             except BaseException:
                 self._forget(session)
-                recovery.ended(kept, for_good=True)
+                recovery.never_opened(kept)
                 raise
 
     def _reopen(
-        self, recovered: Recovered, pid: str, sid: str, namespace: str, identity: Identity, projects: Projects
+        self,
+        recovered: Recovered,
+        pid: str,
+        sid: str,
+        namespace: str,
+        identity: Identity,
+        projects: Projects,
+        published: list[Event],
     ) -> None:
-        """A session given back. It does not yield but to the handlers of the connection that it replaces."""
+        """A session given back; `published` is what has come since the `projects` were looked for, which may be the
+        first event of a deployment. It does not yield but to the handlers of the connection that it replaces."""
         socket = self._socket(sid, namespace)
         subscriber = recovered.subscriber(socket.outbox, self._codec(namespace, True))
         keep_recoverable(self._socketio, sid, namespace, pid, recovered.sid)
@@ -276,7 +306,9 @@ class Sessions:
             for room in own_rooms(identity):
                 self._hub.join(subscriber, room, self._tail.last)
             self._greet(session, None)
-            self._rights.recheck(session, projects)
+            self._rights.recheck(session, projects, recovered.position)
+            for event in published:
+                self._hub.ask_guards(event)
 
     def _reach(self, seq: int) -> None:
         if seq > self._tail.last:
@@ -315,6 +347,20 @@ class Sessions:
             self._kept[session.kept.pid_hash] = session
         self._expect_end(session)
         log.debug("sockets.connected", namespace=session.namespace, who=session.identity.name)
+
+    def _store(self, session: Session, pause: ExitStack) -> None:
+        with pause:
+            while session.stale and not session.subscriber.closed:
+                session.stale = False
+                try:
+                    self.save(session)
+                except Unavailable as error:
+                    log.warning("sockets.not_stored", problem=error.detail)
+                    session.stale = True
+                    gevent.sleep(STORE_SECONDS)
+                except Exception as error:
+                    log.warning("sockets.not_stored", problem=f"{type(error).__name__}: {error}")
+                    cut_off(session.subscriber)
 
     def _forget(self, session: Session) -> None:
         if self._sessions.get((session.namespace, session.sid)) is session:

@@ -464,3 +464,18 @@ def test_a_process_that_is_behind_waits_until_each_room_was_joined(processes: li
     recovered = browser.take(there)
     assert recovered is not None
     assert recovered.needs == 3
+
+
+def test_sessions_that_were_never_stored_fill_no_memory(processes: list[Process], monkeypatch: pytest.MonkeyPatch):
+    """While the store is away clients come again and again."""
+    here, _ = processes
+    monkeypatch.setattr("sidecar.fanout.recovery.NEVER_OPENED", 10)
+    for _ in range(20):
+        kept, _ = here.recovery.prepare(0)
+        here.recovery.never_opened(kept)
+    assert len(here.recovery._ended) == 10
+    browser = Browser(here)
+    browser.cut()
+    here.recovery.ended(browser.kept, for_good=True)
+    here.recovery.stop()
+    assert browser.take(here) is None

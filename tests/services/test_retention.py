@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
+from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Offset
 from sidecar.domain.permissions import Identity
 from sidecar.domain.times import unix_seconds, utc_text
@@ -209,3 +210,18 @@ def test_a_process_is_forgotten_when_it_was_silent_at_two_runs(installation, clo
     Presence(installation.writer.run_alone, "dies", lambda: told.append("dead")).say()
     assert told == ["dead"]
     assert installation.count(nodes) == 2, "it goes on"
+
+
+def test_who_was_taken_for_dead_hears_of_it_though_the_store_does_not_answer(installation):
+    """Its coming back was stored, and the answer lost: the next time it finds itself among the living."""
+    told: list[str] = []
+
+    def lose_the_answer(command):
+        answer = installation.writer.run_alone(command)
+        if installation.count(nodes):
+            raise Unavailable("The store did not answer.")
+        return answer
+
+    with pytest.raises(Unavailable):
+        Presence(lose_the_answer, "one", lambda: told.append("dead")).say()
+    assert told == ["dead"]
