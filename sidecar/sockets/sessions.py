@@ -242,13 +242,13 @@ class Sessions:
             if recovered is None:
                 return identity, None, {}
             taken.append(recovered)
+            self._must_reach(recovered.needs)
             looked_at = self._tail.last
             return identity, recovered, self._rights.projects(recovered.rooms)
 
         try:
-            identity, recovered, projects = self._unrevoked(arrive)
+            identity, recovered, projects = self._unrevoked(arrive)  # from here on it does not yield
             if recovered is not None:
-                self._must_reach(recovered.needs)
                 newer = self._kept.get(recovered.kept.pid_hash)
                 if newer is not None and newer.kept is not None and newer.kept.generation > recovered.kept.generation:
                     raise Unavailable("The client has come back by another connection.", retry_after_seconds=1)

@@ -240,3 +240,16 @@ def test_an_older_connect_of_the_same_client_does_not_close_the_newer(installati
     assert newer[0].call("subscribe_project", "b")["ok"]
     seq = installation.post("a", "a")
     wait_until(lambda: newer[0].seqs == [seq], "the newer is live")
+
+
+def test_a_token_that_is_revoked_while_this_process_catches_up(installation, monkeypatch):
+    """With what was the process of its last connection, which was ahead."""
+    tokens = installation.sidecar.core.tokens
+    made = tokens.create("one", ["deployments:read"])
+    page = installation.connect(token=made.text)
+    assert page.call("subscribe_project", "a")["ok"]
+    pid, offset = page.pid, page.offset
+    page.cut()
+    after(monkeypatch, installation.sidecar.sessions, "_must_reach", lambda: tokens.revoke(made.id))
+    page = installation.connect(token=made.text, pid=pid, offset=offset)
+    assert page.kinds == ["4"]
