@@ -207,6 +207,8 @@ class Recovery:
                 log.warning("recovery.ends_not_stored", problem=error.detail)
                 gevent.sleep(RETRY_SECONDS)
                 self._signal.set()
+            except Exception as error:
+                log.error("recovery.ends_failed", exc_info=error)
 
     def _store_ends(self) -> None:
         """Raises Unavailable; what was not stored then stays noted."""

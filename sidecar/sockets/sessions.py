@@ -261,6 +261,8 @@ class Sessions:
                 recovery.ended(session.kept, for_good=False)
             raise
         if recovered is None:
+            for session in taken:  # and lost again, to another connection of the same client
+                recovery.ended(session.kept, for_good=False)
             self._open_kept(recovery, sid, namespace, identity)
 
     def _open_kept(self, recovery: Recovery, sid: str, namespace: str, identity: Identity) -> None:
