@@ -208,7 +208,7 @@ class Recovery:
                 gevent.sleep(RETRY_SECONDS)
                 self._signal.set()
             except Exception as error:
-                log.error("recovery.ends_failed", exc_info=error)
+                log.warning("recovery.ends_failed", problem=f"{type(error).__name__}: {error}")
 
     def _store_ends(self) -> None:
         """Raises Unavailable; what was not stored then stays noted."""
