@@ -291,6 +291,19 @@ def test_tail_goes_on_after_a_restart_without_gap_or_repetition(start_sidecar):
     assert [line.rpartition("] ")[2] for line in lines] == [str(number) for number in range(7)]
 
 
+def test_tail_ends_when_it_is_interrupted_in_the_midst_of_a_line(sidecar, name):
+    """python-engineio swallows whatever a handler raises; an interrupt that came while one ran was lost."""
+    lines = [{"message": str(number)} for number in range(5_000)]
+    for number in range(4):
+        body = {"type": "log_batch", "project": name, "deployment_id": f"{name}-{number}", "logs": lines}
+        assert sidecar.post(WEBHOOK, body).status_code == 200
+    tail = Tail(sidecar, "--project", name, "--since", "0")
+    try:
+        tail.wait(10)
+    finally:
+        assert tail.interrupt() == 130
+
+
 def test_tail_needs_something_to_follow(stopped):
     done = stopped.cli("tail")
     assert done.returncode == 2

@@ -172,7 +172,12 @@ def _harden(server: Any) -> None:
                 raise ConnectionRefusedError
         except ConnectionRefusedError as refusal:
             refuse(eio_sid, name, refusal.error_args)
-            manager.disconnect(sid, name)
+            manager.disconnect(manager.sid_from_eio_sid(eio_sid, name), name)
+            return
+        except SidecarError as error:  # a passing fault: after a CONNECT_ERROR the client would never try again
+            log.warning("engine.connect_abandoned", problem=error.detail)
+            manager.disconnect(manager.sid_from_eio_sid(eio_sid, name), name)
+            drop(server, eio_sid)
             return
         sid = manager.sid_from_eio_sid(eio_sid, name)
         if sid is not None:
@@ -211,8 +216,6 @@ def _harden(server: Any) -> None:
             begun = server._binary_packet.get(eio_sid)
             if begun is not None and not 0 < begun.attachment_count <= MAX_ATTACHMENTS:
                 raise ValueError("number of attachments")
-        except SidecarError as error:
-            log.warning("engine.connect_abandoned", problem=error.detail)
         except Exception as error:
             log.warning("engine.bad_packet", problem=type(error).__name__)
             drop(server, eio_sid)
@@ -287,15 +290,6 @@ def drop(server: Any, eio_sid: str) -> None:
     session = server.eio.sockets.get(eio_sid)
     if session is not None:
         session.close(wait=False)
-
-
-def abandon(socketio: SocketIO, sid: str, namespace: str) -> None:
-    """Give up a connect that failed for a passing reason: the transport is closed without a CONNECT_ERROR, after
-    which the client would never try again. The connect handler must then raise something that is no refusal."""
-    server = socketio.server
-    engine_sid = server.manager.eio_sid_from_sid(sid, namespace)
-    server.manager.disconnect(sid, namespace, ignore_queue=True)
-    drop(server, engine_sid)
 
 
 def close_polling(socketio: SocketIO) -> None:

@@ -21,7 +21,7 @@ from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.codecs import SocketIoCodec
-from sidecar.fanout.engine import abandon, drop, emit_with_offset, engine_socket, keep_recoverable
+from sidecar.fanout.engine import drop, emit_with_offset, engine_socket, keep_recoverable
 from sidecar.fanout.hub import Hub, Subscriber, cut_off
 from sidecar.fanout.recovery import Recovered, Recovery
 from sidecar.fanout.tail import Tail
@@ -181,7 +181,6 @@ class Sessions:
             refusal = REFUSALS[type(error)]
             if refusal.final:
                 raise ConnectionRefusedError(error.detail, {"code": refusal.code}) from None
-            abandon(self._socketio, request.sid, request.namespace)
             raise
         except Exception as error:
             log.error("sockets.connect_failed", exc_info=error)
@@ -304,13 +303,17 @@ class Sessions:
         keep_recoverable(self._socketio, sid, namespace, pid, recovered.sid)
         session = Session(recovered.sid, socket.sid, namespace, identity, subscriber, recovered.kept)
         self._register(session)
-        with recovered.resumed(self._hub, self._catchup, subscriber):
-            for room in own_rooms(identity):
-                self._hub.join(subscriber, room, self._tail.last)
-            self._greet(session, None)
-            self._rights.recheck(session, projects, recovered.position)
-            for event in published:
-                self._hub.ask_guards(event)
+        try:
+            with recovered.resumed(self._hub, self._catchup, subscriber):
+                for room in own_rooms(identity):
+                    self._hub.join(subscriber, room, self._tail.last)
+                self._greet(session, None)
+                self._rights.recheck(session, projects, recovered.position)
+                for event in published:
+                    self._hub.ask_guards(event)
+        except BaseException:
+            self._forget(session)
+            raise
 
     def _reach(self, seq: int) -> None:
         if seq > self._tail.last:
@@ -417,7 +420,12 @@ class Sessions:
         session.over = True
         self._hub.drop(session.subscriber)
         self.emit(session, name, {"code": code, "message": message})
-        gevent.spawn(self._socketio.server.disconnect, session.sid, namespace=session.namespace)
+        gevent.spawn(self._disconnect_if_held, session)
+
+    def _disconnect_if_held(self, session: Session) -> None:
+        """(The client may just have come back, by a connection of the same sid.)"""
+        if self._sessions.get((session.namespace, session.sid)) is session:
+            self._socketio.server.disconnect(session.sid, namespace=session.namespace)
 
     def _token_ended(self, session: Session, message: str) -> None:
         """(Plain sockets are closed with 4401 for it.)"""

@@ -253,3 +253,40 @@ def test_a_token_that_is_revoked_while_this_process_catches_up(installation, mon
     after(monkeypatch, installation.sidecar.sessions, "_must_reach", lambda: tokens.revoke(made.id))
     page = installation.connect(token=made.text, pid=pid, offset=offset)
     assert page.kinds == ["4"]
+
+
+def test_a_fault_after_the_session_was_given_back_leaves_nothing_of_the_connection(installation, monkeypatch):
+    """Its sid is the former one by then."""
+    page = installation.connect(token=installation.token)
+    assert page.call("subscribe_project", "a")["ok"]
+    pid, offset = page.pid, page.offset
+    page.cut()
+    missed = installation.post("a", "1")
+    sessions = installation.sidecar.sessions
+
+    def fail() -> None:
+        raise Unavailable("not now")
+
+    after(monkeypatch, sessions._rights, "recheck", fail)
+    page = installation.connect(token=installation.token, pid=pid, offset=offset)
+    assert page.session.closed
+    assert page.kinds == []
+    assert len(sessions) == 0
+    assert not list(installation.sidecar.socketio.server.manager.get_namespaces())
+    page = installation.connect(token=installation.token, pid=pid, offset=offset)
+    assert page.named("session")[0]["recovered"]
+    wait_until(lambda: page.seqs == [missed], "it has what it missed")
+
+
+def test_who_comes_back_as_its_session_is_ended_stays(installation, monkeypatch):
+    """The end was for the former connection, which went by the same sid."""
+    token = installation.user_token("project:a")
+    page = installation.connect(token=token)
+    pid, offset = page.pid, page.offset
+    sessions = installation.sidecar.sessions
+    after(monkeypatch, sessions._rights, "projects", lambda: sessions.user_disconnected("ada"))
+    back = installation.connect(token=token, pid=pid, offset=offset)
+    gevent.idle()
+    assert page.session.closed
+    assert back.named("session")[0]["recovered"]
+    assert back.call("subscribe_project", "a")["ok"]
