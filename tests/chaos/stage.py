@@ -96,7 +96,8 @@ class Stage:
         self.settled()
 
     def settled(self) -> None:
-        """Wait until all pages are connected, and subscribed if they have begun."""
+        """Wait until all pages are connected, and subscribed if they have begun. (One whose process was killed behind
+        its back holds itself for connected until it asks something.)"""
 
         def settled() -> bool:
             return all(
@@ -105,7 +106,11 @@ class Stage:
                 for name, page in self.progress().items()
             )
 
-        self.wait(settled, "all pages are connected and subscribed")
+        before: dict[str, int] | None = None
+        while before != self.connects():
+            self.wait(settled, "all pages are connected and subscribed")
+            before = self.connects()
+            self.quiet()
 
     # -- While it goes on
 

@@ -12,6 +12,7 @@ import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 
 const AGAIN_MILLISECONDS = 200;
+const QUIET_MILLISECONDS = 60_000;
 const pages = new Map();
 
 class Page {
@@ -127,13 +128,14 @@ class Page {
   }
 }
 
-async function asked({ socket }) {
+async function asked(name, { socket }) {
+  const end = Date.now() + QUIET_MILLISECONDS;
   for (;;) {
     try {
       return await socket.timeout(30_000).emitWithAck("heartbeat");
     } catch (error) {
-      if (!socket.active) throw error; // else it comes back, and is asked again
-    }
+      if (!socket.active || Date.now() > end) throw new Error(`${name} was not answered: ${error.message}`);
+    } // else it comes back, and is asked again
   }
 }
 
@@ -154,7 +156,7 @@ async function obey(command) {
     case "report":
       return each((page) => page.report());
     case "quiet":
-      await Promise.all([...pages.values()].map(asked));
+      await Promise.all([...pages].map(([name, page]) => asked(name, page)));
       return null;
     default:
       throw new Error(`unknown op ${command.op}`);
