@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -12,6 +13,7 @@ from flask import Flask
 
 from sidecar.fanout import clock as clock_module
 from sidecar.fanout import engine as engine_module
+from sidecar.fanout import transports as transports_module
 from sidecar.fanout import websocket as websocket_module
 from sidecar.fanout.engine import make_socketio
 from sidecar.fanout.transports import WEBSOCKET, BadPayload, EngineSocket, engine_frame
@@ -73,6 +75,14 @@ def slow_house(network: Network) -> House:
 
 
 @pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of the sessions' clock, which stands still until the test moves them."""
+    hands = [1_000.0]
+    monkeypatch.setattr(transports_module, "time", SimpleNamespace(monotonic=lambda: hands[0]))
+    return hands
+
+
+@pytest.fixture
 def connect(network: Network) -> Iterator[Callable[[], Client]]:
     clients: list[Client] = []
 
@@ -108,13 +118,17 @@ class TestWebSocket:
         client.send(text("42[1]"), text("6"), text("42[2]"))
         wait_until(lambda: slow_house.messages == ["2[1]", "2[2]"], "both were handled")
 
-    def test_pings_and_answers_keep_it_open(self, house: House, connect):
-        session, client = house.session(), connect()
+    def test_pings_and_answers_keep_it_open(self, slow_house: House, hands: list[float], connect):
+        session, client = slow_house.session(), connect()
         take(session, client.connection)
         for count in range(1, 4):
+            hands[0] += 60
+            assert session.due() == 60, "the answer has so long"
             client.expect(frame(TEXT, b"2") * count)
             client.send(text("3"))
-        assert house.ends == []
+            wait_until(lambda: not session._awaiting_pong, "the answer is taken")
+            assert session.due() == 60, "the next ping comes after so long"
+        assert slow_house.ends == []
 
     def test_one_that_answers_no_ping_is_closed_with_its_tcp_connection(
         self, house: House, connect, monkeypatch: pytest.MonkeyPatch
@@ -219,12 +233,15 @@ class TestPolling:
         assert session.outbox.closed
         assert house.network.flusher.held_bytes == 0
 
-    def test_a_heartbeat_by_post_keeps_it_open(self, house: House):
-        session = house.polling()
+    def test_a_heartbeat_by_post_keeps_it_open(self, slow_house: House, hands: list[float]):
+        session = slow_house.polling()
         for _ in range(3):
+            hands[0] += 60
+            assert session.due() == 60, "the answer has so long"
             assert polled(session) == ["2"]
             post(session, "3")
-        assert house.ends == []
+            assert session.due() == 60, "the next ping comes after so long"
+        assert slow_house.ends == []
 
     def test_posted_packets_are_handled_in_order(self, slow_house: House):
         session = slow_house.polling()
