@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +72,8 @@ class Threads:
         self._threads = ThreadPool(workers)
 
     def run(self, work: Callable[[], T]) -> T:
-        """(An exception that escaped in the thread itself would be printed by gevent as well.)"""
+        """(An exception that escaped in the thread itself would be printed by gevent as well.) Who is killed meanwhile
+        waits for the end of the work all the same: its connection is closed then, which must not be in use."""
 
         def guarded() -> tuple[T | None, BaseException | None]:
             try:
@@ -80,7 +81,14 @@ class Threads:
             except BaseException as error:
                 return None, error
 
-        result, error = self._threads.apply(guarded)
+        task = self._threads.spawn(guarded)
+        try:
+            result, error = task.get()
+        except BaseException:
+            while not task.ready():
+                with suppress(BaseException):  # killed once more
+                    task.wait()
+            raise
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]
