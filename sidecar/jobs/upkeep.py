@@ -11,7 +11,7 @@ import structlog
 
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.times import utc_text
-from sidecar.services.deliveries import KEY_SECONDS
+from sidecar.services.idempotency import KEY_SECONDS
 from sidecar.store.journal import Transaction
 from sidecar.store.leases import keep_lease, take_lease
 from sidecar.store.nodes import forget_nodes, silent_nodes

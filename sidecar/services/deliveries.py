@@ -3,20 +3,20 @@ is kept raw in quarantine and can be replayed. Nothing is answered twice for one
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar.domain.deployments import Report
-from sidecar.domain.errors import Conflict, FieldError, Invalid, NotFound
+from sidecar.domain.errors import Invalid, NotFound
 from sidecar.domain.permissions import Identity
 from sidecar.domain.redaction import redact
-from sidecar.domain.times import unix_seconds, utc_text
+from sidecar.domain.times import utc_text
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import require
 from sidecar.services.deployments import record
+from sidecar.services.idempotency import Request, answered, remember, request
 from sidecar.store import deliveries as store
 from sidecar.store.database import Database
 from sidecar.store.deliveries import NewDelivery
@@ -26,8 +26,6 @@ from sidecar.wire.bodies import parse_body
 from sidecar.wire.deployments import read_report
 
 SCOPE = "webhooks:write"
-KEY_MAX_CHARACTERS = 255
-KEY_SECONDS = 72 * 3_600
 KEPT_HEADERS = ("Content-Type", "User-Agent", "X-Request-Id", "Idempotency-Key")
 
 
@@ -88,10 +86,11 @@ class Deliveries:
         as a delivery whose number the error tells); Conflict for a key used with another body or a foreign id;
         UnsupportedMedia; Unavailable."""
         require(identity, SCOPE)
-        delivery = _delivery(identity, posted)
+        asked = request(identity, posted.address, posted.path, posted.key, posted.body)
+        delivery = _delivery(identity, posted, asked)
         try:
             report = _read(delivery, utc_text(self._clock()))
-            receipt = self._submit(lambda transaction: self._store(transaction, identity, delivery, report))
+            receipt = self._submit(lambda transaction: self._store(transaction, identity, delivery, report, asked))
         except Invalid as error:
             self._quarantine(delivery, error)
             raise
@@ -143,15 +142,12 @@ class Deliveries:
         identity: Identity,
         delivery: NewDelivery,
         report: Report,
+        asked: Request | None = None,
         replay_of: int | None = None,
     ) -> Receipt:
-        key = _key_scope(identity, delivery, report.project)
-        if key is not None:
-            first = store.first_answer(transaction.connection, key, _ago(transaction.now, KEY_SECONDS))
-            if first is not None:
-                if first.body_sha256 != delivery.body_sha256:
-                    raise Conflict("This Idempotency-Key was used with another body.")
-                return Receipt(**first.answer, duplicate=True)
+        first = None if asked is None else answered(transaction, asked, report.project)
+        if first is not None:
+            return Receipt(**first, duplicate=True)
         report, event = record(transaction, identity, report, delivery.source)
         receipt = Receipt(event.seq, report.type, report.project, report.deployment_id or None, report.repaired)
         self._keep(
@@ -164,8 +160,8 @@ class Deliveries:
             seq=event.seq,
             replay_of=replay_of,
         )
-        if key is not None:
-            store.store_answer(transaction.connection, key, delivery.body_sha256, receipt.stored(), transaction.now)
+        if asked is not None:
+            remember(transaction, asked, receipt.stored(), report.project)
         return receipt
 
     def _quarantine(self, delivery: NewDelivery, error: Invalid) -> None:
@@ -197,12 +193,7 @@ class Deliveries:
             self._kept_bytes -= freed
 
 
-def _delivery(identity: Identity, posted: Posted) -> NewDelivery:
-    if posted.key is not None and not (0 < len(posted.key) <= KEY_MAX_CHARACTERS and posted.key.isprintable()):
-        raise Invalid(
-            "The request can't be used.",
-            (FieldError("Idempotency-Key", f"must be 1 to {KEY_MAX_CHARACTERS} printable characters"),),
-        )
+def _delivery(identity: Identity, posted: Posted, asked: Request) -> NewDelivery:
     headers = {name: redact(posted.headers[name])[:500] for name in KEPT_HEADERS if name in posted.headers}
     return NewDelivery(
         path=posted.path,
@@ -212,7 +203,7 @@ def _delivery(identity: Identity, posted: Posted) -> NewDelivery:
         delivery_id=posted.key,
         headers=headers,
         body=posted.body,
-        body_sha256=hashlib.sha256(posted.body).hexdigest(),
+        body_sha256=asked.body_sha256,
     )
 
 
@@ -220,16 +211,3 @@ def _read(delivery: NewDelivery, now: str) -> Report:
     parsed = parse_body(delivery.body, delivery.headers.get("Content-Type"))
     kind = "step" if delivery.path.endswith("/step") else "deployment"
     return read_report(parsed.value, kind, now, repaired=parsed.repaired)
-
-
-def _key_scope(identity: Identity, delivery: NewDelivery, project: str) -> str | None:
-    """A key counts for its sender, route and project only: nobody can answer or suppress another's post with it."""
-    if delivery.delivery_id is None:
-        return None
-    sender = identity.token_id or f"address {delivery.address}"
-    text = "\n".join((sender, delivery.path, project, delivery.delivery_id))
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-
-
-def _ago(now: str, seconds: float) -> str:
-    return utc_text(unix_seconds(now) - seconds)

@@ -1,4 +1,4 @@
-"""Rows of deliveries (what was posted, as it came) and of idempotency keys."""
+"""Rows of deliveries: what was posted, as it came."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from sidecar.store.statements import Statement
-from sidecar.store.tables import deliveries, idempotency
+from sidecar.store.tables import deliveries
 
 PRUNE_ROWS = 500
 
@@ -17,13 +17,6 @@ _INSERT_DELIVERY = Statement(
     insert(deliveries).returning(deliveries.c.number),
     [column.name for column in deliveries.c if column.name != "number"],
 )
-_FIRST_ANSWER = Statement(
-    select(idempotency.c.body_sha256, idempotency.c.answer).where(
-        idempotency.c.scope == bindparam("scope"), idempotency.c.at >= bindparam("since")
-    )
-)
-_FORGET_ANSWER = Statement(delete(idempotency).where(idempotency.c.scope == bindparam("scope")))
-_INSERT_ANSWER = Statement(insert(idempotency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +114,6 @@ def prune_deliveries(connection: Connection, excess_bytes: int) -> int:
     if last is not None:
         connection.execute(delete(deliveries).where(deliveries.c.number <= last))
     return freed
-
-
-@dataclass(frozen=True, slots=True)
-class FirstAnswer:
-    """What the first request with a key was answered, and the hash of its body."""
-
-    body_sha256: str
-    answer: dict[str, Any]
-
-
-def first_answer(connection: Connection, scope: str, since: str) -> FirstAnswer | None:
-    """The answer stored for this key after `since`; older ones have expired."""
-    row = _FIRST_ANSWER.first(connection, {"scope": scope, "since": since})
-    return None if row is None else FirstAnswer(row[0], json.loads(row[1]))
-
-
-def store_answer(connection: Connection, scope: str, body_sha256: str, answer: dict[str, Any], now: str) -> None:
-    _FORGET_ANSWER.run(connection, {"scope": scope})
-    text = json.dumps(answer, ensure_ascii=False)
-    _INSERT_ANSWER.run(connection, {"scope": scope, "body_sha256": body_sha256, "answer": text, "at": now})
-
-
-def forget_answers(connection: Connection, before: str, limit: int) -> int:
-    """Delete expired keys, at most `limit`; how many they were."""
-    old = select(idempotency.c.scope).where(idempotency.c.at < before).limit(limit)
-    return connection.execute(delete(idempotency).where(idempotency.c.scope.in_(old))).rowcount
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

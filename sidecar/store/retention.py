@@ -6,7 +6,7 @@ import json
 
 from sqlalchemy import bindparam, delete, select, update
 
-from sidecar.store.deliveries import forget_answers
+from sidecar.store.idempotency import forget_answers
 from sidecar.store.journal import Transaction
 from sidecar.store.tables import deliveries, event_rooms, events, journal_head, log_lines, login_links
 
