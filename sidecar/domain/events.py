@@ -12,7 +12,8 @@ CONTROL = "control."
 @dataclass(frozen=True, slots=True)
 class Event:
     """One fact of the journal. `payload` is JSON text, encoded once when the event was made; `at` is the time
-    at which we stored it (ISO 8601, UTC); `mark` is random and tells this row from one of a restored backup."""
+    at which we stored it (ISO 8601, UTC); `mark` is random and tells this row from one of a restored backup. With a
+    `target` it is for this user alone: nobody else in its rooms gets it."""
 
     seq: int
     mark: int
@@ -20,6 +21,7 @@ class Event:
     payload: str
     rooms: tuple[str, ...]
     at: str
+    target: str | None = None
 
     @property
     def offset(self) -> str:
@@ -28,6 +30,17 @@ class Event:
     @property
     def control(self) -> bool:
         return self.type.startswith(CONTROL)
+
+
+@dataclass(frozen=True, slots=True)
+class Volatile:
+    """Something that holds only now (a gauge, a position on its way): it is in no journal, whoever is away misses it,
+    and of several that wait for a slow reader only the newest is sent. Otherwise as an Event."""
+
+    type: str
+    payload: str
+    room: str
+    at: str
 
 
 @dataclass(frozen=True, slots=True)

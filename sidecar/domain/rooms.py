@@ -45,6 +45,9 @@ def permissions(user_id: str) -> str:
     return f"permissions:{user_id}"
 
 
+FREE = "room:"
+
+
 def free(name: str) -> str:
     """A free room of the REST push API."""
-    return f"room:{name}"
+    return f"{FREE}{name}"

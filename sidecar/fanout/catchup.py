@@ -150,7 +150,8 @@ class CatchUp:
             try:
                 if past is not None:
                     held = {name: other.covers for name, other in subscriber.rooms.items() if name != room}
-                    plan = self._database.read(lambda c: _plan(c, room, past, hold.covers, held, snapshot))
+                    user = subscriber.user
+                    plan = self._database.read(lambda c: _plan(c, room, past, hold.covers, held, snapshot, user))
                     answer = replace(
                         answer,
                         replayed=plan.count,
@@ -233,7 +234,7 @@ class CatchUp:
 
     def _advance(self, subscriber: Subscriber, target: int) -> None:
         """The next page of all its rooms together, up to `target`."""
-        page = self._page(list(subscriber.rooms), subscriber.position, target)
+        page = self._page(list(subscriber.rooms), subscriber.position, target, subscriber.user)
         _send(subscriber, (event for event in page.events if subscriber.wants(event)))
         subscriber.position = page.upto
 
@@ -241,7 +242,7 @@ class CatchUp:
         """The next page of the first replay, without what went out through another room already."""
         replay = owed.replays[0]
         after = replay.since if owed.reached is None else owed.reached
-        page = self._page([replay.room], after, replay.upto)
+        page = self._page([replay.room], after, replay.upto, subscriber.user)
         if subscriber.rooms.get(replay.room) is not replay.hold:  # left meanwhile
             owed.next_replay()
             return
@@ -252,13 +253,13 @@ class CatchUp:
             owed.next_replay()
             replay.hold.sent = min(replay.hold.sent, replay.since)
 
-    def _page(self, rooms: list[str], after: int, upto: int) -> Page:
+    def _page(self, rooms: list[str], after: int, upto: int, user: str | None) -> Page:
         """Raises _Truncated when the journal no longer holds all of it."""
 
         def query(connection: Connection) -> Page:
             if after < read_head(connection).floor:
                 raise _Truncated
-            return room_events(connection, rooms, after, upto, PAGE_EVENTS, PAGE_BYTES)
+            return room_events(connection, rooms, after, upto, PAGE_EVENTS, PAGE_BYTES, user)
 
         return self._database.read(query)
 
@@ -301,7 +302,13 @@ class _Plan:
 
 
 def _plan(
-    connection: Connection, room: str, past: Past, upto: int, held: dict[str, int], snapshot: Snapshot | None
+    connection: Connection,
+    room: str,
+    past: Past,
+    upto: int,
+    held: dict[str, int],
+    snapshot: Snapshot | None,
+    user: str | None,
 ) -> _Plan:
     """Where a replay can begin, decided with its count in one read transaction. An offset whose mark is not the
     journal's own points into another journal: nothing can be replayed from there."""
@@ -313,7 +320,7 @@ def _plan(
         or (since.mark is not None and since.seq > head.floor and mark_of(connection, since.seq) != since.mark)
     )
     after = upto if foreign else min(max(since.known, head.floor), upto)
-    count = count_room_events(connection, room, after, upto, held) if after < upto else 0
+    count = count_room_events(connection, room, after, upto, held, user) if after < upto else 0
     if not foreign and since.known >= head.floor:
         return _Plan(after, False, count)
     return _Plan(after, True, count, snapshot(connection) if snapshot is not None else None, head.offset)

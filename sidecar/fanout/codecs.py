@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.transports import engine_frame
-from sidecar.wire.envelopes import envelope
+from sidecar.wire.envelopes import bare_message, envelope, volatile_envelope
 from sidecar.wire.frames import TEXT, frame
 
 
@@ -21,12 +21,20 @@ class SocketIoCodec:
         last = f',"{place or event.offset}"' if self._offsets else ""
         return engine_frame(f'{self._head}["event",{envelope(event, self._epoch)}{last}]')
 
+    def volatile_frame(self, news: Volatile) -> bytes:
+        """(Without an offset the client keeps the one it has.)"""
+        return engine_frame(f'{self._head}["event",{volatile_envelope(news)}]')
 
-class JsonCodec:
-    """The envelope alone, for WebSockets that speak no Socket.IO."""
 
-    def __init__(self, epoch: str):
-        self._epoch = epoch
+class BareCodec:
+    """Messages of free rooms as plain WebSockets get them. With `offsets` each says its place, to come back with."""
+
+    def __init__(self, offsets: bool):
+        self._offsets = offsets
 
     def frame(self, event: Event, place: str | None = None) -> bytes:
-        return frame(TEXT, envelope(event, self._epoch).encode())
+        offset = event.offset if self._offsets else None
+        return frame(TEXT, bare_message(event.type, event.payload, event.at, offset).encode())
+
+    def volatile_frame(self, news: Volatile) -> bytes:
+        return frame(TEXT, bare_message(news.type, news.payload, news.at).encode())

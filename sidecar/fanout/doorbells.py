@@ -2,6 +2,7 @@
 
 A process that has committed sends the batch to the others, so that they need not read it; a batch that is too large, or
 does not follow what they have, only tells them to look. A datagram that is lost costs a poll's time (fanout/tail.py).
+Volatile news goes the same way, and is lost with its datagram.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import gevent
 import structlog
 
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Volatile
 from sidecar.observability.logs import RateLimited
 
 log = RateLimited(structlog.get_logger("sidecar.doorbells"))
@@ -36,16 +38,20 @@ READ = 1
 """libev's EV_READ."""
 
 Heard = Callable[[list[Event] | None], None]
+HeardVolatile = Callable[[Volatile], None]
 
 
 class Doorbell(Protocol):
     """How a process hears of what others have committed, and tells them."""
 
-    def start(self, heard: Heard) -> None:
+    def start(self, heard: Heard, heard_volatile: HeardVolatile) -> None:
         """`heard` is called with a batch that another process has committed, or None: there is more."""
 
     def ring(self, events: list[Event]) -> None:
         """Tell the others of this committed batch. Never blocks or raises."""
+
+    def tell(self, news: Volatile) -> None:
+        """Hand it on to the others, as far as they hear it. Never blocks or raises."""
 
     def stop(self) -> None: ...
 
@@ -64,12 +70,13 @@ class Datagrams:
         self._listening: socket.socket | None = None
         self._watcher: Any = None
         self._heard: Heard | None = None
+        self._heard_volatile: HeardVolatile | None = None
         self._others: list[str] = []
         self._late: set[str] = set()
         self._looked_at: float | None = None
 
-    def start(self, heard: Heard) -> None:
-        self._heard = heard
+    def start(self, heard: Heard, heard_volatile: HeardVolatile) -> None:
+        self._heard, self._heard_volatile = heard, heard_volatile
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._listening = _socket()
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
@@ -83,7 +90,14 @@ class Datagrams:
             return
         message = encode(events, self._epoch)
         for name in others:
-            self._send(name, message)
+            if not self._send(name, message):
+                self._again(name)
+
+    def tell(self, news: Volatile) -> None:
+        message = encode_volatile(news, self._epoch)
+        if len(message) <= BATCH_BYTES:
+            for name in self._list():
+                self._send(name, message)
 
     def stop(self) -> None:
         if self._listening is not None:
@@ -116,13 +130,14 @@ class Datagrams:
                 log.warning("doorbells.not_listed", problem=str(error))
         return self._others
 
-    def _send(self, name: str, message: bytes) -> None:
+    def _send(self, name: str, message: bytes) -> bool:
+        """False if it reads too slowly to take the message."""
         try:
             if self._sending is None:
                 self._sending = _socket()
             self._sending.sendto(message, self._address(name))
         except BlockingIOError:
-            self._again(name)
+            return False
         except ConnectionRefusedError:  # its process died
             self._remove(name)
             self._looked_at = None
@@ -130,17 +145,18 @@ class Datagrams:
             if not isinstance(error, FileNotFoundError):
                 log.warning("doorbells.not_rung", problem=str(error))
             self._looked_at = None
+        return True
 
     def _again(self, name: str) -> None:
-        """It reads too slowly: once it may have read, it is told that there is more. Only who runs a loop can."""
+        """Once it may have read, it is told that there is more. Only who runs a loop can."""
         if self._listening is not None and name not in self._late:
             self._late.add(name)
             gevent.spawn_later(AGAIN_SECONDS, self._tell_late, name)
 
     def _tell_late(self, name: str) -> None:
         self._late.discard(name)
-        if self._listening is not None:
-            self._send(name, encode(None, self._epoch))
+        if self._listening is not None and not self._send(name, encode(None, self._epoch)):
+            self._again(name)
 
     def _remove(self, name: str) -> None:
         with suppress(OSError):
@@ -150,10 +166,14 @@ class Datagrams:
         """In the loop's callback, where nothing may be raised."""
         assert self._listening is not None
         assert self._heard is not None
+        assert self._heard_volatile is not None
         for _ in range(MESSAGES_A_TURN):
             try:
-                message = self._listening.recv(2 * BATCH_BYTES)
-                self._heard(decode(message, self._epoch))
+                message = decode(self._listening.recv(2 * BATCH_BYTES), self._epoch)
+                if isinstance(message, Volatile):
+                    self._heard_volatile(message)
+                else:
+                    self._heard(message)
             except BlockingIOError:
                 return
             except Exception as error:
@@ -169,23 +189,29 @@ def _socket() -> socket.socket:
 def encode(events: list[Event] | None, epoch: str) -> bytes:
     """The batch as one datagram; None, or one that is too large, only says that there is more."""
     if events is not None and sum(len(event.payload) for event in events) <= BATCH_BYTES:
-        rows = [(event.seq, event.mark, event.type, event.payload, event.rooms, event.at) for event in events]
+        rows = [(e.seq, e.mark, e.type, e.payload, e.rooms, e.at, e.target) for e in events]
         message = json.dumps([epoch, rows], ensure_ascii=False, separators=(",", ":")).encode()
         if len(message) <= BATCH_BYTES:
             return message
     return json.dumps([epoch, None]).encode()
 
 
-def decode(message: bytes, epoch: str) -> list[Event] | None:
-    """Raises ValueError, TypeError or KeyError for what `encode` has not made, or for another journal."""
+def encode_volatile(news: Volatile, epoch: str) -> bytes:
+    return json.dumps([epoch, asdict(news)], ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode(message: bytes, epoch: str) -> list[Event] | Volatile | None:
+    """Raises ValueError, TypeError or KeyError for what was not encoded here, or for another journal."""
     journal, rows = json.loads(message)
     if journal != epoch:
         raise ValueError("another journal's: two databases on one instance folder")
     if rows is None:
         return None
+    if isinstance(rows, dict):
+        return Volatile(**{name: str(value) for name, value in rows.items()})
     events = [
-        Event(int(seq), int(mark), str(type), str(payload), tuple(map(str, rooms)), str(at))
-        for seq, mark, type, payload, rooms, at in rows
+        Event(int(seq), int(mark), str(type), str(payload), tuple(map(str, rooms)), str(at), target)
+        for seq, mark, type, payload, rooms, at, target in rows
     ]
     if not events or [event.seq for event in events] != list(range(events[0].seq, events[0].seq + len(events))):
         raise ValueError("no batch")

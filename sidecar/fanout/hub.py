@@ -6,13 +6,14 @@ of a subscriber's rooms reaches it once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import structlog
 
-from sidecar.domain.events import Event, Offset
+from sidecar.domain.events import Event, Offset, Volatile
 
 log = structlog.get_logger("sidecar.hub")
 
@@ -27,12 +28,17 @@ class Codec(Protocol):
 
     def frame(self, event: Event, place: str | None = None) -> bytes: ...
 
+    def volatile_frame(self, news: Volatile) -> bytes: ...
+
 
 class Recipient(Protocol):
     """The sending side of a connection, as the hub sees it (fanout/outbox.py)."""
 
     def offer(self, frame: bytes) -> bool:
         """Queue a frame; False if there is no room for it. Never blocks."""
+
+    def offer_latest(self, kind: str, frame: bytes) -> bool:
+        """As `offer`; of the frames of a kind that wait only the newest stays."""
 
     def put(self, frame: bytes) -> None:
         """Queue a frame that has room: the caller asked `wait_drained` before. Never blocks."""
@@ -72,13 +78,16 @@ class Replay:
 class Subscriber:
     """One namespace of one connection. `position`: everything up to this seq has been sent. Live while
     `live`; otherwise the catch-up (fanout/catchup.py) owns it and no live frame goes to it. `replays` are those of
-    the rooms that it holds whose end its client may not have seen."""
+    the rooms that it holds whose end its client may not have seen. `user` is whose targeted events it may see."""
 
-    __slots__ = ("closed", "codec", "live", "next_replay", "position", "recipient", "replays", "rooms")
+    __slots__ = ("closed", "codec", "live", "next_replay", "position", "recipient", "replays", "rooms", "user")
 
-    def __init__(self, recipient: Recipient, codec: Codec, position: int, next_replay: int = 0):
+    def __init__(
+        self, recipient: Recipient, codec: Codec, position: int, next_replay: int = 0, user: str | None = None
+    ):
         self.recipient = recipient
         self.codec = codec
+        self.user = user
         self.position = position
         self.next_replay = next_replay
         self.rooms: dict[str, Room] = {}
@@ -87,7 +96,9 @@ class Subscriber:
         self.closed = False
 
     def wants(self, event: Event) -> bool:
-        """Is the event in one of its rooms, and later than the joining of that room?"""
+        """Is the event in one of its rooms, later than the joining of that room, and not for another user alone?"""
+        if event.target is not None and event.target != self.user:
+            return False
         held = self.rooms
         return any(room in held and held[room].joined < event.seq for room in event.rooms)
 
@@ -136,9 +147,9 @@ class Hub:
         if self._guards:
             self.ask_guards(event)
         frames: dict[Codec, bytes] = {}
-        codec, frame = None, b""
+        codec, frame, target = None, b"", event.target
         for subscriber in self.audience(event.rooms):
-            if not subscriber.live:
+            if not subscriber.live or (target is not None and subscriber.user != target):
                 continue
             try:
                 if subscriber.codec is not codec:
@@ -148,6 +159,21 @@ class Hub:
                     self._on_congested(subscriber, event)
             except Exception as error:
                 log.error("hub.recipient_failed", seq=event.seq, exc_info=error)
+                cut_off(subscriber)
+
+    def publish_volatile(self, news: Volatile) -> None:
+        """Hand it to every live subscriber of its room that has space for it; the others go without. Never yields."""
+        frames: dict[Codec, bytes] = {}
+        for subscriber in self.audience([news.room]):
+            if not subscriber.live:
+                continue
+            try:
+                frame = frames.get(subscriber.codec)
+                if frame is None:
+                    frame = frames[subscriber.codec] = subscriber.codec.volatile_frame(news)
+                subscriber.recipient.offer_latest(f"{news.type} {news.room}", frame)
+            except Exception as error:
+                log.error("hub.recipient_failed", room=news.room, exc_info=error)
                 cut_off(subscriber)
 
     def ask_guards(self, event: Event) -> None:
@@ -175,8 +201,17 @@ class Hub:
             return iter(list(members[0]))
         return iter({subscriber: None for group in members for subscriber in group})
 
-    def count(self, rooms: Iterable[str]) -> int:
-        return sum(1 for _ in self.audience(rooms))
+    def count(self, rooms: Iterable[str], target: str | None = None) -> int:
+        """How many subscribers an event for these rooms, and this user alone, would reach."""
+        return sum(1 for subscriber in self.audience(rooms) if target is None or subscriber.user == target)
+
+    def users(self, prefix: str) -> dict[str, Counter[str]]:
+        """Of every room that begins so and has subscribers: how many each user has there, "" for those without one."""
+        return {
+            room: Counter(subscriber.user or "" for subscriber in members)
+            for room, members in self._rooms.items()
+            if room.startswith(prefix)
+        }
 
     @property
     def room_count(self) -> int:

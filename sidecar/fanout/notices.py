@@ -7,13 +7,13 @@ when the process dies right after. One connection of each process listens.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import gevent
 import structlog
 from sqlalchemy import Engine
 
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Volatile
+from sidecar.fanout.doorbells import Heard, HeardVolatile
 from sidecar.observability.logs import RateLimited
 from sidecar.store.postgres import Postgres
 
@@ -31,7 +31,7 @@ class Notices:
         self._backend = backend
         self._greenlet: gevent.Greenlet | None = None
 
-    def start(self, heard: Callable[[list[Event] | None], None]) -> None:
+    def start(self, heard: Heard, heard_volatile: HeardVolatile) -> None:
         self._greenlet = gevent.spawn(self._run, heard)
         self._greenlet.name = "notices"
 
@@ -42,7 +42,10 @@ class Notices:
         if self._greenlet is not None:
             self._greenlet.kill()
 
-    def _run(self, heard: Callable[[list[Event] | None], None]) -> None:
+    def tell(self, news: Volatile) -> None:
+        """Nothing: a notice says only that there is more."""
+
+    def _run(self, heard: Heard) -> None:
         while True:
             try:
                 with self._backend.listening(self._engine) as notices:

@@ -85,9 +85,9 @@ class Recovered:
         joined = (hold.joined for hold in self.rooms.values())
         return max([self.position, *joined, *(replay.begin.seq for replay in self.replays)])
 
-    def subscriber(self, recipient: Recipient, codec: Codec) -> Subscriber:
-        """For its new connection; in no room of the hub yet."""
-        made = Subscriber(recipient, codec, self.position, self.next_replay)
+    def subscriber(self, recipient: Recipient, codec: Codec, user: str | None = None) -> Subscriber:
+        """For its new connection, of this user; in no room of the hub yet."""
+        made = Subscriber(recipient, codec, self.position, self.next_replay, user)
         made.rooms.update(self.rooms)
         made.replays = self.replays
         return made

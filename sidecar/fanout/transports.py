@@ -20,6 +20,9 @@ from sidecar.wire.frames import BINARY, TEXT, frame
 WEBSOCKET = "sidecar.websocket"
 """Environ key: the connection of a request that has been answered 101."""
 
+SUBPROTOCOL = "sidecar.subprotocol"
+"""Environ key: the subprotocol that a handshake is to be answered with."""
+
 OPEN_PACKET, CLOSE_PACKET, PING_PACKET, PONG_PACKET, MESSAGE_PACKET, UPGRADE_PACKET, NOOP_PACKET = "0123456"
 PROBE = PING_PACKET + "probe"
 PROBE_ANSWER = PONG_PACKET + "probe"

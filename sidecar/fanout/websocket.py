@@ -32,6 +32,8 @@ ENDS_A_TURN = 20
 PAUSE_SECONDS = 0.000001
 """A timer, unlike `gevent.sleep(0)`, lets descriptors be polled."""
 
+PING_FRAME = frame(PING, b"")
+
 NORMAL, ABNORMAL, TRY_LATER = 1000, 1006, 1013
 
 
@@ -157,6 +159,7 @@ class Connection:
         "_state",
         "_watcher",
         "descriptor",
+        "heard",
         "outbox",
     )
 
@@ -175,6 +178,8 @@ class Connection:
         """What waits to be handled; None when no greenlet works on it."""
         self._inbox_bytes = 0
         self._paused = False
+        self.heard = False
+        """Has anything come since this was last set to False?"""
         self.outbox = Outbox(network.flusher, network.outbox_bytes, self)
         self.outbox.attach(self)
         network.connections[self] = None
@@ -204,6 +209,10 @@ class Connection:
             self.outbox.put(frame(TEXT, message.encode()))
         else:
             self.outbox.put(frame(BINARY, message))
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self.outbox.put(PING_FRAME)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Say Close, behind what waits. The connection ends when the peer has answered, or a few seconds later."""
@@ -237,6 +246,7 @@ class Connection:
         except OSError:
             data = b""
         if data:
+            self.heard = True
             self._guarded(data)
         else:
             self._end()

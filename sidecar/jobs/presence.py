@@ -1,4 +1,5 @@
-"""Presence: this process says now and then that it lives, so that the others know whose sessions have no connection."""
+"""Presence: this process says now and then that it lives, so that the others know whose sessions have no connection,
+and who is in its free rooms."""
 
 from __future__ import annotations
 
@@ -18,11 +19,12 @@ PERIOD_SECONDS = 10.0
 
 class Presence:
     """`on_declared_dead` is called when the others have taken this process for dead (it stood still, or the database
-    was away): what they have made of its sessions by now is not known."""
+    was away): what they have made of its sessions by now is not known. `rooms` says who is in which, as JSON."""
 
-    def __init__(self, submit: Submit, node: str, on_declared_dead: Callable[[], None]):
+    def __init__(self, submit: Submit, node: str, rooms: Callable[[], str], on_declared_dead: Callable[[], None]):
         self._submit = submit
         self._node = node
+        self._rooms = rooms
         self._on_declared_dead = on_declared_dead
         self._greenlet: gevent.Greenlet | None = None
 
@@ -43,7 +45,8 @@ class Presence:
 
     def say(self) -> None:
         """Raises Unavailable."""
-        if self._submit(lambda transaction: touch_node(transaction.connection, self._node, transaction.now)):
+        rooms = self._rooms()
+        if self._submit(lambda transaction: touch_node(transaction.connection, self._node, transaction.now, rooms)):
             return
         log.warning("presence.declared_dead")
         try:

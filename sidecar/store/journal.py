@@ -28,7 +28,7 @@ _INSERT_EVENT_ROOMS = Statement(insert(event_rooms))
 _MOVE_HEAD = Statement(update(journal_head), ["seq", "mark"])
 QUERY_ROOMS = 400
 """SQLite joins 500 queries at most, and there is one a room."""
-_EVENT = (events.c.seq, events.c.mark, events.c.type, events.c.payload, events.c.rooms, events.c.at)
+_EVENT = (events.c.seq, events.c.mark, events.c.type, events.c.payload, events.c.rooms, events.c.at, events.c.target)
 _EVENTS_AFTER = (
     select(*_EVENT).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("at_most"))
 )
@@ -65,13 +65,17 @@ class Transaction:
         """The last seq given out, those of this transaction included."""
         return self.head.seq + len(self.events)
 
-    def append(self, type: str, payload: Mapping[str, object], rooms: Iterable[str]) -> Event:
-        """Add an event for these rooms. It is stored when the transaction commits, or not at all.
+    def append(
+        self, type: str, payload: Mapping[str, object], rooms: Iterable[str], target: str | None = None
+    ) -> Event:
+        """Add an event for these rooms; with a `target` for this user's subscribers in them alone. It is stored when
+        the transaction commits, or not at all.
         Raises ValueError for what strict JSON in UTF-8 can't hold: here, where it fails one command, and not in
         `flush`, where it would fail the batch."""
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        event = Event(self.seq + 1, secrets.randbits(32), type, text, tuple(dict.fromkeys(rooms)), self.now)
-        for part in (type, text, *event.rooms):
+        names = tuple(dict.fromkeys(rooms))
+        event = Event(self.seq + 1, secrets.randbits(32), type, text, names, self.now, target)
+        for part in (type, text, *names, target or ""):
             part.encode()
         self.events.append(event)
         return event
@@ -95,12 +99,14 @@ class Transaction:
                     "payload": event.payload,
                     "rooms": json.dumps(event.rooms, ensure_ascii=False),
                     "at": event.at,
+                    "target": event.target,
                 }
                 for event in self.events
             ),
         )
         _INSERT_EVENT_ROOMS.run_many(
-            self.connection, ({"room": room, "seq": event.seq} for event in self.events for room in event.rooms)
+            self.connection,
+            ({"room": room, "seq": event.seq, "target": event.target} for event in self.events for room in event.rooms),
         )
         _MOVE_HEAD.run(self.connection, {"seq": self.seq, "mark": self.events[-1].mark})
 
@@ -147,18 +153,25 @@ class Page:
 
 
 def room_events(
-    connection: Connection, rooms: Sequence[str], after: int, upto: int, limit: int, limit_bytes: int
+    connection: Connection,
+    rooms: Sequence[str],
+    after: int,
+    upto: int,
+    limit: int,
+    limit_bytes: int,
+    user: str | None = None,
 ) -> Page:
-    """The events with after < seq <= upto that are in any of the rooms, each once, in order: at most `limit`, and
-    no more than `limit_bytes` of payload (counted in characters) unless the first alone is larger."""
+    """The events with after < seq <= upto that are in any of the rooms, each once, in order, without those that are
+    for others than this `user` alone: at most `limit`, and no more than `limit_bytes` of payload (counted in
+    characters) unless the first alone is larger."""
     if len(rooms) > QUERY_ROOMS:
         parts = (rooms[start : start + QUERY_ROOMS] for start in range(0, len(rooms), QUERY_ROOMS))
-        pages = [room_events(connection, part, after, upto, limit, limit_bytes) for part in parts]
+        pages = [room_events(connection, part, after, upto, limit, limit_bytes, user) for part in parts]
         return _merged(pages, limit, limit_bytes)
     if not rooms:
         return Page([], upto)
     given: dict[str, object] = {f"room{number}": room for number, room in enumerate(rooms)}
-    bounds = {"after": after, "upto": upto, "at_most": limit, "at_most_bytes": limit_bytes}
+    bounds = {"after": after, "upto": upto, "at_most": limit, "at_most_bytes": limit_bytes, "user": user}
     rows = _page_of(len(rooms)).all(connection, given | bounds)
     found = [_event(row[:-1]) for row in rows]
     due = rows[0][-1] if rows else 0
@@ -191,6 +204,7 @@ def _page_of(rooms: int) -> Statement:
                 place.c.room == bindparam(f"room{number}"),
                 place.c.seq > bindparam("after"),
                 place.c.seq <= bindparam("upto"),
+                or_(place.c.target.is_(None), place.c.target == bindparam("user")),
             )
             .order_by(place.c.seq)
             .limit(bindparam("at_most"))
@@ -217,10 +231,14 @@ def _page_of(rooms: int) -> Statement:
     )
 
 
-def count_room_events(connection: Connection, room: str, after: int, upto: int, held: Mapping[str, int]) -> int:
-    """How many events of the room have after < seq <= upto and did not already go out through one of the `held`
-    rooms, each of which covers what lies after its number."""
-    query = select(func.count()).where(event_rooms.c.room == room, event_rooms.c.seq > after, event_rooms.c.seq <= upto)
+def count_room_events(
+    connection: Connection, room: str, after: int, upto: int, held: Mapping[str, int], user: str | None = None
+) -> int:
+    """How many events of the room, for everybody or this `user`, have after < seq <= upto and did not already go out
+    through one of the `held` rooms, each of which covers what lies after its number."""
+    place = event_rooms.c
+    query = select(func.count()).where(place.room == room, place.seq > after, place.seq <= upto)
+    query = query.where(or_(place.target.is_(None), place.target == user))
     covering = [(name, since) for name, since in held.items() if since < upto and name != room]
     for start in range(0, len(covering), QUERY_ROOMS):
         other = event_rooms.alias()
@@ -235,8 +253,8 @@ def count_room_events(connection: Connection, room: str, after: int, upto: int, 
 
 def _event(row: Sequence[Any]) -> Event:
     """A row of `_EVENT`."""
-    seq, mark, type, payload, rooms, at = row
-    return Event(seq, mark, type, payload, tuple(json.loads(rooms)), at)
+    seq, mark, type, payload, rooms, at, target = row
+    return Event(seq, mark, type, payload, tuple(json.loads(rooms)), at, target)
 
 
 def _head(row: Sequence[Any] | None) -> Head:

@@ -13,9 +13,15 @@ def add_node(connection: Connection, id: str, now: str) -> None:
     connection.execute(insert(nodes).values(id=id, started_at=now, seen_at=now))
 
 
-def touch_node(connection: Connection, id: str, now: str) -> bool:
-    """It lives. False if it is not there (any more): the others took it for dead."""
-    return connection.execute(update(nodes).where(nodes.c.id == id).values(seen_at=now)).rowcount > 0
+def touch_node(connection: Connection, id: str, now: str, rooms: str) -> bool:
+    """It lives, with these rooms (JSON). False if it is not there (any more): the others took it for dead."""
+    return connection.execute(update(nodes).where(nodes.c.id == id).values(seen_at=now, rooms=rooms)).rowcount > 0
+
+
+def rooms_of_others(connection: Connection, id: str) -> list[str]:
+    """What each of the others has said of its rooms."""
+    rows = connection.execute(select(nodes.c.rooms).where(nodes.c.id != id, nodes.c.rooms.is_not(None)))
+    return [row.rooms for row in rows]
 
 
 def remove_node(connection: Connection, id: str) -> None:

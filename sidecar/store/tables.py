@@ -47,13 +47,16 @@ events = Table(
     Column("payload", text, nullable=False),
     Column("rooms", text, nullable=False),
     Column("at", text, nullable=False),
+    Column("target", text),
 )
+"""`target` is the user who alone may see it, NULL if everybody in its rooms may; event_rooms repeats it."""
 
 event_rooms = Table(
     "event_rooms",
     metadata,
     Column("room", text, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("target", text),
     sqlite_with_rowid=False,
 )
 
@@ -202,8 +205,10 @@ nodes = Table(
     Column("id", text, primary_key=True),
     Column("started_at", text, nullable=False),
     Column("seen_at", text, nullable=False),
+    Column("rooms", text),
 )
-"""The processes that serve from this database; each says now and then that it lives (`seen_at`)."""
+"""The processes that serve from this database; each says now and then that it lives (`seen_at`), and who is in its free
+rooms (`rooms`: JSON, {room: {user: sockets}}, user "" for none)."""
 
 sessions = Table(
     "sessions",
@@ -231,3 +236,29 @@ leases = Table(
     Column("until", text, nullable=False),
 )
 """Who alone may do a periodic job until when; `fence` grows each time that a lease changes hands."""
+
+live_pushes = Table(
+    "live_pushes",
+    metadata,
+    Column("room", text, primary_key=True),
+    Column("interval_seconds", Float, nullable=False),
+    Column("source", text, nullable=False),
+    Column("token_id", text),
+    Column("sender", text, nullable=False),
+    Column("sender_id", BigInteger, nullable=False),
+    Column("started_at", text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+"""What is pushed to a free room again and again. `version` is the seq of the event that started or changed it."""
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device_id", text, primary_key=True),
+    Column("latitude", Float, nullable=False),
+    Column("longitude", Float, nullable=False),
+    Column("updates", BigInteger, nullable=False),
+    Column("first_at", text, nullable=False),
+    Column("last_at", text, nullable=False),
+)
+"""The last known position of each device, and how often it has told one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Volatile
 
 
 def envelope(event: Event, epoch: str) -> str:
@@ -25,3 +25,18 @@ def envelope_object(event: Event, epoch: str) -> dict[str, object]:
         "epoch": epoch,
         "offset": event.offset,
     }
+
+
+def volatile_envelope(news: Volatile) -> str:
+    """The same without a place in the journal, and saying so: `{"type","payload","timestamp","volatile":true}`."""
+    return f'{{"type":{json.dumps(news.type)},"payload":{news.payload},"timestamp":"{news.at}","volatile":true}}'
+
+
+def bare_message(type: str, payload: str, at: str, offset: str | None = None) -> str:
+    """What a plain WebSocket gets (CONTRACTS, section 2) as JSON text: of an `api_message` the message within a frame
+    of its own, of anything else (a chat message) the fields themselves. `payload` is a JSON object's text."""
+    last = f',"offset":"{offset}"}}' if offset is not None else "}"
+    if type == "api_message":
+        return f'{{"type":"api_message","message":{payload},"timestamp":"{at}","source":"rest_api"{last}'
+    fields = payload[1:-1]
+    return f'{{"type":{json.dumps(type)}{"," if fields else ""}{fields},"timestamp":"{at}"{last}'

@@ -7,14 +7,15 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gevent
 import pytest
 
 import sidecar.fanout.doorbells as doorbells_module
-from sidecar.domain.events import Event
-from sidecar.fanout.doorbells import BATCH_BYTES, FOLDER, Datagrams, decode, encode
+from sidecar.domain.events import Event, Volatile
+from sidecar.fanout.doorbells import BATCH_BYTES, FOLDER, Datagrams, decode, encode, encode_volatile
 from tests.fanout.stages import Stage, wait_until
 
 
@@ -22,10 +23,11 @@ class Process:
     def __init__(self, instance: Path, node: str):
         self.now = 0.0
         self.heard: list[list[Event] | None] = []
+        self.news: list[Volatile] = []
         self.bell = Datagrams(instance, node, "e", lambda: self.now)
 
     def start(self) -> Process:
-        self.bell.start(self.heard.append)
+        self.bell.start(self.heard.append, self.news.append)
         return self
 
     def ring(self, events: list[Event]) -> None:
@@ -44,6 +46,9 @@ def process(tmp_path: Path) -> Iterator[Callable[[str], Process]]:
     yield make
     for one in made:
         one.bell.stop()
+
+
+NEWS = Volatile("api_message", '{"type":"部署"}', "room:r", "2026-11-21T12:00:00.000Z")
 
 
 def event(seq: int, payload: str = '{"name":"部署 \\u0000"}') -> Event:
@@ -113,9 +118,11 @@ def test_who_does_not_read_holds_nobody_up_and_is_told_later(process):
 
 @pytest.mark.parametrize(
     "message",
-    [b"", b"{", b"\xff", b"[]", b"7", b'["e",[1]]', b'["e",[["x",1,"t","{}",[],"at"]]]',
-     b'["e",[[1,1,"t","{}",5,"at"]]]',
-     b'["e",[[1,1,"t","{}",[],"at"],[3,1,"t","{}",[],"at"]]]', b'["f",[[1,1,"t","{}",[],"at"]]]', b'["f",null]',
+    [b"", b"{", b"\xff", b"[]", b"7", b'["e",[1]]', b'["e",[["x",1,"t","{}",[],"at",null]]]',
+     b'["e",[[1,1,"t","{}",5,"at",null]]]',
+     b'["e",[[1,1,"t","{}",[],"at",null],[3,1,"t","{}",[],"at",null]]]',
+     b'["f",[[1,1,"t","{}",[],"at",null]]]', b'["f",null]',
+     b'["e",{"type":"t"}]', b'["e",{"type":"t","payload":"{}","room":"r","at":"a","more":1}]',
      b"[" * 50_000, b"x" * (3 * BATCH_BYTES)],
     ids=lambda message: repr(message[:20]),
 )  # fmt: skip
@@ -135,7 +142,7 @@ def test_a_folder_with_a_long_name(tmp_path):
     instance = tmp_path / ("x" * 120) / ("y" * 120)
     heard: list[list[Event] | None] = []
     one, two = Datagrams(instance, "a", "e"), Datagrams(instance, "b", "e")
-    one.start(heard.append)
+    one.start(heard.append, lambda news: None)
     two.ring([event(1)])
     wait_until(lambda: bool(heard), "it is heard")
     one.stop()
@@ -147,6 +154,20 @@ def test_what_is_sent_is_what_is_read():
     assert decode(encode(batch, "e"), "e") == batch
     assert decode(encode([event(1, "x" * BATCH_BYTES)], "e"), "e") is None
     assert decode(encode(None, "e"), "e") is None
+    targeted = [replace(event(20), target="ada")]
+    assert decode(encode(targeted, "e"), "e") == targeted
+    assert decode(encode_volatile(NEWS, "e"), "e") == NEWS
+
+
+def test_volatile_news_comes_to_the_others_and_is_lost_where_there_is_no_room(process):
+    one, two = process("a").start(), process("b").start()
+    one.now += 2
+    one.bell.tell(NEWS)
+    wait_until(lambda: two.news == [NEWS], "the other hears it")
+    one.bell.tell(replace(NEWS, payload="x" * BATCH_BYTES))
+    one.ring([event(1)])
+    wait_until(lambda: two.heard == [[event(1)]], "what comes behind it")
+    assert (one.news, two.news) == ([], [NEWS])
 
 
 class TestTail:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.hub import Hub, Room, Subscriber
 from tests.fanout.recipients import CountingCodec, FakeRecipient
 
@@ -234,3 +236,121 @@ def test_after_a_gap_all_are_cut_off(hub: Hub):
     assert first.closed
     assert second.closed
     assert first.seqs == second.seqs == []
+
+
+class TestTargets:
+    """An event for one user alone."""
+
+    def test_it_reaches_that_users_subscribers_in_the_room(self, hub: Hub):
+        ada, bob, nobody = (member_of(hub, user, "a") for user in ("ada", "bob", None))
+        elsewhere = member_of(hub, "ada", "b")
+        hub.publish(replace(event(1, "a"), target="ada"))
+        hub.publish(event(2, "a"))
+        assert [each.seqs for each in (ada, bob, nobody, elsewhere)] == [[1, 2], [2], [2], []]
+
+    def test_it_is_framed_for_nobody_else(self, hub: Hub):
+        codec = CountingCodec()
+        member_of(hub, "bob", "a", codec=codec)
+        hub.publish(replace(event(1, "a"), target="ada"))
+        assert codec.made == 0
+
+    def test_nobody_is_congested_by_what_is_not_theirs(self, hub: Hub):
+        full = member_of(hub, "bob", "a", capacity=0)
+        hub.publish(replace(event(1, "a"), target="ada"))
+        assert (full.seqs, full.closed) == ([], False)
+
+    def test_the_catch_up_sees_it_alike(self, hub: Hub):
+        wanted = [
+            Subscriber(FakeRecipient(), CountingCodec(), 0, user=user).wants(replace(event(1, "a"), target="ada"))
+            for user in ("ada", "bob", None)
+        ]
+        assert wanted == [False] * 3, "in none of its rooms"
+        for user in ("ada", "bob", None):
+            subscriber = Subscriber(FakeRecipient(), CountingCodec(), 0, user=user)
+            hub.join(subscriber, "a", 0)
+            assert subscriber.wants(replace(event(1, "a"), target="ada")) is (user == "ada")
+            assert subscriber.wants(event(1, "a"))
+
+    def test_they_are_counted(self, hub: Hub):
+        for user in ("ada", "ada", "bob", None):
+            member_of(hub, user, "a")
+        assert [hub.count(["a"], user) for user in ("ada", "bob", "eve", None)] == [2, 1, 0, 4]
+        assert hub.users("a") == {"a": {"ada": 2, "bob": 1, "": 1}}
+        assert hub.users("b") == {}
+
+
+def member_of(
+    hub: Hub, user: str | None, room: str, codec: CountingCodec | None = None, capacity: int | None = None
+) -> FakeRecipient:
+    recipient = FakeRecipient(codec) if capacity is None else FakeRecipient(codec, capacity=capacity)
+    hub.join(Subscriber(recipient, recipient.codec, 0, user=user), room, 0)
+    return recipient
+
+
+class Screen:
+    """A recipient and codec of volatile news: the newest of each kind that waits."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, bytes] = {}
+        self.made = 0
+        self.broken = self.closed = False
+
+    def volatile_frame(self, news: Volatile) -> bytes:
+        self.made += 1
+        return news.payload.encode()
+
+    def offer_latest(self, kind: str, frame: bytes) -> bool:
+        if self.broken:
+            raise RuntimeError("its queue is gone")
+        self.shown[kind] = frame
+        return True
+
+    def cut_off(self) -> None:
+        self.closed = True
+
+
+class TestVolatile:
+    NEWS = Volatile("gauge", "1", "a", "2026-01-01T00:00:00Z")
+
+    def screen(self, hub: Hub, room: str = "a", codec: Screen | None = None) -> tuple[Subscriber, Screen]:
+        screen = Screen()
+        subscriber = Subscriber(screen, codec or screen, 0)
+        hub.join(subscriber, room, 0)
+        return subscriber, screen
+
+    def test_it_reaches_its_room_and_is_framed_once(self, hub: Hub):
+        codec = Screen()
+        inside = [self.screen(hub, codec=codec)[1] for _ in range(3)]
+        _, outside = self.screen(hub, "b", codec)
+        hub.publish_volatile(self.NEWS)
+        assert [screen.shown for screen in inside] == [{"gauge a": b"1"}] * 3
+        assert outside.shown == {}
+        assert codec.made == 1
+
+    def test_of_what_waits_the_newest_stays_for_each_room_and_type(self, hub: Hub):
+        subscriber, screen = self.screen(hub)
+        hub.join(subscriber, "b", 0)
+        for news in (
+            self.NEWS,
+            replace(self.NEWS, payload="2"),
+            replace(self.NEWS, room="b"),
+            replace(self.NEWS, type="t"),
+        ):
+            hub.publish_volatile(news)
+        assert screen.shown == {"gauge a": b"2", "gauge b": b"1", "t a": b"1"}
+
+    def test_who_is_off_the_live_path_goes_without(self, hub: Hub):
+        subscriber, screen = self.screen(hub)
+        subscriber.live = False
+        hub.publish_volatile(self.NEWS)
+        assert screen.shown == {}
+
+    def test_one_broken_recipient_costs_the_others_nothing(self, hub: Hub, capsys):
+        _, before = self.screen(hub)
+        _, broken = self.screen(hub)
+        _, after = self.screen(hub)
+        broken.broken = True
+        hub.publish_volatile(self.NEWS)
+        assert before.shown == after.shown == {"gauge a": b"1"}
+        assert broken.closed
+        assert "hub.recipient_failed" in capsys.readouterr().out

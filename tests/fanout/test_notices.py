@@ -24,7 +24,7 @@ class Listening:
         assert isinstance(backend, Backend)
         self.notices = Notices(self.store.database.engine, backend)
         self.heard: Queue = Queue()
-        self.notices.start(self.heard.put)
+        self.notices.start(self.heard.put, lambda news: None)
 
     def close(self) -> None:
         self.notices.stop()

@@ -194,8 +194,8 @@ def test_one_process_alone_does_the_upkeep(installation, clock):
 
 def test_a_process_is_forgotten_when_it_was_silent_at_two_runs(installation, clock):
     """Not by one that comes right after the database was away for a while: then everybody has been silent."""
-    lives = Presence(installation.writer.run_alone, "lives", lambda: None)
-    dies = Presence(installation.writer.run_alone, "dies", lambda: None)
+    lives = Presence(installation.writer.run_alone, "lives", lambda: "{}", lambda: None)
+    dies = Presence(installation.writer.run_alone, "dies", lambda: "{}", lambda: None)
     lives.say()
     dies.say()
     assert installation.count(nodes) == 2
@@ -207,7 +207,7 @@ def test_a_process_is_forgotten_when_it_was_silent_at_two_runs(installation, clo
     installation.upkeep.run_once()
     assert installation.count(nodes) == 1
     told: list[str] = []
-    Presence(installation.writer.run_alone, "dies", lambda: told.append("dead")).say()
+    Presence(installation.writer.run_alone, "dies", lambda: "{}", lambda: told.append("dead")).say()
     assert told == ["dead"]
     assert installation.count(nodes) == 2, "it goes on"
 
@@ -223,5 +223,5 @@ def test_who_was_taken_for_dead_hears_of_it_though_the_store_does_not_answer(ins
         return answer
 
     with pytest.raises(Unavailable):
-        Presence(lose_the_answer, "one", lambda: told.append("dead")).say()
+        Presence(lose_the_answer, "one", lambda: "{}", lambda: told.append("dead")).say()
     assert told == ["dead"]

@@ -90,3 +90,36 @@ def test_an_empty_journal_has_a_name_and_nothing_else(store: Store):
     head = store.database.read(read_head)
     assert (head.seq, head.floor) == (0, 0)
     assert len(head.epoch) == 8
+
+
+def test_targeted_events_are_read_and_counted_for_their_user_alone(store: Store):
+    targets = [None, "ada", "bob", None, "Ada", "ada", ""]
+    for target in targets:
+        store.writer.submit(lambda t, target=target: t.append("fact", {}, ["room:a", "room:b"], target))
+    assert [event.target for event in store.journal()] == targets
+    assert store.journal() == store.committed
+    for user in (None, "ada", "bob", "Ada", "eve", ""):
+        theirs = [seq for seq, target in enumerate(targets, 1) if target is None or target == user]
+        for rooms in (["room:a"], ["room:b", "room:a"], [f"room:{number}" for number in range(450)] + ["room:a"]):
+            found, after = [], 0
+            while after < len(targets):
+                part = store.database.read(
+                    lambda c, r=rooms, a=after, u=user: room_events(c, r, a, len(targets), 2, MANY, u)
+                )
+                found += [event.seq for event in part.events]
+                assert part.upto > after
+                after = part.upto
+            assert found == theirs
+        counted = store.database.read(lambda c, u=user: count_room_events(c, "room:a", 0, len(targets), {}, u))
+        assert counted == len(theirs)
+        covered = store.database.read(
+            lambda c, u=user: count_room_events(c, "room:a", 0, len(targets), {"room:b": 3}, u)
+        )
+        assert covered == len([seq for seq in theirs if seq <= 3])
+
+
+@pytest.mark.parametrize("target", ["\ud800", "a\udfff"])
+def test_a_target_that_can_not_be_stored_fails_its_command_alone(store: Store, target: str):
+    with pytest.raises(ValueError, match="surrogates"):
+        store.writer.submit(lambda t: t.append("fact", {}, ["room:a"], target))
+    assert store.append("room:a").seq == 1

@@ -68,13 +68,13 @@ def test_a_process_that_is_silent_is_forgotten_and_learns_of_it(store, now):
 
     command(add_node, "a", utc_text(now[0]))
     command(add_node, "b", utc_text(now[0]))
-    assert command(touch_node, "b", utc_text(now[0] + 50))
+    assert command(touch_node, "b", utc_text(now[0] + 50), "{}")
     silent = store.database.read(lambda c: silent_nodes(c, utc_text(now[0] + 10)))
     assert silent == {"a": utc_text(now[0])}
     assert command(forget_nodes, silent | {"b": utc_text(now[0])}) == 1, "who has said something since stays"
     assert command(forget_nodes, {}) == 0
-    assert not command(touch_node, "a", utc_text(now[0] + 60))
-    assert command(touch_node, "b", utc_text(now[0] + 60))
+    assert not command(touch_node, "a", utc_text(now[0] + 60), "{}")
+    assert command(touch_node, "b", utc_text(now[0] + 60), "{}")
     command(remove_node, "b")
     assert store.database.read(lambda c: c.execute(select(nodes.c.id)).scalars().all()) == []
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gevent
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from flask import Flask
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
-from sidecar.store.database import open_database
+from sidecar.store import database as database_module
+from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal, read_head
 from sidecar.store.tables import metadata
 from tests.store.stores import Place, Store, open_journal
@@ -80,3 +84,33 @@ def test_the_database_commits_durably(tmp_path: Path):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     database.close()
+
+
+def migrate(database: Database, move: Callable[[Config, str], None], to: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(database_module.__file__).parent / "migrations"))
+    with database.connect_to_write() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        move(config, to)
+
+
+def test_messages_can_be_migrated_down_and_up_again(empty_place: Place):
+    """What was for one user alone is in no room of the version before, which knows no target."""
+    store = Store(empty_place)
+    store.append("room:a")
+    store.writer.submit(lambda t: t.append("fact", {}, ["room:a"], "ada"))
+    store.writer.stop()
+    migrate(store.database, command.downgrade, "0002")
+    tables = set(store.database.read(lambda c: inspect(c).get_table_names()))
+    assert not {"live_pushes", "devices"} & tables
+    for table, column in (("events", "target"), ("event_rooms", "target"), ("nodes", "rooms")):
+        columns = store.database.read(lambda c, t=table: [item["name"] for item in inspect(c).get_columns(t)])
+        assert column not in columns
+    assert store.database.read(lambda c: c.execute(text("SELECT seq FROM event_rooms")).scalars().all()) == [1]
+    assert store.database.read(lambda c: c.execute(text("SELECT count(*) FROM events")).scalar_one()) == 2
+    migrate(store.database, command.upgrade, "head")
+    store.database.close()
+    again = Store(empty_place)
+    assert [event.seq for event in again.journal()] == [1, 2]
+    assert again.append("room:a").seq == 3
+    again.close()
