@@ -27,7 +27,7 @@ from sidecar.domain.deployments import (
 from sidecar.domain.errors import FieldError, Invalid
 from sidecar.domain.redaction import redact_tree
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.wire.messages import ALIASES, MAX_WORD_CHARACTERS, Line, Message, problems
+from sidecar.wire.fields import ALIASES, MAX_WORD_CHARACTERS, Line, Message, problems
 
 STEP_TYPES = ("step_started", "step_completed", "step_manual")
 DEPLOYMENT_TYPES = ("deployment_started", "deployment_completed")

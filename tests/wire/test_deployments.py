@@ -13,7 +13,7 @@ from sidecar.domain.errors import Invalid
 from sidecar.domain.redaction import MARK
 from sidecar.wire.bodies import parse_body
 from sidecar.wire.deployments import MAX_DETAILS, MAX_LINES, MAX_MESSAGE_CHARACTERS, MAX_METRICS, TYPES, read_report
-from sidecar.wire.messages import ALIASES, MAX_WORD_CHARACTERS
+from sidecar.wire.fields import ALIASES, MAX_WORD_CHARACTERS
 from tests.alarms import alarm
 
 pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
