@@ -26,7 +26,7 @@ from geventwebsocket.handler import WebSocketHandler
 
 from sidecar.factory import Sidecar
 from sidecar.fanout.engine import close_polling
-from sidecar.fanout.transports import WEBSOCKET
+from sidecar.fanout.transports import SUBPROTOCOL, WEBSOCKET
 from sidecar.wire.heads import Fields, read_head
 
 log = structlog.get_logger("sidecar.server")
@@ -78,6 +78,12 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.socket: Any = None
         sock.settimeout(0)
         return sock, self.rfile.peek()
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Adds the subprotocol that the gate has chosen to the answer of a handshake."""
+        if status.startswith("101 ") and SUBPROTOCOL in self.environ:
+            headers = [*headers, ("Sec-WebSocket-Protocol", self.environ[SUBPROTOCOL])]
+        return super().start_response(status, headers, exc_info)
 
     def _write_with_headers(self, data: bytes) -> None:
         """Head and small body in one send; pywsgi's two cost another system call and wake the client twice."""

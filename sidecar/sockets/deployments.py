@@ -6,25 +6,18 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import structlog
-from flask_socketio import SocketIO
-
 from sidecar.domain import permissions, rooms
-from sidecar.domain.errors import Invalid, NotAllowed, SidecarError, TooManyRooms, Unavailable
+from sidecar.domain.errors import Invalid, NotAllowed, TooManyRooms, Unavailable
 from sidecar.domain.events import parse_offset
 from sidecar.domain.permissions import Identity
 from sidecar.domain.rooms import clean_name
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp, Past, Snapshot, Subscription
 from sidecar.fanout.hub import Guard, Hub
-from sidecar.sockets.errors import refused
+from sidecar.sockets.handlers import Answer, Handlers
 from sidecar.sockets.rights import NAMELESS, Rights
 from sidecar.sockets.session import Session
 from sidecar.sockets.sessions import Sessions
-
-log = structlog.get_logger("sidecar.sockets")
-
-Answer = dict[str, object]
 
 SnapshotOf = Callable[[str, str, Identity], Snapshot]
 
@@ -35,8 +28,7 @@ class Subscriptions:
 
     def __init__(
         self,
-        socketio: SocketIO,
-        namespaces: tuple[str, ...],
+        handlers: Handlers,
         sessions: Sessions,
         hub: Hub,
         catchup: CatchUp,
@@ -52,26 +44,12 @@ class Subscriptions:
         self._snapshot_of = snapshot_of
         self._project_of_deployment = project_of_deployment
         self._max_rooms = max_rooms
-        for namespace in namespaces:
-            on = partial(self._register, socketio, namespace)
-            for kind in ("project", "deployment", "room", *NAMELESS):
-                for mark in ("_", ":"):
-                    on(f"subscribe{mark}{kind}", partial(self._subscribe, kind))
-                    on(f"unsubscribe{mark}{kind}", partial(self._unsubscribe, kind))
-            on("heartbeat", self._heartbeat)
-            on("refresh_token", self._refresh_token)
-
-    def _register(self, socketio: SocketIO, namespace: str, name: str, handle: Callable[..., Answer]) -> None:
-        def handler(*args: object) -> Answer:
-            try:
-                return handle(self._sessions.current(), *args)
-            except SidecarError as error:
-                return refused(error)
-            except Exception as error:
-                log.error("sockets.handler_failed", event=name, exc_info=error)
-                return refused(SidecarError("The request failed; the fault has been logged."))
-
-        socketio.on_event(name, handler, namespace=namespace)
+        for kind in ("project", "deployment", "room", *NAMELESS):
+            for mark in ("_", ":"):
+                handlers.on(f"subscribe{mark}{kind}", partial(self._subscribe, kind))
+                handlers.on(f"unsubscribe{mark}{kind}", partial(self._unsubscribe, kind))
+        handlers.on("heartbeat", self._heartbeat)
+        handlers.on("refresh_token", self._refresh_token)
 
     def _subscribe(self, kind: str, session: Session, *args: object) -> Answer:
         name, options = _arguments(kind, args)

@@ -12,12 +12,16 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlencode
 
-from sidecar.domain.errors import RateLimited
+from sidecar.domain.errors import RateLimited, SidecarError
+from sidecar.fanout.transports import SUBPROTOCOL, WEBSOCKET
+from sidecar.fanout.websocket import Connection
 from sidecar.observability.metrics import Metrics
 from sidecar.services.limits import RateLimit
+from sidecar.sockets.credentials import OFFERED_TOKEN, URL_TOKEN
+from sidecar.sockets.errors import REFUSALS
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import PUBLIC_PREFIX, Proxies
 
@@ -33,9 +37,6 @@ ENGINE_PATHS = frozenset({"/socket.io", "/socket.io/socket.io", "/ws", "/ws/sock
 PLAIN_PATH = "/ws"
 """Without the prefix: for clients that can't take an event's argument more."""
 
-URL_TOKEN = "sidecar.url_token"  # noqa: S105 - a key's name
-"""Environ key: the `?token=` of the handshake, taken out of the query before anything can log it."""
-
 RECOVERS = "sidecar.recovers"
 """Environ key: not empty if the client may be given a pid and offsets (docs/design/recovery.md)."""
 
@@ -45,9 +46,17 @@ OTHER_AGENTS = ("python", "dart")
 PYTHON_TIME = re.compile(r"[0-9]+\.[0-9]+")
 """The `t` of python-engineio's handshakes; its WebSockets send no User-Agent. In JavaScript it has no point."""
 
+PLAIN_ROOTS = ("/ws/", "/socket.io/")
+"""What stands before a plain WebSocket's own path; the second is what nginx rewrites yield."""
+
+PROTOCOL = "sidecar.v1"
+
 REFUSAL = "sidecar.refusal"
 """Environ key: what `upgradable` found, so that a handshake is judged (and counted) once."""
 
+NO_PROTOCOL = (
+    "EIO=4 is missing: speak Socket.IO 3 or later to this path, or open a plain WebSocket at /ws/rooms/<room>/."
+)
 RETRY_SECONDS = 5
 
 
@@ -59,9 +68,19 @@ class _Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Endpoint(Protocol):
+    """What plain WebSockets under one word of the path (`rooms`) are for; `name` is what follows it."""
+
+    def admit(self, environ: WSGIEnvironment, name: str) -> None:
+        """Before the handshake is answered. Raises a SidecarError for who may not; may block."""
+
+    def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
+        """The handshake has been answered. Raises what `admit` raises."""
+
+
 class Gate:
-    """WSGI middleware around Flask-SocketIO's, the outermost. `connections` counts the open sockets, `is_open` knows
-    the Engine.IO sids among them."""
+    """WSGI middleware around Flask-SocketIO's, the outermost. `endpoints` are the plain WebSockets' by the word of
+    their path, `connections` counts the open sockets, `is_open` knows the Engine.IO sids among them."""
 
     def __init__(
         self,
@@ -69,6 +88,7 @@ class Gate:
         proxies: Proxies,
         origins: Origins,
         metrics: Metrics,
+        endpoints: Mapping[str, Endpoint],
         connections: Callable[[], int],
         is_open: Callable[[str], bool],
         max_connections: int,
@@ -79,6 +99,7 @@ class Gate:
         self._proxies = proxies
         self._origins = origins
         self._metrics = metrics
+        self._endpoints = endpoints
         self._connections = connections
         self._is_open = is_open
         self._max_connections = max_connections
@@ -87,10 +108,14 @@ class Gate:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._proxies.prepare(environ)
+        plain = self._plain(environ)
         path = environ.get("PATH_INFO", "")
-        if not is_engine_path(environ) and not path.startswith(ENGINE_PATH):
+        if plain is None and not is_engine_path(environ) and not path.startswith(ENGINE_PATH):
             return self._app(environ, start_response)
-        refusal = environ[REFUSAL] if REFUSAL in environ else self._refusal(environ)
+        if plain is not None and WEBSOCKET in environ:
+            self._open(environ, *plain)
+            return []
+        refusal = environ[REFUSAL] if REFUSAL in environ else self._judge(environ, plain)
         if refusal is not None:
             self._metrics.handshakes_refused.labels(refusal.code).inc()
             return _answer(refusal, start_response)
@@ -102,10 +127,58 @@ class Gate:
         if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
             return False
         self._proxies.prepare(environ)
-        if not is_engine_path(environ):
+        plain = self._plain(environ)
+        if plain is None and not is_engine_path(environ):
             return False
-        refusal = environ[REFUSAL] = self._refusal(environ)
+        refusal = environ[REFUSAL] = self._judge(environ, plain)
         return refusal is None
+
+    def _plain(self, environ: WSGIEnvironment) -> tuple[Endpoint, str] | None:
+        """The endpoint of a plain WebSocket, and the name that follows in the path."""
+        path = environ.get("PATH_INFO", "")
+        root = next((root for root in PLAIN_ROOTS if path.startswith(root)), None)
+        if root is None:
+            return None
+        word, _, name = path.removeprefix(root).partition("/")
+        endpoint = self._endpoints.get(word)
+        if endpoint is None:
+            return None
+        return endpoint, name.removesuffix("/").encode("latin-1").decode("utf-8", "replace")
+
+    def _open(self, environ: WSGIEnvironment, endpoint: Endpoint, name: str) -> None:
+        """(Who was admitted and may not any more, a moment later, is closed without a word.)"""
+        try:
+            endpoint.open(environ, name, environ[WEBSOCKET])
+        except SidecarError:
+            environ[WEBSOCKET].abort()
+
+    def _judge(self, environ: WSGIEnvironment, plain: tuple[Endpoint, str] | None) -> _Refusal | None:
+        return self._refusal(environ) if plain is None else self._plain_refusal(environ, *plain)
+
+    def _plain_refusal(self, environ: WSGIEnvironment, endpoint: Endpoint, name: str) -> _Refusal | None:
+        _take_token(environ)
+        _take_offer(environ)
+        if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+            return _Refusal("426 Upgrade Required", "invalid", "This is a WebSocket.", (("Upgrade", "websocket"),))
+        refusal = self._foreign(environ) or _bad_handshake(environ) or self._too_many()
+        if refusal is not None:
+            return refusal
+        try:
+            endpoint.admit(environ, name)
+        except SidecarError as error:
+            found = REFUSALS[type(error)]
+            headers = [("WWW-Authenticate", 'Bearer realm="sidecar"')] if found.status.startswith("401") else []
+            if error.retry_after_seconds is not None:
+                headers.append(("Retry-After", str(error.retry_after_seconds)))
+            return _Refusal(found.status, found.code, error.detail, tuple(headers))
+        return None
+
+    def _foreign(self, environ: WSGIEnvironment) -> _Refusal | None:
+        if not self._origins.host_known(environ):
+            return _Refusal("400 Bad Request", "bad_host", "This host name is not ours (SIDECAR_PUBLIC_URL).")
+        if not self._origins.allows(environ):
+            return _Refusal("403 Forbidden", "bad_origin", "This origin may not connect (SIDECAR_ALLOWED_ORIGINS).")
+        return None
 
     def _refusal(self, environ: WSGIEnvironment) -> _Refusal | None:
         if not is_engine_path(environ):  # Flask-SocketIO would take every path that begins with its own
@@ -113,18 +186,19 @@ class Gate:
         _take_token(environ)
         query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
         environ[RECOVERS] = "1" if recovers(environ, query) else ""
-        if not self._origins.host_known(environ):
-            return _Refusal("400 Bad Request", "bad_host", "This host name is not ours (SIDECAR_PUBLIC_URL).")
-        if not self._origins.allows(environ):
-            return _Refusal("403 Forbidden", "bad_origin", "This origin may not connect (SIDECAR_ALLOWED_ORIGINS).")
+        refusal = self._foreign(environ)
+        if refusal is not None:
+            return refusal
         if query.get("EIO") != "4":
-            return _Refusal("400 Bad Request", "invalid", "EIO=4 is missing: speak Socket.IO 3 or later to this path.")
+            return _Refusal("400 Bad Request", "invalid", NO_PROTOCOL)
         if "sid" in query and not self._is_open(query["sid"]):
             return _Refusal("400 Bad Request", "invalid", "This session has ended.")
         if environ["REQUEST_METHOD"] == "POST":
             return self._bad_post(environ)
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
-            refusal = _bad_handshake(environ, query.get("transport"))
+            refusal = _bad_handshake(environ)
+            if query.get("transport") != "websocket":
+                refusal = _Refusal("400 Bad Request", "invalid", "A WebSocket needs transport=websocket in the query.")
             if refusal is not None:
                 return refusal
         return None if "sid" in query else self._too_many()
@@ -167,10 +241,8 @@ def is_engine_path(environ: WSGIEnvironment) -> bool:
     return environ.get("PATH_INFO", "") in ENGINE_PATHS
 
 
-def _bad_handshake(environ: WSGIEnvironment, transport: str | None) -> _Refusal | None:
+def _bad_handshake(environ: WSGIEnvironment) -> _Refusal | None:
     """What RFC 6455, section 4.2.1, asks of the opening request, as far as the server has not looked itself."""
-    if transport != "websocket":
-        return _Refusal("400 Bad Request", "invalid", "A WebSocket needs transport=websocket in the query.")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         version = (("Sec-WebSocket-Version", "13"),)
         return _Refusal("426 Upgrade Required", "invalid", "Sec-WebSocket-Version must be 13.", version)
@@ -195,6 +267,18 @@ def _take_token(environ: WSGIEnvironment) -> None:
     environ[URL_TOKEN] = next((value for name, value in pairs if name == "token"), "")
     if environ[URL_TOKEN]:
         environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] != "token"])
+
+
+def _take_offer(environ: WSGIEnvironment) -> None:
+    """Of `Sec-WebSocket-Protocol: sidecar.v1, bearer.<token>` the token, where nothing logs it; the first is answered
+    (a browser drops a connection whose offer is not)."""
+    if OFFERED_TOKEN in environ:
+        return
+    offered = [item.strip() for item in environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
+    tokens = [item.removeprefix("bearer.") for item in offered if item.startswith("bearer.")]
+    environ[OFFERED_TOKEN] = tokens[0] if tokens else ""
+    if PROTOCOL in offered:
+        environ[SUBPROTOCOL] = PROTOCOL
 
 
 def _answer(refusal: _Refusal, start_response: StartResponse) -> Iterable[bytes]:

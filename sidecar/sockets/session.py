@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from sidecar.domain import rooms
 from sidecar.domain.permissions import Identity
 from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.recovery import Kept
 
 
+class Keeper(Protocol):
+    """Who owns the sessions (sockets/sessions.py)."""
+
+    def warn(self, session: Session, expires_at: float) -> None: ...
+    def end(self, session: Session, event: str, code: str, message: str) -> None: ...
+
+
 class Session:
     """`identity` changes when the client renews its token. `kept` is what is stored for its coming back, None for a
     client that can't; `stale`: what is stored is not what it holds; `over`: it shall not come back."""
 
-    __slots__ = ("engine_sid", "identity", "kept", "namespace", "over", "sid", "stale", "subscriber")
+    __slots__ = ("engine_sid", "identity", "keeper", "kept", "namespace", "over", "sid", "stale", "subscriber")
 
     def __init__(
         self,
+        keeper: Keeper,
         sid: str,
         engine_sid: str,
         namespace: str,
@@ -23,6 +33,7 @@ class Session:
         subscriber: Subscriber,
         kept: Kept | None = None,
     ):
+        self.keeper = keeper
         self.sid = sid
         self.engine_sid = engine_sid
         self.namespace = namespace
@@ -31,6 +42,12 @@ class Session:
         self.kept = kept
         self.stale = False
         self.over = False
+
+    def token_expiring(self, expires_at: float) -> None:
+        self.keeper.warn(self, expires_at)
+
+    def end(self, event: str, code: str, message: str) -> None:
+        self.keeper.end(self, event, code, message)
 
 
 def own_rooms(identity: Identity) -> list[str]:

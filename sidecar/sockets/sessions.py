@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 import flask
 import gevent
 import structlog
 from flask_socketio import ConnectionRefusedError, SocketIO
-from gevent.event import Event as Signal
 
 from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated, Unavailable
 from sidecar.domain.events import Event, parse_offset
@@ -26,30 +23,25 @@ from sidecar.fanout.hub import Hub, Subscriber, cut_off
 from sidecar.fanout.recovery import Recovered, Recovery
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.transports import EngineSocket
-from sidecar.services.access import LOGIN_COOKIE, Access
+from sidecar.services.access import Access
+from sidecar.sockets.credentials import identify
 from sidecar.sockets.errors import REFUSALS
-from sidecar.sockets.gate import RECOVERS, URL_TOKEN
+from sidecar.sockets.gate import RECOVERS
 from sidecar.sockets.rights import Projects, Rights
 from sidecar.sockets.session import Session, holder_of, own_rooms
+from sidecar.sockets.watch import Watch
 from sidecar.wire.origins import Origins
 
 log = structlog.get_logger("sidecar.sockets")
 
-T = TypeVar("T")
-
-WARNING_SECONDS = 30
 STORE_SECONDS = 1.0
 """Between two tries to store what a session holds."""
-LOOK_SECONDS = 10
-"""How often the clock is looked at though no end is near: it may have been set, or the machine have slept."""
 ENDED = "This connection has ended."
-SPARE_EXPIRIES = 64
-"""Ends of sessions gone that may wait to be forgotten, besides as many as there are sessions."""
 
 
 class Sessions:
-    """Owns the connect and disconnect of every namespace and one greenlet that watches expiries. `recovery` is None
-    where clients that come back begin anew."""
+    """Owns the connect and disconnect of every namespace. `recovery` is None where clients that come back begin
+    anew."""
 
     def __init__(
         self,
@@ -61,6 +53,7 @@ class Sessions:
         tail: Tail,
         catchup: CatchUp,
         rights: Rights,
+        watch: Watch,
         recovery: Recovery | None,
         clock: Callable[[], float] = time.time,
     ):
@@ -71,16 +64,12 @@ class Sessions:
         self._tail = tail
         self._catchup = catchup
         self._rights = rights
+        self._watch = watch
         self._recovery = recovery
         self._clock = clock
         self._codecs: dict[tuple[str, bool], SocketIoCodec] = {}
         self._sessions: dict[tuple[str, str], Session] = {}
         self._kept: dict[bytes, Session] = {}
-        self._revocations = 0
-        self._expiries: list[tuple[float, int, Session, Identity, bool]] = []
-        self._tie = itertools.count()
-        self._wake = Signal()
-        self._greenlet: gevent.Greenlet | None = None
         rights.on_lost = self.store_first
         for namespace in namespaces:
             socketio.on_event("connect", self._connect, namespace=namespace)
@@ -89,13 +78,9 @@ class Sessions:
     def start(self) -> None:
         if self._recovery is not None:
             self._recovery.start()
-        self._greenlet = gevent.spawn(self._watch_expiries)
-        self._greenlet.name = "token-expiry"
 
     def stop(self) -> None:
         """Also stores which sessions have ended, so the writer must still run."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
         if self._recovery is not None:
             self._recovery.stop()
 
@@ -112,7 +97,7 @@ class Sessions:
 
     def renewal(self, session: Session, token: str) -> Identity:
         """Who the session would be with another token of the same user. Raises Unauthenticated, NotAllowed."""
-        identity = self._unrevoked(lambda: self._access.by_credential(token))
+        identity = self._watch.unrevoked(lambda: self._access.by_credential(token))
         if identity.user != session.identity.user:
             raise NotAllowed("The new token belongs to another user.")
         return identity
@@ -123,7 +108,7 @@ class Sessions:
         for room in own_rooms(identity):
             self._hub.join(session.subscriber, room, self._tail.last)
         self._rights.recheck(session, projects, self._tail.last)
-        self._expect_end(session)
+        self._watch.add(session)
         self.store_first(session, self._tail.last)
 
     def save(self, session: Session, without: str | None = None) -> None:
@@ -144,16 +129,16 @@ class Sessions:
             pause.enter_context(self._catchup.paused(session.subscriber, position))
             gevent.spawn(self._store, session, pause).name = "session-store"
 
-    def token_revoked(self, token_id: str) -> None:
-        """End every session that rests on this token (or on one that it issued)."""
-        self._revocations += 1
-        for session in [s for s in self._sessions.values() if s.identity.token_id == token_id]:
-            self._token_ended(session, "The token has been revoked.")
+    def warn(self, session: Session, expires_at: float) -> None:
+        """As `Watched.token_expiring`."""
+        self.emit(session, "token_expiring", {"expires_at": utc_text(expires_at)})
 
-    def user_disconnected(self, user: str) -> None:
-        """End every session of this user. Nothing is revoked: with a token they may connect again."""
-        for session in [s for s in self._sessions.values() if s.identity.user == user]:
-            self._end(session, "disconnected", "disconnected", "You have been disconnected.")
+    def end(self, session: Session, event: str, code: str, message: str) -> None:
+        """As `Watched.end`."""
+        session.over = True
+        self._hub.drop(session.subscriber)
+        self.emit(session, event, {"code": code, "message": message})
+        gevent.spawn(self._disconnect_if_held, session)
 
     def taken(self, pid_hash: bytes, generation: int) -> None:
         """The client of this session has come back by another connection: an older one here is closed."""
@@ -176,7 +161,7 @@ class Sessions:
             if self._recovery is not None and request.environ.get(RECOVERS):
                 self._come_back(self._recovery, request.sid, request.namespace, auth)
             else:
-                self._open(request.sid, request.namespace, self._unrevoked(lambda: self._identify(auth)))
+                self._open(request.sid, request.namespace, self._watch.unrevoked(lambda: self._identify(auth)))
         except SidecarError as error:
             refusal = REFUSALS[type(error)]
             if refusal.final:
@@ -186,40 +171,18 @@ class Sessions:
             log.error("sockets.connect_failed", exc_info=error)
             raise ConnectionRefusedError("The connection failed.", {"code": "error"}) from None
 
-    def _unrevoked(self, find: Callable[[], T]) -> T:
-        """What it finds, asked again when a token was revoked meanwhile: it may have been this one, read before."""
-        while True:
-            revocations = self._revocations
-            found = find()
-            if revocations == self._revocations:
-                return found
-
     def _identify(self, auth: object) -> Identity:
-        request = flask.request
-        address = request.remote_addr or ""
         given = auth.get("token") if isinstance(auth, dict) else None
         if given is not None and not isinstance(given, str):
             raise Unauthenticated("auth.token must be a string.")
-        header = request.headers.get("Authorization", "")
-        scheme, _, rest = header.partition(" ")
-        if given:
-            return self._access.by_credential(given)
-        if scheme.lower() in ("token", "bearer") and rest.strip():
-            return self._access.by_credential(rest.strip())
-        if request.environ.get(URL_TOKEN):
-            return self._access.by_credential(request.environ[URL_TOKEN], in_url=True)
-        cookie = request.cookies.get(LOGIN_COOKIE) if self._origins.same_origin(request.environ) else None
-        identity = self._access.by_cookie(cookie, address) if cookie else self._access.stranger(address)
-        if not identity.authenticated and "deployments:read" not in identity.scopes:
-            raise Unauthenticated("A token is needed: give it as auth.token.")
-        return identity
+        return identify(self._access, self._origins, flask.request.environ, given, "deployments:read")
 
     def _open(self, sid: str, namespace: str, identity: Identity) -> None:
         """A session of a client that can't come back."""
         socket = self._socket(sid, namespace)
         last = self._tail.last
-        subscriber = Subscriber(socket.outbox, self._codec(namespace, False), last)
-        session = Session(sid, socket.sid, namespace, identity, subscriber)
+        subscriber = Subscriber(socket.outbox, self._codec(namespace, False), last, user=identity.user)
+        session = Session(self, sid, socket.sid, namespace, identity, subscriber)
         self._register(session)
         for room in own_rooms(identity):
             self._hub.join(subscriber, room, last)
@@ -246,7 +209,7 @@ class Sessions:
             return identity, recovered, self._rights.projects(recovered.rooms)
 
         try:
-            identity, recovered, projects = self._unrevoked(arrive)  # from here on it does not yield
+            identity, recovered, projects = self._watch.unrevoked(arrive)  # from here on it does not yield
             if recovered is not None:
                 newer = self._kept.get(recovered.kept.pid_hash)
                 if newer is not None and newer.kept is not None and newer.kept.generation > recovered.kept.generation:
@@ -269,8 +232,8 @@ class Sessions:
         socket = self._socket(sid, namespace)
         last, offset = self._tail.last, self._tail.offset
         kept, pid = recovery.prepare(last)
-        subscriber = Subscriber(socket.outbox, self._codec(namespace, True), last, kept.first_replay)
-        session = Session(sid, socket.sid, namespace, identity, subscriber, kept)
+        subscriber = Subscriber(socket.outbox, self._codec(namespace, True), last, kept.first_replay, identity.user)
+        session = Session(self, sid, socket.sid, namespace, identity, subscriber, kept)
         self._register(session)
         with self._catchup.paused(subscriber, last):
             try:
@@ -299,9 +262,9 @@ class Sessions:
         """A session given back; `published` is what has come since the `projects` were looked for, which may be the
         first event of a deployment. It does not yield but to the handlers of the connection that it replaces."""
         socket = self._socket(sid, namespace)
-        subscriber = recovered.subscriber(socket.outbox, self._codec(namespace, True))
+        subscriber = recovered.subscriber(socket.outbox, self._codec(namespace, True), identity.user)
         keep_recoverable(self._socketio, sid, namespace, pid, recovered.sid)
-        session = Session(recovered.sid, socket.sid, namespace, identity, subscriber, recovered.kept)
+        session = Session(self, recovered.sid, socket.sid, namespace, identity, subscriber, recovered.kept)
         self._register(session)
         try:
             with recovered.resumed(self._hub, self._catchup, subscriber):
@@ -350,7 +313,7 @@ class Sessions:
         self._sessions[session.namespace, session.sid] = session
         if session.kept is not None:
             self._kept[session.kept.pid_hash] = session
-        self._expect_end(session)
+        self._watch.add(session)
         log.debug("sockets.connected", namespace=session.namespace, who=session.identity.name)
 
     def _store(self, session: Session, pause: ExitStack) -> None:
@@ -372,6 +335,7 @@ class Sessions:
             del self._sessions[session.namespace, session.sid]
         if session.kept is not None and self._kept.get(session.kept.pid_hash) is session:
             del self._kept[session.kept.pid_hash]
+        self._watch.remove(session)
         self._hub.drop(session.subscriber)
 
     def _disconnect(self, reason: object = None, *_rest: object) -> None:
@@ -385,48 +349,7 @@ class Sessions:
             self._recovery.ended(session.kept, for_good=session.over or said_goodbye)
         log.debug("sockets.disconnected", namespace=session.namespace, reason=str(reason))
 
-    def _expect_end(self, session: Session) -> None:
-        end = session.identity.expires_at
-        if end is not None:
-            if len(self._expiries) > 2 * len(self._sessions) + SPARE_EXPIRIES:
-                self._expiries = [entry for entry in self._expiries if self._holds(entry[2], entry[3])]
-                heapq.heapify(self._expiries)
-            heapq.heappush(self._expiries, (end - WARNING_SECONDS, next(self._tie), session, session.identity, False))
-            self._wake.set()
-
-    def _holds(self, session: Session, identity: Identity) -> bool:
-        """Is the session still open, under this identity?"""
-        return self._sessions.get((session.namespace, session.sid)) is session and session.identity is identity
-
-    def _watch_expiries(self) -> None:
-        while True:
-            pause = self._expiries[0][0] - self._clock() if self._expiries else None
-            if pause is None or pause > 0:
-                self._wake.wait(timeout=None if pause is None else min(pause, LOOK_SECONDS))
-                self._wake.clear()
-                continue
-            _, _, session, identity, warned = heapq.heappop(self._expiries)
-            if not self._holds(session, identity):
-                continue
-            if warned:
-                self._token_ended(session, "The token has expired.")
-                continue
-            end = identity.expires_at or 0.0
-            self.emit(session, "token_expiring", {"expires_at": utc_text(end)})
-            heapq.heappush(self._expiries, (end, next(self._tie), session, identity, True))
-
-    def _end(self, session: Session, name: str, code: str, message: str) -> None:
-        """Tell the client why by an event of this name, then disconnect it for good."""
-        session.over = True
-        self._hub.drop(session.subscriber)
-        self.emit(session, name, {"code": code, "message": message})
-        gevent.spawn(self._disconnect_if_held, session)
-
     def _disconnect_if_held(self, session: Session) -> None:
         """(The client may just have come back, by a connection of the same sid.)"""
         if self._sessions.get((session.namespace, session.sid)) is session:
             self._socketio.server.disconnect(session.sid, namespace=session.namespace)
-
-    def _token_ended(self, session: Session, message: str) -> None:
-        """(Plain sockets are closed with 4401 for it.)"""
-        self._end(session, "token_expired", "token_expired", message)

@@ -284,7 +284,7 @@ def test_who_comes_back_as_its_session_is_ended_stays(installation, monkeypatch)
     page = installation.connect(token=token)
     pid, offset = page.pid, page.offset
     sessions = installation.sidecar.sessions
-    after(monkeypatch, sessions._rights, "projects", lambda: sessions.user_disconnected("ada"))
+    after(monkeypatch, sessions._rights, "projects", lambda: installation.sidecar.watch.user_disconnected("ada"))
     back = installation.connect(token=token, pid=pid, offset=offset)
     gevent.idle()
     assert page.session.closed

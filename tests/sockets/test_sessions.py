@@ -12,12 +12,13 @@ import gevent
 import pytest
 from flask_socketio import ConnectionRefusedError
 
-import sidecar.sockets.sessions as sessions_module
+import sidecar.sockets.watch as watch_module
 from sidecar.domain.errors import Unauthenticated
 from sidecar.domain.permissions import Identity
 from sidecar.fanout.hub import Hub
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions
+from sidecar.sockets.watch import Watch
 from sidecar.wire.origins import Origins
 from tests.fanout.recipients import FakeRecipient
 from tests.fanout.stages import wait_until
@@ -67,6 +68,7 @@ class House:
         self.access = Doorkeeper(answer)
         tail = SimpleNamespace(last=0, epoch="e")
         rights = Rights(self.socketio, self.hub, lambda names: dict.fromkeys(names))
+        self.watch = Watch(lambda: self.now)
         self.sessions = Sessions(
             self.socketio,
             ("/",),
@@ -76,6 +78,7 @@ class House:
             tail,
             catchup=None,
             rights=rights,
+            watch=self.watch,
             recovery=None,
             clock=lambda: self.now,
         )
@@ -134,7 +137,7 @@ def test_a_connection_that_ended_meanwhile_gets_no_session():
 def test_a_token_revoked_while_it_was_read_opens_no_session():
     def read_slowly(text: str) -> Identity:
         if len(house.access.asked) == 1:  # the revocation passes the tail while the row is on its way
-            house.sessions.token_revoked("t1")
+            house.watch.token_revoked("t1")
             return IDENTITY
         raise Unauthenticated("The token has been revoked.")
 
@@ -152,13 +155,13 @@ def test_ends_of_sessions_gone_are_forgotten_long_before_they_come():
         house.connect(f"s{number}")
         house.disconnect(f"s{number}")
     assert len(house.sessions) == 1
-    assert len(house.sessions._expiries) < 100
+    assert len(house.watch._expiries) < 100
 
 
 def test_the_warning_comes_half_a_minute_before_the_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sessions_module, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(watch_module, "LOOK_SECONDS", 0.005)
     house = House(lambda text: replace(IDENTITY, expires_at=2_000.0))
-    house.sessions.start()
+    house.watch.start()
     house.connect("s")
     house.connect("gone")
     house.disconnect("gone")
@@ -176,14 +179,14 @@ def test_the_warning_comes_half_a_minute_before_the_end(monkeypatch: pytest.Monk
     wait_until(lambda: house.socketio.disconnected == ["s"], "the end")
     assert told[1:] == [("s", "token_expired", {"code": "token_expired", "message": "The token has expired."})]
     assert house.hub.room_count == 0
-    house.sessions.stop()
+    house.watch.stop()
 
 
 def test_a_renewed_session_is_not_ended_by_its_first_token(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sessions_module, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(watch_module, "LOOK_SECONDS", 0.005)
     ends = {"first": 2_000.0, "second": 3_000.0}
     house = House(lambda text: replace(IDENTITY, expires_at=ends[text]))
-    house.sessions.start()
+    house.watch.start()
     house.connect("s", "first")
     session = next(iter(house.sessions._sessions.values()))
     house.sessions.renew(session, house.sessions.renewal(session, "second"), {})
@@ -191,7 +194,7 @@ def test_a_renewed_session_is_not_ended_by_its_first_token(monkeypatch: pytest.M
     assert_nothing_for_a_while(lambda: house.socketio.emitted == [])
     house.now = 3_000.0
     wait_until(lambda: house.socketio.disconnected == ["s"], "the second end")
-    house.sessions.stop()
+    house.watch.stop()
 
 
 def assert_nothing_for_a_while(still: Callable[[], bool]) -> None:

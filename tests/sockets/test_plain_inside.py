@@ -1,0 +1,219 @@
+"""Plain WebSockets within a whole sidecar in this process: silent peers, and what is left of closed ones."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import load_settings
+from sidecar.domain.errors import SidecarError, Unauthenticated, Unavailable
+from sidecar.factory import Sidecar, create_app
+from sidecar.sockets import plain as plain_module
+from sidecar.sockets.plain import PlainRooms, PlainSocket
+from sidecar.wire.frames import CLOSE, PING, PONG, TEXT
+from tests.fanout.stages import wait_until
+from tests.wire.test_frames import sent
+
+
+class Installation:
+    def __init__(self, folder: Path):
+        self.sidecar: Sidecar = create_app(load_settings(instance_dir=folder))
+        self.sidecar.start()
+        self.token = self.sidecar.core.tokens.create("admin", ["admin"]).text
+        plain = self.sidecar.gate._endpoints["rooms"]
+        assert isinstance(plain, PlainRooms)
+        self.plain = plain
+        self.peers: list[Peer] = []
+
+    def send(self, room: str, message: str) -> int:
+        body, headers = {"room": room, "message": message}, {"Authorization": f"Token {self.token}"}
+        answer = self.sidecar.app.test_client().post("/api/send-websocket/", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return int(answer.get_json()["event_id"])
+
+    def connect(self, room: str = "r", query: str = "", token: str | None = None) -> Peer:
+        return Peer(self, room, query, token or self.token)
+
+    def nothing_left(self) -> bool:
+        held = (self.plain.sockets, self.sidecar.watch._members, self.sidecar.network.connections)
+        return not any(held) and self.sidecar.core.hub.room_count == 0
+
+
+class Peer:
+    """The far end of a plain WebSocket. `socket` is the server's part of it."""
+
+    def __init__(self, house: Installation, room: str, query: str, token: str):
+        environ = {"QUERY_STRING": query, "HTTP_AUTHORIZATION": f"Token {token}", "REMOTE_ADDR": "127.0.0.1"}
+        environ |= {"HTTP_HOST": "localhost", "wsgi.url_scheme": "http"}
+        self._read, self._frames = b"", []
+        self.over = False
+        before = set(house.plain.sockets)
+        house.plain.admit(environ, room)
+        ours, self.far = socket.socketpair()
+        house.peers.append(self)
+        ours.setblocking(False)
+        self.far.setblocking(False)
+        self.connection = house.sidecar.network.take_over(ours, b"")
+        try:
+            house.plain.open(environ, room, self.connection)
+        except SidecarError:  # as the gate does
+            self.connection.abort()
+            raise
+        (self.socket,) = house.plain.sockets - before
+        assert isinstance(self.socket, PlainSocket)
+
+    @property
+    def frames(self) -> list[tuple[int, bytes]]:
+        """(opcode, payload) of all that came."""
+        try:
+            while data := self.far.recv(65_536):
+                self._read += data
+            self.over = True
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.over = True
+        while len(self._read) >= 2:
+            length, head = self._read[1], 2
+            if length == 126:
+                length, head = int.from_bytes(self._read[2:4]), 4
+            if len(self._read) < head + length:
+                break
+            self._frames.append((self._read[0] & 0xF, self._read[head : head + length]))
+            self._read = self._read[head + length :]
+        return self._frames
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(payload) for opcode, payload in self.frames if opcode == TEXT]
+
+    @property
+    def contents(self) -> list[str]:
+        return [frame["message"]["content"] for frame in self.told if frame["type"] == "api_message"]
+
+    def count(self, kind: int) -> int:
+        return sum(opcode == kind for opcode, _ in self.frames)
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        self.far.send(sent(opcode, payload))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(tmp_path)
+    yield made
+    made.sidecar.stop()
+    made.sidecar.network.stop()
+    for peer in made.peers:
+        peer.far.close()
+
+
+def test_a_silent_peer_is_pinged_and_then_dropped(house):
+    peer = house.connect()
+    assert peer.socket.due() == plain_module.PING_SECONDS
+    wait_until(lambda: peer.count(PING) == 1, "a ping")
+    assert peer.socket.due() is None
+    wait_until(lambda: bool(peer.frames) and peer.over, "it is dropped")
+    wait_until(house.nothing_left, "nothing is left")
+
+
+@pytest.mark.parametrize(("opcode", "payload"), [(PONG, b""), (PING, b"x"), (TEXT, b'{"message_type":"ping"}')])
+def test_any_sign_of_life_keeps_it(house, opcode: int, payload: bytes):
+    peer = house.connect()
+    for _ in range(5):
+        peer.socket.due()
+        peer.send(opcode, payload)
+        wait_until(lambda: peer.connection.heard, "it is heard")
+    assert not peer.over
+    assert peer.count(PING) <= 1
+
+
+def test_the_clock_comes_by_itself(house, monkeypatch):
+    monkeypatch.setattr(plain_module, "PING_SECONDS", 0.01)
+    peer = house.connect()
+    wait_until(lambda: peer.count(PING) == 1 and peer.over, "pinged and dropped")
+    wait_until(house.nothing_left, "nothing is left")
+
+
+def test_a_socket_that_is_gone_leaves_the_clock(house):
+    peer = house.connect()
+    peer.far.close()
+    wait_until(house.nothing_left, "it is gone")
+    assert peer.socket.due() is None
+
+
+@pytest.mark.parametrize("query", ["", "since=0"])
+@pytest.mark.parametrize("how", ["close frame", "cut off", "revoked", "sent away", "binary"])
+def test_nothing_is_left_of_a_closed_one(house, how: str, query: str):
+    made = house.sidecar.core.tokens.create("one", ["rooms:read", "tokens:issue"])
+    issuer = house.sidecar.core.connections.identify(made.text)
+    token = house.sidecar.core.connections.issue(issuer, sub="ada").text
+    house.send("r", "before")
+    peers = [house.connect(query=query, token=token) for _ in range(3)]
+    for peer in peers:
+        if how == "close frame":
+            peer.send(CLOSE, b"\x03\xe8")
+        elif how == "cut off":
+            peer.far.close()
+        elif how == "binary":
+            peer.send(2, b"x")
+    if how == "revoked":
+        house.sidecar.core.tokens.revoke(made.id)
+    elif how == "sent away":
+        house.sidecar.watch.user_disconnected("ada")
+    for peer in peers:
+        if how in ("revoked", "sent away", "binary"):
+            wait_until(lambda peer=peer: peer.count(CLOSE) == 1, "a Close frame")
+            peer.send(CLOSE, b"\x03\xe8")
+            peer.far.shutdown(socket.SHUT_WR)
+    wait_until(house.nothing_left, "nothing is left")
+
+
+def test_a_token_revoked_as_it_opens_opens_nothing(house, monkeypatch):
+    made = house.sidecar.core.tokens.create("one", ["rooms:read"])
+    unrevoked = house.sidecar.watch.unrevoked
+
+    def revoke_first(find: Any) -> Any:
+        house.sidecar.core.tokens.revoke(made.id)
+        return unrevoked(find)
+
+    monkeypatch.setattr(house.sidecar.watch, "unrevoked", revoke_first)
+    with pytest.raises(Unauthenticated):
+        house.connect(token=made.text)
+    wait_until(house.nothing_left, "nothing is left")
+
+
+def test_a_replay_that_can_not_be_read_leaves_nothing(house, monkeypatch):
+    house.send("r", "before")
+    monkeypatch.setattr(house.plain, "_catchup", Broken())
+    with pytest.raises(Unavailable):
+        house.connect(query="since=0")
+    wait_until(house.nothing_left, "nothing is left")
+
+
+class Broken:
+    def subscribe(self, *_: object) -> None:
+        raise Unavailable("not now")
+
+
+def test_what_is_sent_while_it_catches_up_comes_once_and_in_order(house):
+    for number in range(20):
+        house.send("r", str(number))
+    peer = house.connect(query="since=0")
+    for number in range(20, 40):
+        house.send("r", str(number))
+    wait_until(lambda: len(peer.contents) >= 40, "all of it")
+    assert peer.contents == [str(number) for number in range(40)]
+
+
+def test_several_in_one_room_share_frames_and_leave_alone(house):
+    one, two = house.connect(), house.connect()
+    one.far.close()
+    wait_until(lambda: len(house.plain.sockets) == 1, "one is gone")
+    house.send("r", "still")
+    wait_until(lambda: two.contents == ["still"], "the other is live")
