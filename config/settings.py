@@ -123,6 +123,13 @@ def _rate(text: str) -> str:
     return text
 
 
+def _live_sources(text: str) -> str:
+    for item in _items(text):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}=[A-Za-z_][\w.]*:[A-Za-z_]\w*", item):
+            raise ValueError("must be such as sales=shop.figures:sales_today")
+    return text
+
+
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Networks of a comma list; the word `loopback` stands for 127.0.0.0/8 and ::1."""
     found: list[Network] = []
@@ -208,6 +215,9 @@ class Settings(BaseSettings):
         268_435_456, ge=1_048_576, description="Bound of the raw bodies kept of deliveries, quarantine included."
     )
     max_rooms: int = Field(200, ge=1, le=10_000, description="Rooms that one socket may be in.")
+    live_sources: Annotated[str, AfterValidator(_live_sources)] = Field(
+        "", description="Functions that live pushes can be fed from: name=package.module:function (comma list)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="json for machines.")
 
@@ -232,6 +242,11 @@ class Settings(BaseSettings):
     @cached_property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.instance_path / 'sidecar.db'}"
+
+    @cached_property
+    def live_source_paths(self) -> dict[str, str]:
+        """Where the function of each name is: `package.module:function`."""
+        return dict(item.split("=", 1) for item in _items(self.live_sources))
 
     @cached_property
     def origins(self) -> frozenset[str]:

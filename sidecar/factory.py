@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,8 @@ from flask import Flask
 from flask_socketio import SocketIO
 
 from config.settings import ROOT, Settings, parse_networks
-from sidecar.domain.events import Event
+from sidecar.domain.events import Event, Volatile
+from sidecar.domain.rooms import FREE
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.doorbells import Datagrams, Doorbell
 from sidecar.fanout.engine import connection_count, is_open, make_socketio
@@ -25,12 +27,16 @@ from sidecar.fanout.websocket import Network
 from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
 from sidecar.http.errors import register_errors
+from sidecar.http.live_push import live_push as live_push_routes
+from sidecar.http.messages import messages as messages_routes
 from sidecar.http.operating import operating
 from sidecar.http.pages import pages
 from sidecar.http.requests import Caller, register_requests
+from sidecar.http.rooms import rooms as rooms_routes
 from sidecar.http.tokens import tokens as tokens_routes
 from sidecar.http.users import users as users_routes
 from sidecar.http.webhooks import webhooks
+from sidecar.jobs.live_push import LivePushing
 from sidecar.jobs.presence import Presence
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.observability.metrics import Metrics
@@ -39,15 +45,25 @@ from sidecar.services.connections import Connections
 from sidecar.services.deliveries import Deliveries
 from sidecar.services.deployments import History
 from sidecar.services.health import Health
+from sidecar.services.inprocess import InProcess
 from sidecar.services.keys import load_keys
 from sidecar.services.limits import RateLimit
+from sidecar.services.live_push import CHANGED, LivePushes
+from sidecar.services.messages import Messages
+from sidecar.services.rooms import Rooms, told
+from sidecar.services.sources import builtin_sources, user_source
 from sidecar.services.tokens import REVOKED, Tokens
 from sidecar.services.users import DISCONNECTED, Users
 from sidecar.services.views import Views
+from sidecar.sockets.chat import Chat
+from sidecar.sockets.credentials import URL_TOKEN
 from sidecar.sockets.deployments import Subscriptions
-from sidecar.sockets.gate import RECOVERS, URL_TOKEN, Gate
+from sidecar.sockets.gate import RECOVERS, Gate
+from sidecar.sockets.handlers import Handlers
+from sidecar.sockets.plain import PlainRooms
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions
+from sidecar.sockets.watch import Watch
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal, read_head
 from sidecar.store.postgres import Postgres
@@ -83,6 +99,12 @@ class Core:
     controls: dict[str, list[Control]]
     """What each type of control event does to this process."""
 
+    def publish_volatile(self, news: Volatile) -> None:
+        """To the subscribers of this process, and of the others that hear our doorbells."""
+        self.hub.publish_volatile(news)
+        for bell in self.bells:
+            bell.tell(news)
+
     def close(self) -> None:
         """Commit what waits, then end."""
         self.writer.stop()
@@ -101,20 +123,23 @@ class Sidecar:
     socketio: SocketIO
     network: Network
     gate: Gate
+    watch: Watch
     sessions: Sessions
-    jobs: tuple[Presence, Upkeep]
+    jobs: tuple[Presence, Upkeep, LivePushing]
 
     def start(self) -> None:
         self.core.writer.start()
         self.core.tail.start()
         for bell in self.core.bells:
-            bell.start(self.core.tail.heard)
+            bell.start(self.core.tail.heard, self.core.hub.publish_volatile)
+        self.watch.start()
         self.sessions.start()
         for job in self.jobs:
             job.start()
 
     def stop(self) -> None:
         """Commit what waits, then end."""
+        self.watch.stop()
         self.sessions.stop()
         for job in self.jobs:
             job.stop()
@@ -129,7 +154,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     database = open_database(app, settings.resolved_database_url, instance)
     database.upgrade(found_journal)
     metrics = Metrics()
-    controls: dict[str, list[Control]] = {REVOKED: [], DISCONNECTED: [], TAKEN: []}
+    controls: dict[str, list[Control]] = {REVOKED: [], DISCONNECTED: [], TAKEN: [], CHANGED: []}
 
     def publish(event: Event) -> None:
         if event.control:
@@ -200,13 +225,16 @@ def create_app(settings: Settings) -> Sidecar:
     rights = Rights(socketio, core.hub, history.projects_of)
     window = settings.recovery_seconds
     recovery = Recovery(core.writer.submit, core.node, window) if window else None
-    sessions = Sessions(socketio, namespaces, access, origins, core.hub, core.tail, core.catchup, rights, recovery)
-    core.controls[REVOKED].append(lambda body: sessions.token_revoked(body["id"]))
-    core.controls[DISCONNECTED].append(lambda body: sessions.user_disconnected(body["user"]))
+    watch = Watch()
+    sessions = Sessions(
+        socketio, namespaces, access, origins, core.hub, core.tail, core.catchup, rights, watch, recovery
+    )
+    core.controls[REVOKED].append(lambda body: watch.token_revoked(body["id"]))
+    core.controls[DISCONNECTED].append(lambda body: watch.user_disconnected(body["user"]))
     core.controls[TAKEN].append(lambda body: sessions.taken(bytes.fromhex(body["pid"]), body["generation"]))
+    handlers = Handlers(socketio, namespaces, sessions)
     Subscriptions(
-        socketio,
-        namespaces,
+        handlers,
         sessions,
         core.hub,
         core.catchup,
@@ -215,23 +243,39 @@ def create_app(settings: Settings) -> Sidecar:
         history.project_of,
         settings.max_rooms,
     )
+    limit = RateLimit(*settings.rate) if settings.rate else None
+    messages = Messages(core.writer.submit)
+    handlers.on("chat", Chat(messages, limit))
+    plain = PlainRooms(network, access, origins, core.hub, core.tail, core.catchup, watch, messages, limit)
+
+    def connections() -> int:
+        return connection_count(socketio) + len(plain.sockets)
+
+    sources = builtin_sources(core.database, connections, lambda: len(sessions))
+    sources |= {name: user_source(path) for name, path in settings.live_source_paths.items()}
+    pushes = LivePushes(core.database, core.writer.submit, sources)
+    pushing = LivePushing(pushes, core.writer.submit, core.node, core.publish_volatile)
+    core.controls[CHANGED].append(lambda _body: pushing.changed())
     health = Health(
         core.database,
         core.writer,
         core.tail,
         core.hub,
         core.catchup,
-        partial(connection_count, socketio),
+        connections,
         lambda: len(sessions),
         lambda: 0 if recovery is None else recovery.recovered,
     )
     register_errors(app)
-    register_requests(app, caller, origins, core.metrics, RateLimit(*settings.rate) if settings.rate else None)
+    register_requests(app, caller, origins, core.metrics, limit)
     app.register_blueprint(webhooks(deliveries, caller, core.hub, core.tail))
     app.register_blueprint(deployments_routes(history, views, caller))
     app.register_blueprint(deliveries_routes(deliveries, caller))
     app.register_blueprint(tokens_routes(core.tokens, core.connections, caller, origins))
     app.register_blueprint(users_routes(core.users, caller, core.hub, core.tail))
+    app.register_blueprint(messages_routes(messages, caller, core.hub, core.tail))
+    app.register_blueprint(live_push_routes(pushes, caller, core.tail))
+    app.register_blueprint(rooms_routes(Rooms(core.database, core.node, partial(_free_rooms, core.hub)), caller))
     app.register_blueprint(operating(health, core.metrics, caller, _info(settings)))
     app.register_blueprint(pages(caller, settings.instance_path / WEBHOOK_TOKEN_FILE, settings.open, namespaces[-1]))
 
@@ -240,7 +284,8 @@ def create_app(settings: Settings) -> Sidecar:
         Proxies(parse_networks(settings.trusted_proxies), settings.prefix),
         origins,
         core.metrics,
-        partial(connection_count, socketio),
+        {"rooms": plain, "test": plain},
+        connections,
         partial(is_open, socketio),
         settings.max_connections,
         RateLimit(*settings.handshakes) if settings.handshakes else None,
@@ -248,10 +293,16 @@ def create_app(settings: Settings) -> Sidecar:
     )
     app.wsgi_app = gate  # type: ignore[method-assign]
     jobs = (
-        Presence(core.writer.submit, core.node, sessions.have_all_come_back),
+        Presence(core.writer.submit, core.node, lambda: told(_free_rooms(core.hub)), sessions.have_all_come_back),
         Upkeep(core.writer.submit, core.node, settings.retention_days, window),
+        pushing,
     )
-    return Sidecar(app, core, socketio, network, gate, sessions, jobs)
+    app.extensions["sidecar"] = InProcess(messages, pushes, sources)
+    return Sidecar(app, core, socketio, network, gate, watch, sessions, jobs)
+
+
+def _free_rooms(hub: Hub) -> dict[str, Counter[str]]:
+    return {room.removeprefix(FREE): users for room, users in hub.users(FREE).items()}
 
 
 def _info(settings: Settings) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Identity:
     otherwise only rooms matching one of them (`project:axi-*`) may be watched."""
 
     kind: str
-    """token | connection | cookie | anonymous"""
+    """token | connection | cookie | process | anonymous"""
     name: str
     scopes: frozenset[str] = field(default_factory=frozenset)
     projects: tuple[str, ...] | None = ()
@@ -125,6 +125,16 @@ def may_watch_room(identity: Identity, room: str) -> bool:
     if room == rooms.MENU:
         return identity.authenticated and _matches(identity, room)
     return may(identity, "rooms:read") and _matches(identity, room)
+
+
+def may_send(identity: Identity, room: str) -> bool:
+    """May it publish a message to this room (the whole room name)? A browser's token only where its patterns say so."""
+    return may(identity, "messages:send") and _matches(identity, room)
+
+
+def may_push(identity: Identity, room: str) -> bool:
+    """May it start and stop the live push of this room?"""
+    return may(identity, "push:manage") and _matches(identity, room)
 
 
 def _matches(identity: Identity, room: str) -> bool:

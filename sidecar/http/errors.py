@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import structlog
-from flask import Flask, Response, g, json
+from flask import Flask, Response, g, json, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 
@@ -30,6 +30,10 @@ STATUS: dict[type[errors.SidecarError], int] = {
     errors.TooManyRooms: 429,
     errors.Unavailable: 503,
 }
+
+
+OLD_PATHS = frozenset({"/api/send-websocket", "/api/push-location", "/api/start-live-push", "/api/stop-live-push"})
+"""Their clients were written for another server's errors: there and under /ashe/ `status` is a word (CONTRACTS, 0)."""
 
 
 def problem(error: errors.SidecarError) -> Response:
@@ -84,4 +88,9 @@ def _problem(status: int, code: str, title: str, detail: str, fields: tuple[erro
         "success": False,
         "message": detail,
     }
-    return Response(json.dumps(body, ensure_ascii=False), status, content_type="application/problem+json")
+    if request.path.removesuffix("/") not in OLD_PATHS and not request.path.startswith("/ashe/"):
+        return Response(json.dumps(body, ensure_ascii=False), status, content_type="application/problem+json")
+    body["status"] = "error"
+    if status == 401:
+        body["detail"] = "Invalid token."
+    return Response(json.dumps(body, ensure_ascii=False), status, content_type="application/json")

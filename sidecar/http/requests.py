@@ -19,6 +19,8 @@ from sidecar.domain.permissions import Identity
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import LOGIN_COOKIE, Access, require
 from sidecar.services.connections import Connections
+from sidecar.services.idempotency import Request as Asked
+from sidecar.services.idempotency import request as idempotent
 from sidecar.services.limits import RateLimit
 from sidecar.wire.bodies import parse_body
 from sidecar.wire.origins import Origins
@@ -108,8 +110,18 @@ def raw_body() -> bytes:
 
 def json_body() -> dict[str, Any]:
     """The request's body, a JSON object. Raises Unparsable, Invalid, TooLarge or UnsupportedMedia."""
-    value: dict[str, Any] = parse_body(raw_body(), request.headers.get("Content-Type")).value
+    return parsed(raw_body())
+
+
+def parsed(raw: bytes) -> dict[str, Any]:
+    """A body that was read already."""
+    value: dict[str, Any] = parse_body(raw, request.headers.get("Content-Type")).value
     return value
+
+
+def asked(identity: Identity, route: str, raw: bytes) -> Asked:
+    """The request being handled, by which its repetition is recognised. Raises Invalid."""
+    return idempotent(identity, request.remote_addr or "", route, request.headers.get("Idempotency-Key"), raw)
 
 
 def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Metrics, limit: RateLimit | None) -> None:

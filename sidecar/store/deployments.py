@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, insert, not_, or_, select, update
 
 from sidecar.domain.deployments import TERMINAL, Deployment, LogLine, Step
 from sidecar.store.statements import Statement
@@ -272,6 +272,14 @@ def list_deployments(
 
 def count_deployments(connection: Connection, wanted: DeploymentFilter) -> int:
     return connection.execute(select(func.count()).select_from(deployments).where(wanted.clause())).scalar_one()
+
+
+def count_all_deployments(connection: Connection) -> tuple[int, int]:
+    """How many deployments there are, and how many of them run now; each counts with its latest attempt."""
+    columns = deployments.c
+    running = func.coalesce(func.sum(case((columns.status == "running", 1), else_=0)), 0)
+    row = connection.execute(select(func.count(), running).where(columns.latest)).one()
+    return int(row[0]), int(row[1])
 
 
 def list_lines(

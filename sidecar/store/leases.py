@@ -37,3 +37,10 @@ def keep_lease(transaction: Transaction, name: str, fence: int, seconds: float) 
         .values(until=until)
     )
     return kept.rowcount > 0
+
+
+def give_up_lease(transaction: Transaction, name: str, fence: int) -> None:
+    """Whoever wants it may have it now."""
+    transaction.connection.execute(
+        update(leases).where(leases.c.name == name, leases.c.fence == fence).values(until=transaction.now)
+    )

@@ -50,6 +50,12 @@ def parse_body(raw: bytes, content_type: str | None) -> ParsedBody:
     return ParsedBody(_clean(value, [0]) if _may_be_unclean(text) else value, repaired)
 
 
+def parse_message(text: str) -> Any:
+    """What a message of a WebSocket says, as JSON. Raises Unparsable."""
+    value = _decode(text, True)
+    return _clean(value, [0]) if _may_be_unclean(text) else value
+
+
 def _text(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
@@ -137,15 +143,16 @@ def _clean(value: Any, nodes: list[int]) -> Any:
     if nodes[0] > MAX_NODES:
         raise Invalid(f"The body holds more than {MAX_NODES} values.")
     if isinstance(value, str):
-        return _clean_text(value)
+        return clean_text(value)
     if isinstance(value, list):
         return [_clean(item, nodes) for item in value]
     if isinstance(value, dict):
-        return {_clean_text(key): _clean(item, nodes) for key, item in value.items()}
+        return {clean_text(key): _clean(item, nodes) for key, item in value.items()}
     return value
 
 
-def _clean_text(text: str) -> str:
+def clean_text(text: str) -> str:
+    """Without lone surrogates and NULs."""
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
     try:

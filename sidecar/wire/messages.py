@@ -1,235 +1,168 @@
-"""The fields that deployment messages may carry, read tolerantly: numbers and nulls as text, ids as numbers."""
+"""What back ends POST to have messages sent, and what browsers send over plain WebSockets: checked, every bad field
+named."""
 
 from __future__ import annotations
 
 import math
-import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from sidecar.domain.deployments import blank, parse_time
-from sidecar.domain.errors import FieldError, SidecarError
-from sidecar.domain.redaction import redact
-from sidecar.domain.rooms import NAME_MAX_CHARACTERS, clean_name
+from sidecar.domain.errors import FieldError, Invalid, SidecarError
+from sidecar.domain.messages import (
+    API_MESSAGE,
+    DEFAULT_INTERVAL_SECONDS,
+    DEFAULT_ROOM,
+    LIVE_ROOM,
+    MAX_INTERVAL_SECONDS,
+    MIN_INTERVAL_SECONDS,
+    RESERVED,
+)
+from sidecar.domain.rooms import clean_name
+from sidecar.wire.bodies import clean_text
 
-MAX_SECONDS = 10 * 365 * 86_400
-MAX_WORD_CHARACTERS = 1_000
-MAX_ATTEMPT = 1_000_000
+MAX_MESSAGE_CHARACTERS = 65_536
+MAX_TYPE_CHARACTERS = 100
+MAX_SOURCE_CHARACTERS = 100
+MAX_USERNAME_CHARACTERS = 200
+DEFAULT_DEVICE = "unknown"
+DEFAULT_SOURCE = "live_stats"
 
-ALIASES = {
-    "projectId": "project",
-    "deploymentId": "deployment_id",
-    "runId": "run_id",
-    "run_attempt": "attempt",
-    "stepName": "step_name",
-    "stepStatus": "step_status",
-    "stepId": "step_id",
-    "workflowName": "workflow_name",
-    "workflowId": "workflow_id",
-    "startedAt": "started_at",
-    "completedAt": "completed_at",
-    "logStreamId": "log_stream_id",
-    "sourceRepo": "source_repo",
-    "deployType": "deploy_type",
-    "serverHost": "server_host",
-    "errorMessage": "error_message",
-}
-"""camelCase names of older senders (and GitHub's name of an attempt), with ours."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+Body = TypeVar("Body", bound="_Body")
 
 
-def _text(value: Any) -> str | None:
-    """A text of any length that the body may have."""
-    if isinstance(value, (bool, dict, list)):
-        raise ValueError("must be text")
-    return None if blank(value) else redact(str(value))
-
-
-def _word(value: Any) -> str | None:
-    """A short text; the end of a longer one is cut."""
-    text = _text(value)
-    return text if text is None or len(text) <= MAX_WORD_CHARACTERS else text[:MAX_WORD_CHARACTERS] + "…"
-
-
-def _verbatim(value: Any) -> str | None:
-    """A log line: any text counts, also an empty one and the word null."""
-    if value is None:
-        return None
-    if isinstance(value, (dict, list)):
-        raise ValueError("must be text")
-    return redact(str(value))
-
-
-def _label(value: Any) -> str | None:
-    """A step's name, as people write it. It names no room: joined emoji are fine, control characters become spaces,
-    and the end of a long one is cut."""
-    text = _text(value)
-    return None if text is None else _CONTROL.sub(" ", text).strip()[:NAME_MAX_CHARACTERS] or None
-
-
-def _name(value: Any) -> str | None:
-    if blank(value):
-        return None
+def _name(value: Any) -> str:
     try:
         return clean_name(value, "it")
     except SidecarError as error:
-        raise ValueError(error.detail) from None
+        raise ValueError(error.detail.removeprefix("it ")) from None
 
 
-def _seconds(value: Any) -> float | int | None:
-    """A number of seconds. One that no deployment can take (below 0: a job cancelled before it began; an epoch: a
-    script that lost its start time) says nothing."""
-    if blank(value):
-        return None
-    number = _number(value)
-    if number is None:
-        raise ValueError("must be a number of seconds")
-    if not 0 <= number <= MAX_SECONDS:
-        return None
-    return int(number) if number.is_integer() else number
+def _optional_name(value: Any) -> str | None:
+    return None if value is None or value == "" else _name(value)
 
 
-def _attempt(value: Any) -> int | None:
-    if blank(value):
-        return None
-    number = _number(value)
-    if number is None or not number.is_integer() or not 1 <= number <= MAX_ATTEMPT:
-        raise ValueError(f"must be a whole number from 1 to {MAX_ATTEMPT}")
-    return int(number)
+def _device(value: Any) -> str:
+    return DEFAULT_DEVICE if value is None or value == "" else _name(value)
 
 
-def _number(value: Any) -> float | None:
-    """A finite number, also one written as text; None for anything else."""
-    if isinstance(value, (bool, dict, list)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+def _text(limit: int) -> Any:
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError("must be a string")
+        if len(value) > limit:
+            raise ValueError(f"is longer than {limit} characters")
+        return clean_text(value)
+
+    return BeforeValidator(check)
 
 
-def _flag(value: Any) -> bool | None:
-    if blank(value):
-        return None
-    text = str(value).strip().lower()
-    if text in ("true", "1", "yes"):
-        return True
-    if text in ("false", "0", "no"):
-        return False
-    raise ValueError("must be true or false")
+def _word(limit: int) -> Any:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not value.strip() or len(value) > limit or not value.isprintable():
+            raise ValueError(f"must be a string of 1 to {limit} printable characters")
+        return value.strip()
+
+    return BeforeValidator(check)
 
 
-def _object(value: Any) -> dict[str, Any] | None:
-    if blank(value):
-        return None
+def _number(least: float, most: float) -> Any:
+    """A number, also one written as text, as forms and shells do."""
+
+    def check(value: Any) -> float:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not least <= number <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def _data(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise ValueError("must be an object")
+    taken = sorted(RESERVED.intersection(value))
+    if taken:
+        raise ValueError(f"may not hold {' and '.join(taken)}: the server says who and when")
+    kind = value.get("type")
+    if "type" in value and not (isinstance(kind, str) and len(kind) <= MAX_TYPE_CHARACTERS):
+        raise ValueError(f"has a type that is no string of up to {MAX_TYPE_CHARACTERS} characters")
     return value
 
 
-def _results(value: Any) -> dict[str, str | None] | None:
-    found = _object(value)
-    if found is None:
-        return None
-    return {label: _word(result) for name, result in found.items() if (label := _label(name)) is not None}
+Name = Annotated[str, BeforeValidator(_name)]
+OptionalName = Annotated[str | None, BeforeValidator(_optional_name)]
+MessageText = Annotated[str, _text(MAX_MESSAGE_CHARACTERS)]
+Data = Annotated[dict[str, Any], BeforeValidator(_data)]
+Type = Annotated[str, _word(MAX_TYPE_CHARACTERS)]
+Interval = Annotated[float, _number(MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS)]
 
 
-def _logs(value: Any) -> Any:
-    """The lines of a batch, or the one text of a step."""
-    if isinstance(value, list):
-        return [{"message": item} if isinstance(item, (str, int, float)) else item for item in value]
-    return _text(value)
-
-
-Text = Annotated[str | None, BeforeValidator(_text)]
-Word = Annotated[str | None, BeforeValidator(_word)]
-Label = Annotated[str | None, BeforeValidator(_label)]
-Name = Annotated[str | None, BeforeValidator(_name)]
-Time = Annotated[str | None, BeforeValidator(parse_time)]
-Seconds = Annotated[int | float | None, BeforeValidator(_seconds)]
-
-
-class Line(BaseModel):
-    """One line of a log batch."""
-
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
-
-    message: Annotated[str | None, BeforeValidator(_verbatim)] = None
-    level: Word = None
-    timestamp: Time = None
-    source: Word = None
-    step: Label = None
-
-
-class Message(BaseModel):
-    """Every field that we read of a deployment message; others pass through untouched."""
+class _Body(BaseModel):
+    """Fields that are not named here are ignored."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
-    type: Word = None
-    project: Name = None
-    deployment_id: Name = None
-    run_id: Name = None
-    attempt: Annotated[int | None, BeforeValidator(_attempt)] = None
-    timestamp: Time = None
-    status: Word = None
-    duration: Seconds = None
-    logs: Annotated[str | list[Line] | None, BeforeValidator(_logs)] = None
-    error_message: Text = None
-    error: Text = None
-    started_at: Time = None
-    completed_at: Time = None
-    workflow_name: Word = None
-    workflow_id: Word = None
-    workflow_url: Word = None
-    step: Label = None
-    step_id: Label = None
-    step_name: Label = None
-    step_status: Word = None
-    step_duration: Seconds = None
-    step_logs: Text = None
-    step_details: Annotated[dict[str, str | None] | None, BeforeValidator(_results)] = None
-    log_stream_id: Word = None
-    level: Word = None
-    message: Annotated[str | None, BeforeValidator(_verbatim)] = None
-    source: Word = None
-    metrics: Annotated[dict[str, Any] | None, BeforeValidator(_object)] = None
-    environment: Word = None
-    branch: Word = None
-    ref: Word = None
-    sha: Word = None
-    commit_hash: Word = None
-    actor: Word = None
-    triggered_by: Word = None
-    url: Word = None
-    test_url: Word = None
-    deploy_success: Annotated[bool | None, BeforeValidator(_flag)] = None
-    deploy_duration: Seconds = None
 
-    def metrics_start(self) -> str | None:
-        """When the run that the metrics speak of began, if they say so readably."""
-        try:
-            return parse_time((self.metrics or {}).get("start_time"))
-        except ValueError:
-            return None
+class SendBody(_Body):
+    room: Name = DEFAULT_ROOM
+    message: MessageText = ""
+    target_user: OptionalName = None
+    data: Data = {}
 
 
-def problems(error: ValidationError) -> tuple[FieldError, ...]:
-    """Every bad field of a failed validation, without the input that was given. Of `logs` (a text or a list of
-    lines) only what concerns the list is told: `logs[3].level`, not pydantic's own names of the two forms."""
-    found: dict[str, str] = {}
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        if item["loc"][-1] == "str":
-            continue
-        path = ""
-        for part in item["loc"]:
-            if isinstance(part, int):
-                path += f"[{part}]"
-            elif part != "list[Line]":
-                path += f".{part}" if path else str(part)
-        message = "must be text or an object" if item["type"] == "model_type" else item["msg"]
-        found.setdefault(path, message.removeprefix("Value error, "))
-    return tuple(FieldError(path, message) for path, message in found.items())
+class LocationBody(_Body):
+    latitude: Annotated[float, _number(-90, 90)]
+    longitude: Annotated[float, _number(-180, 180)]
+    device_id: Annotated[str, BeforeValidator(_device)] = DEFAULT_DEVICE
+
+
+class StartPushBody(_Body):
+    room: Name = LIVE_ROOM
+    interval: Interval = DEFAULT_INTERVAL_SECONDS
+    source: Annotated[str, _word(MAX_SOURCE_CHARACTERS)] = DEFAULT_SOURCE
+
+
+class StopPushBody(_Body):
+    room: OptionalName = None
+
+
+class BroadcastBody(_Body):
+    type: Type = API_MESSAGE
+    message: MessageText = ""
+    data: Data = {}
+
+
+class NotifyBody(BroadcastBody):
+    user_id: Name
+
+
+class ChatBody(_Body):
+    message: MessageText
+    username: Annotated[str, _text(MAX_USERNAME_CHARACTERS)] = ""
+
+
+def read(kind: type[Body], body: Mapping[str, Any]) -> Body:
+    """Raises Invalid naming every bad field."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        found = {
+            ".".join(map(str, item["loc"])): str(item["msg"]).removeprefix("Value error, ")
+            for item in error.errors(include_url=False, include_input=False, include_context=False)
+        }
+        fields = tuple(FieldError(path, message) for path, message in found.items())
+        raise Invalid(_sentence(fields), fields) from None
+
+
+def _sentence(fields: tuple[FieldError, ...]) -> str:
+    missing = [field.path for field in fields if field.message == "Field required"]
+    if set(missing) & {"latitude", "longitude"}:
+        return "Latitude and longitude required"
+    return "The request has fields that can't be used: " + "; ".join(f"{f.path} {f.message}" for f in fields) + "."

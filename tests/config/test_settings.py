@@ -64,6 +64,7 @@ DEFAULTS = {
     "stale_after_hours": 24,
     "deliveries_bytes": 268_435_456,
     "max_rooms": 200,
+    "live_sources": "",
     "log_level": "info",
     "log_format": "console",
 }
@@ -95,6 +96,12 @@ GOOD = [
     ("SIDECAR_RATE_LIMIT", "OFF", "rate", None),
     ("SIDECAR_RATE_LIMIT", "5/second", "rate", (5.0, 25)),
     ("SIDECAR_RATE_LIMIT", " 5/second , burst 7 ", "rate", (5.0, 7)),
+    (
+        "SIDECAR_LIVE_SOURCES",
+        "sales=shop.figures:today, room-7.x=rooms:seven",
+        "live_source_paths",
+        {"sales": "shop.figures:today", "room-7.x": "rooms:seven"},
+    ),
     ("SIDECAR_RETENTION_DAYS", "0.5", "retention_days", 0.5),
     ("SIDECAR_DATABASE_URL", "sqlite:////srv/x.db", "resolved_database_url", "sqlite:////srv/x.db"),
     (
@@ -135,6 +142,7 @@ BAD = {
     "SIDECAR_STALE_AFTER_HOURS": ["0", "8761"],
     "SIDECAR_DELIVERIES_BYTES": ["1048575"],
     "SIDECAR_MAX_ROOMS": ["0", "10001"],
+    "SIDECAR_LIVE_SOURCES": ["sales", "sales=shop", "sales=shop:", "=shop:sales", "a b=shop:sales", "a=b:c, d"],
     "SIDECAR_LOG_LEVEL": ["loud", "INFO "],
     "SIDECAR_LOG_FORMAT": ["xml"],
     "SIDECAR_SECRET_KEY": ["fifteen-letters"],

@@ -185,6 +185,7 @@ def test_a_body_that_can_t_be_read_to_its_end_gets_400_and_ends_the_connection(s
 
 ROUTES = [
     "/",
+    "/console",
     "/login",
     "/healthz",
     "/readyz",
@@ -199,6 +200,9 @@ ROUTES = [
     "/api/deployments/<path:deployment_id>",
     "/api/deployments/<path:deployment_id>/logs",
     "/api/deployments/<path:deployment_id>/events",
+    "/api/live-push",
+    "/api/rooms",
+    "/api/rooms/<path:name>/presence",
     "/api/deliveries",
     "/api/deliveries/<int(max=9223372036854775807):number>",
 ]

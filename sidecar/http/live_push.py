@@ -1,0 +1,60 @@
+"""Live pushes over HTTP: started, changed, stopped, listed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from sidecar.fanout.tail import Tail
+from sidecar.http.requests import Caller, asked, parsed, raw_body
+from sidecar.services.live_push import SCOPE, LivePushes
+from sidecar.store.live_pushes import LivePushRow
+from sidecar.wire.messages import StartPushBody, StopPushBody, read
+
+
+def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:
+    routes = Blueprint("live_push", __name__)
+
+    def start() -> Response:
+        identity = caller.require(SCOPE)
+        raw = raw_body()
+        body = read(StartPushBody, parsed(raw) if raw else {})
+        row, duplicate = service.start(identity, asked(identity, "start-live-push", raw), body)
+        return jsonify(
+            success=True,
+            status="success",
+            message=f"Live push started for room: {row.room}",
+            **shown(row),
+            event_id=str(row.version),
+            epoch=tail.epoch,
+            duplicate=duplicate,
+        )
+
+    def stop() -> Response:
+        identity = caller.require(SCOPE)
+        raw = raw_body()
+        stopped = service.stop(identity, read(StopPushBody, parsed(raw) if raw else {}))
+        return jsonify(success=True, status="success", message="Live push stopped", stopped=stopped)
+
+    for path in ("/api/", "/ashe/"):
+        routes.add_url_rule(f"{path}start-live-push", f"{path[1:-1]}_start", start, methods=["POST"])
+        routes.add_url_rule(f"{path}stop-live-push", f"{path[1:-1]}_stop", stop, methods=["POST"])
+
+    @routes.get("/api/live-push")
+    def list_pushes() -> Response:
+        rows = service.visible(caller.identity())
+        return jsonify(items=[shown(row) for row in rows], next=None, sources=service.source_names)
+
+    return routes
+
+
+def shown(row: LivePushRow) -> dict[str, Any]:
+    seconds = row.interval_seconds
+    return {
+        "room": row.room,
+        "interval": int(seconds) if seconds.is_integer() else seconds,
+        "source": row.source,
+        "sender": row.sender,
+        "started_at": row.started_at,
+    }

@@ -1,0 +1,67 @@
+"""Messages over HTTP: to free rooms, to chosen users in them, to a user, to everyone; and where devices are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from sidecar.domain.messages import LOCATION_ROOM
+from sidecar.domain.permissions import Identity
+from sidecar.fanout.hub import Hub
+from sidecar.fanout.tail import Tail
+from sidecar.http.requests import Caller, asked, parsed, raw_body
+from sidecar.services.idempotency import Request
+from sidecar.services.messages import SCOPE, Messages, Published
+from sidecar.wire.messages import BroadcastBody, LocationBody, NotifyBody, SendBody, read
+
+Answered = dict[str, Any]
+
+
+def messages(service: Messages, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
+    routes = Blueprint("messages", __name__)
+
+    def send(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+        body = read(SendBody, given)
+        sent = service.send(identity, request, body)
+        return sent, {"message": "Message sent to WebSocket", "room": body.room, "sent_at": sent.sent_at}
+
+    def push_location(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+        body = read(LocationBody, given)
+        sent = service.push_location(identity, request, body)
+        place = {"lat": body.latitude, "lng": body.longitude}
+        return sent, {"message": "Location update pushed to WebSocket", "location": place, "room": LOCATION_ROOM}
+
+    def broadcast(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+        sent = service.broadcast(identity, request, read(BroadcastBody, given))
+        return sent, {"message": "Message sent to everyone", "sent_at": sent.sent_at}
+
+    def notify_user(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+        body = read(NotifyBody, given)
+        sent = service.notify(identity, request, body)
+        return sent, {"message": "Message sent to the user", "user_id": body.user_id, "sent_at": sent.sent_at}
+
+    def route(name: str, act: Callable[[Identity, Request, dict[str, Any]], tuple[Published, Answered]]) -> None:
+        def answer() -> Response:
+            identity = caller.require(SCOPE)
+            raw = raw_body()
+            sent, said = act(identity, asked(identity, name, raw), parsed(raw))
+            return jsonify(
+                success=True,
+                status="success",
+                **said,
+                event_id=str(sent.seq),
+                epoch=tail.epoch,
+                recipients=hub.count([sent.room], sent.target),
+                duplicate=sent.duplicate,
+            )
+
+        for start in ("/api/", "/ashe/"):
+            routes.add_url_rule(start + name, f"{start[1:-1]} {name}".replace("-", "_"), answer, methods=["POST"])
+
+    route("send-websocket", send)
+    route("push-location", push_location)
+    route("broadcast", broadcast)
+    route("notify-user", notify_user)
+    return routes
