@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -162,12 +162,29 @@ def replay_delivery(number: int) -> None:
     with_client(lambda client: click.echo(f"Stored as event {client.replay(number)['seq']}."))
 
 
-@cli.command(help="Send one log line of a deployment.")
-@click.option("--project", required=True)
-@click.option("--deployment", required=True, help="The deployment's id.")
-@click.option("--level", default="info", type=click.Choice(["debug", "info", "warn", "error"]))
+@cli.command(help="Send a message to a free room, or a log line of a deployment.")
+@click.option("--room", help="To this free room.")
+@click.option("--user", help="With --room: only to this user's connections in it.")
+@click.option("--data", help="With --room: more fields of the message, a JSON object.")
+@click.option("--project", help="With --deployment: a log line of this project.")
+@click.option("--deployment", help="The deployment's id.")
+@click.option("--level", default="info", type=click.Choice(["debug", "info", "warn", "error"]), help="Of a log line.")
 @click.argument("message")
-def send(project: str, deployment: str, level: str, message: str) -> None:
+def send(
+    room: str | None,
+    user: str | None,
+    data: str | None,
+    project: str | None,
+    deployment: str | None,
+    level: str,
+    message: str,
+) -> None:
+    if (room is None) == (project is None or deployment is None):
+        raise click.UsageError("Name a --room, or a --project and a --deployment.")
+    if room is not None:
+        fields = _object(data)
+        with_client(lambda client: _sent(client.send(room, message, fields, target_user=user)))
+        return
     body = {
         "type": "log_entry",
         "project": project,
@@ -179,15 +196,37 @@ def send(project: str, deployment: str, level: str, message: str) -> None:
     with_client(lambda client: click.echo(f"Stored as event {client.webhook(body)['event_id']}."))
 
 
-@cli.command(help="Print live events of projects and deployments, a line each; ends with Ctrl+C.")
+def _sent(answer: dict[str, Any]) -> None:
+    click.echo(f"Stored as event {answer['event_id']}; {answer['recipients']} connections get it now.")
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text) if text else {}
+    except ValueError as error:
+        raise click.UsageError(f"--data is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise click.UsageError("--data must be a JSON object.")
+    return value
+
+
+@cli.command(help="Print live events of projects, deployments and free rooms, a line each; ends with Ctrl+C.")
 @click.option("--project", "projects", multiple=True)
 @click.option("--deployment", "deployments", multiple=True)
+@click.option("--room", "free_rooms", multiple=True)
 @click.option("--since", help="Begin after this seq or offset; 0 is everything kept.")
 @click.option("--json", "as_json", is_flag=True, help="Whole events as JSON lines.")
-def tail(projects: tuple[str, ...], deployments: tuple[str, ...], since: str | None, as_json: bool) -> None:
-    if not projects and not deployments:
-        raise click.UsageError("Name at least one --project or --deployment.")
-    rooms = [("project", name) for name in projects] + [("deployment", name) for name in deployments]
+def tail(
+    projects: tuple[str, ...],
+    deployments: tuple[str, ...],
+    free_rooms: tuple[str, ...],
+    since: str | None,
+    as_json: bool,
+) -> None:
+    kinds = {"project": projects, "deployment": deployments, "room": free_rooms}
+    rooms = [(kind, name) for kind, names in kinds.items() for name in names]
+    if not rooms:
+        raise click.UsageError("Name at least one --project, --deployment or --room.")
     with_client(lambda client: follow(client, rooms, since, as_json, click.echo))
 
 
@@ -260,9 +299,26 @@ def _create_token(
 ) -> None:
     made = core.tokens.create(name, scopes, projects or None, None if days is None else days * 86_400)
     click.echo(made.text)
-    if "webhooks:write" in made.scopes:
-        url = settings.public_url or f"http://{_reachable(settings.host)}:{settings.port}"
-        click.echo("\nTry it:\n" + _curl(f"{url}{settings.prefix}", made.text, (projects or ("my-project",))[0]))
+    example = _example(_public(settings, settings.port), made.text, made.scopes, (projects or ("my-project",))[0])
+    if example is not None:
+        click.echo("\nTry it:\n" + example)
+
+
+def _example(url: str, token_text: str, held: Sequence[str], project: str) -> str | None:
+    """A command that shows what a token with these scopes is for."""
+    scopes = set(held)
+    if "webhooks:write" in scopes:
+        return _curl(url, token_text, project)
+    if scopes & {"messages:send", "admin"}:
+        return _post(f"{url}/api/send-websocket/", token_text, '{"room":"general","message":"Hello"}')
+    if "push:manage" in scopes:
+        return _post(f"{url}/api/start-live-push/", token_text, '{"room":"live_updates","interval":5}')
+    if "tokens:issue" in scopes:
+        return _post(f"{url}/api/tokens/connection", token_text, '{"sub":"ada"}')
+    if scopes & {"deployments:read", "rooms:read"}:
+        path = "deployments" if "deployments:read" in scopes else "rooms"
+        return f'  curl {url}/api/{path} -H "Authorization: Token {token_text}"'
+    return None
 
 
 def _first_start(settings: Settings) -> str | None:
@@ -336,8 +392,12 @@ def _welcome(settings: Settings, port: int, code: str | None) -> None:
 def _curl(url: str, token_text: str, project: str) -> str:
     fields = {"type": "step_started", "project": project, "deployment_id": "1", "step_name": "build"}
     body = json.dumps(fields | {"step_status": "started"}, ensure_ascii=False, separators=(",", ":"))
+    return _post(f"{url}/api/webhooks/deployment", token_text, body)
+
+
+def _post(address: str, token_text: str, body: str) -> str:
     return (
-        f"  curl {url}/api/webhooks/deployment \\\n"
+        f"  curl {address} \\\n"
         f'    -H "Authorization: Token {token_text}" -H "Content-Type: application/json" \\\n'
         f"    -d {shlex.quote(body)}"
     )

@@ -333,3 +333,11 @@ def test_serve_takes_its_options(sidecar, tmp_path):
     done = sidecar.cli("serve", "--port", str(sidecar.port), SIDECAR_PORT="1", SIDECAR_INSTANCE_DIR=str(tmp_path / "i"))
     assert f"Port {sidecar.port} is taken" in one_line(done, 2)
     assert not (tmp_path / "i").exists()
+
+
+@pytest.mark.parametrize("path", ["no.such.module:f", "json:nothing"])
+def test_a_live_source_that_is_not_there_is_told_in_one_line(stopped, path: str):
+    done = stopped.cli("serve", SIDECAR_PORT="0", SIDECAR_LIVE_SOURCES=f"sales={path}")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"SIDECAR_LIVE_SOURCES: {path}" in done.stderr

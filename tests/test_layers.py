@@ -132,10 +132,9 @@ def test_no_import_inside_a_function(name):
 
 
 def test_package_files_are_empty():
-    """`import sidecar.domain.rooms` must not run anything else."""
-    for name, path in MODULES.items():
-        if path.name == "__init__.py":
-            assert path.read_text() == "", name
+    """`import sidecar.domain.rooms` must not run anything else. The client's names are for other programs."""
+    full = [name for name, path in MODULES.items() if path.name == "__init__.py" and path.read_text()]
+    assert full == ["sidecar.client"]
 
 
 def test_the_entry_imports_the_command_line_alone():

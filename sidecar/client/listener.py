@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +19,10 @@ import socketio
 from sidecar.client.http import ApiError, SidecarClient
 
 Room = tuple[str, str]
+
+QUEUE_EVENTS = 10_000
+"""So many wait for the program at most; then nothing more is read."""
+SEEN_EVENTS = 10_000
 
 
 class _InOrder(engineio.Client):  # type: ignore[misc]
@@ -29,81 +38,178 @@ class _Listener(socketio.Client):  # type: ignore[misc]
         return _InOrder
 
 
+class Listener:
+    """Follows rooms over reconnects: `("project", name)`, `("deployment", id)` or `("room", name)`. Each is subscribed
+    again with the offset of the last event seen in it. `client` says where the sidecar is and who asks.
+
+        with Listener(SidecarClient()) as listener:
+            listener.subscribe("room", "general")
+            for event in listener.events():
+                print(event["type"], event["payload"])
+    """
+
+    def __init__(self, client: SidecarClient, on_truncated: Callable[[Room], object] = lambda room: None):
+        self._client = client
+        self._on_truncated = on_truncated
+        parts = urlsplit(client.url)
+        self._address = f"{parts.scheme}://{parts.netloc}"
+        self._namespace = f"{parts.path}/ws" if parts.path else "/"
+        self._path = f"{parts.path}/ws/" if parts.path else "socket.io"
+        self._connection = _Listener(reconnection_delay_max=5, handle_sigint=False)
+        self._last: dict[Room, str | None] = {}
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE_EVENTS)
+        self._refusal: list[str] = []
+        self._closed = False
+        self._waiting: set[Room] = set()
+        self._subscribed = threading.Event()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def subscribe(self, kind: str, name: str, since: str | None = None) -> None:
+        """Follow a room, from after `since` on (an offset or seq; None: from now on)."""
+        self._last[kind, name] = since
+        self._waiting.add((kind, name))
+        self._subscribed.clear()
+        if self._connection.connected:
+            self._ask((kind, name))
+
+    def wait_subscribed(self, timeout_seconds: float) -> bool:
+        """Wait until every room is followed, while another thread iterates `events`. False if it took too long, or was
+        refused (which `events` raises)."""
+        return self._subscribed.wait(timeout_seconds) and not self._refusal
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Each event as it comes, once and in order, until `close`. Raises ApiError if it is refused."""
+        self._open()
+        try:
+            while not self._refusal and not self._closed:
+                try:
+                    event = self._queue.get(timeout=1)
+                except queue.Empty:
+                    continue
+                if event is None:
+                    break
+                yield event
+        finally:
+            self._connection.disconnect()
+        if self._refusal:
+            raise ApiError("; ".join(self._refusal))
+
+    def close(self) -> None:
+        self._closed = True
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
+        self._connection.disconnect()
+
+    def _open(self) -> None:
+        on = partial(self._connection.on, namespace=self._namespace)
+        on("connect", self._ask_all)
+        on("event", self._take)
+        on("connect_error", lambda data: self._end(_reason(data)) if isinstance(data, dict) else None)
+        on("token_expired", lambda data: self._end(_reason(data)))
+        on("disconnected", lambda data: self._end(_reason(data)))
+        try:
+            self._connection.connect(
+                self._address,
+                auth={"token": self._client.token} if self._client.token else None,
+                namespaces=[self._namespace],
+                socketio_path=self._path,
+                transports=["websocket"],
+            )
+        except socketio.exceptions.ConnectionError as error:
+            raise ApiError("; ".join(self._refusal) or f"{self._client.url} can't be reached: {error}") from None
+
+    def _ask_all(self) -> None:
+        for room in self._last:
+            self._ask(room)
+
+    def _ask(self, room: Room) -> None:
+        kind, name = room
+        since = self._last[room]
+        options = (name,) if since is None else (name, {"since": since})
+        self._connection.emit(
+            f"subscribe_{kind}", options, namespace=self._namespace, callback=lambda answer: self._heard(room, answer)
+        )
+
+    def _heard(self, room: Room, answer: dict[str, Any]) -> None:
+        if not answer["ok"]:
+            self._end(str(answer["message"]))
+            return
+        if answer["truncated"]:
+            self._on_truncated(room)
+        if self._last[room] is None:
+            self._last[room] = answer["offset"]
+        self._waiting.discard(room)
+        if not self._waiting:
+            self._subscribed.set()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        """(An event of a free room does not say of which: with several of them all are asked for again from where they
+        began, and what was seen is left out.)"""
+        seq = event.get("seq")
+        if seq is not None:
+            if seq in self._seen:
+                return
+            self._seen[seq] = None
+            if len(self._seen) > SEEN_EVENTS:
+                self._seen.popitem(last=False)
+            for room in self._last:
+                if _is_of(event, room, len(self._last) == 1):
+                    self._last[room] = event["offset"]
+        while not self._closed:
+            with suppress(queue.Full):
+                self._queue.put(event, timeout=1)
+                return
+
+    def _end(self, message: str) -> None:
+        self._refusal.append(message)
+        self._subscribed.set()
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
+
+
+def _is_of(event: dict[str, Any], room: Room, alone: bool) -> bool:
+    kind, name = room
+    if kind == "room":
+        return alone
+    said: object = event["payload"].get("project" if kind == "project" else "deployment_id")
+    return said == name
+
+
 def follow(
     client: SidecarClient, rooms: Sequence[Room], since: str | None, as_json: bool, say: Callable[[str], object]
 ) -> None:
-    """Print events of the rooms (`("project", name)` or `("deployment", id)`) until interrupted. Each room is
-    subscribed again after a reconnect with the offset of the last event seen in it. Raises ApiError if refused."""
-    parts = urlsplit(client.url)
-    namespace = f"{parts.path}/ws" if parts.path else "/"
-    connection = _Listener(reconnection_delay_max=5, handle_sigint=False)
-    last: dict[Room, str | None] = dict.fromkeys(rooms, since)
-    refusal: list[str] = []
-    ended = threading.Event()
+    """Print events of the rooms until interrupted. Raises ApiError if refused."""
 
-    def end(message: object) -> None:
-        refusal.append(str(message))
-        ended.set()
+    def truncated(room: Room) -> None:
+        say(f"# {room[0]} {room[1]}: some events are no longer in the journal")
 
-    def subscribe(room: Room) -> None:
-        kind, name = room
-        options = (name,) if last[room] is None else (name, {"since": last[room]})
-        connection.emit(
-            f"subscribe_{kind}", options, namespace=namespace, callback=lambda answer: confirmed(room, answer)
-        )
-
-    def confirmed(room: Room, answer: dict[str, Any]) -> None:
-        if not answer["ok"]:
-            end(answer["message"])
-            return
-        if answer["truncated"]:
-            say(f"# {room[0]} {room[1]}: some events are no longer in the journal")
-        if last[room] is None:
-            last[room] = answer["offset"]
-
-    def event(body: dict[str, Any]) -> None:
-        payload = body["payload"]
-        for room in last:
-            if payload.get("project" if room[0] == "project" else "deployment_id") == room[1]:
-                last[room] = body["offset"]
-        say(json.dumps(body, ensure_ascii=False) if as_json else line(body))
-
-    def connected() -> None:
-        for room in rooms:
-            subscribe(room)
-
-    connection.on("connect", connected, namespace=namespace)
-    connection.on("event", event, namespace=namespace)
-    connection.on(
-        "connect_error", lambda data: end(_reason(data)) if isinstance(data, dict) else None, namespace=namespace
-    )
-    connection.on("token_expired", lambda data: end(_reason(data)), namespace=namespace)
-    try:
-        connection.connect(
-            f"{parts.scheme}://{parts.netloc}",
-            auth={"token": client.token} if client.token else None,
-            namespaces=[namespace],
-            socketio_path=f"{parts.path}/ws/" if parts.path else "socket.io",
-            transports=["websocket"],
-        )
-    except socketio.exceptions.ConnectionError as error:
-        raise ApiError("; ".join(refusal) or f"{client.url} can't be reached: {error}") from None
-    try:
-        while not ended.wait(timeout=1):
-            continue
-    finally:
-        connection.disconnect()
-    raise ApiError("; ".join(refusal))
+    with Listener(client, truncated) as listener:
+        for kind, name in rooms:
+            listener.subscribe(kind, name, since)
+        for event in listener.events():
+            say(json.dumps(event, ensure_ascii=False) if as_json else line(event))
 
 
 def line(body: dict[str, Any]) -> str:
     """One event as a line for a terminal."""
     payload = body["payload"]
-    where = f"{payload.get('project', '')}#{payload.get('deployment_id', '')}"
-    return f"{body['seq']:>6} {body['timestamp'][11:19]} {where} {body['type']} {_told(body['type'], payload)}".rstrip()
+    where = f"{payload['project']}#{payload.get('deployment_id', '')}" if "project" in payload else "-"
+    seq = body.get("seq", "~")
+    return f"{seq:>6} {body['timestamp'][11:19]} {where} {body['type']} {_told(body['type'], payload)}".rstrip()
 
 
 def _told(type: str, payload: dict[str, Any]) -> str:
+    if type in ("api_message", "chat_message"):
+        said = payload.get("content") or payload.get("message") or json.dumps(payload, ensure_ascii=False)
+        return f"{payload.get('username') or payload.get('sender')}: {said}"
     if type == "log_entry":
         return f"[{payload.get('level', 'info')}] {payload.get('message', '')}"
     if type == "log_batch":

@@ -6,8 +6,12 @@ import json
 import threading
 import time
 
+import pytest
+
 from sidecar.client.http import ApiError, SidecarClient
-from sidecar.client.listener import follow
+from sidecar.client.listener import Listener, follow
+from tests.client.following import Following, following
+from tests.servers import free_port
 
 EVENTS = 50
 WAIT_SECONDS = 20
@@ -49,3 +53,51 @@ def test_events_are_told_in_order_until_the_token_is_revoked(sidecar, name):
     listener.join(WAIT_SECONDS)
     assert told == [str(number) for number in range(EVENTS)]
     assert ends == ["The token has been revoked."]
+
+
+def test_a_script_follows_rooms_of_every_kind(sidecar, name):
+    with SidecarClient(sidecar.url, sidecar.token) as client:
+        rooms = [("room", name), ("project", name), ("deployment", f"{name}-1")]
+        with following(client, *rooms) as followed:
+            client.send(name, "one")
+            client.webhook({"type": "log_entry", "project": name, "deployment_id": f"{name}-1", "message": "two"})
+            client.send(name, "three")
+            said = [payload.get("content") or payload.get("message") for payload in followed.payloads(3)]
+    assert said == ["one", "two", "three"]
+    assert [event["type"] for event in followed.heard] == ["api_message", "log_entry", "api_message"]
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_over_a_restart_nothing_is_missed_and_nothing_comes_twice(start_sidecar, others: int):
+    """An event of a free room does not say of which of several it is."""
+    server = start_sidecar(SIDECAR_PORT=str(free_port()))
+    rooms = [("room", "r"), *(("room", f"other-{number}") for number in range(others))]
+    with SidecarClient(server.url, server.token) as client, following(client, *rooms) as followed:
+        for number in range(3):
+            client.send("r", str(number))
+        followed.payloads(3)
+        server.kill()
+        server.start()
+        for number in range(3, 6):
+            client.send("r", str(number))
+        assert [payload["content"] for payload in followed.payloads(6)] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_refused_room_ends_it(sidecar):
+    with SidecarClient(sidecar.url, sidecar.new_token("deployments:read")) as client:
+        followed = Following(client, ("room", "secret"))
+        assert not followed.listener.wait_subscribed(20)
+        followed.thread.join(20)
+        assert followed.problem == "The token does not give the right to this room."
+
+
+def test_who_does_not_read_can_still_end(sidecar, name, monkeypatch):
+    monkeypatch.setattr("sidecar.client.listener.QUEUE_EVENTS", 2)
+    with SidecarClient(sidecar.url, sidecar.token) as client, Listener(client) as listener:
+        listener.subscribe("room", name, "0")
+        for number in range(10):
+            client.send(name, str(number))
+        events = listener.events()
+        assert next(events)["payload"]["content"] == "0"
+        listener.close()
+        assert list(events) == []
