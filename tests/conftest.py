@@ -8,11 +8,15 @@ import itertools
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.postgres import Postgres, programs
 from tests.servers import RunningSidecar
+
+if TYPE_CHECKING:
+    from tests.chromium import Browser
 
 try:
     import hypothesis
@@ -54,6 +58,15 @@ def start_sidecar(tmp_path: Path) -> Iterator[Start]:
         yield start
         for server in servers:
             stops.callback(server.stop)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """A Chromium with one empty page."""
+    from tests.chromium import Browser  # only tests of pages need its client
+
+    with Browser(tmp_path / "profile") as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chromium import Browser
 from tests.conftest import Start
-from tests.programs import require
+from tests.pages import PHONE, log_in, shows, text
 from tests.servers import RunningSidecar
-
-PHONE = (390, 844)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    require("chromium")
-    with Browser(tmp_path / "profile") as browser:
-        yield browser
 
 
 @pytest.fixture
 def fresh(start_sidecar: Start) -> RunningSidecar:
     """An installation that nothing has been posted to."""
     return start_sidecar()
-
-
-def log_in(browser: Browser, server: RunningSidecar) -> None:
-    link = re.search(r"log in once: (\S+)", server.output())
-    assert link
-    browser.open(link[1])
-    browser.evaluate("document.querySelector('button').click()")
-    browser.wait_for("document.getElementById('link')?.textContent === 'live'")
-
-
-def text(browser: Browser, selector: str) -> str:
-    found: str = browser.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
-    return found
-
-
-def shows(browser: Browser, selector: str, words: str) -> None:
-    browser.wait_for(f"(document.querySelector({json.dumps(selector)})?.innerText ?? '').includes({json.dumps(words)})")
 
 
 def step(server: RunningSidecar, project: str, id: str, name: str, status: str) -> None:

@@ -1,4 +1,4 @@
-"""The pages: one document for the dashboard, its files, and the first steps of somebody who has just installed it."""
+"""The pages: dashboard, test console and their files, and the first steps of somebody who has just installed it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def pages(caller: Caller, first_token_file: Path, open: str, namespace: str) -> 
     @routes.get("/")
     def dashboard() -> Response:
         page = render_template("index.html", base=public_prefix(), namespace=namespace, open=open)
+        return Response(page, content_type="text/html; charset=utf-8")
+
+    @routes.get("/console")
+    def console() -> Response:
+        page = render_template("console.html", base=public_prefix(), namespace=namespace)
         return Response(page, content_type="text/html; charset=utf-8")
 
     @routes.get("/static/<path:name>")
