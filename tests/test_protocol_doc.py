@@ -1,5 +1,5 @@
-"""docs/protocol.md against a real server: every request on the page is sent, every answer and event compared, and all
-that the code speaks is on the page.
+"""docs/protocol.md and docs/messages.md, read as one page, against a real server: every request on it is sent, every
+answer and event compared, and all that the code speaks is on it.
 
 A block's first line says what it is: `json POST <path> [status] [Header=value]` (`text` for a body that is not JSON) or
 `json GET <path>` is sent; the `json answer` and `json event` after it are compared; `json emit <name>` holds arguments,
@@ -28,7 +28,7 @@ from sidecar.sockets.errors import REFUSALS
 from sidecar.wire.deployments import TYPES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "protocol.md").read_text()
+PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("protocol.md", "messages.md"))
 BLOCK = re.compile(r"^```(json|text|) *([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMESPACE = "/project-dashboard/ws"
 WAIT_SECONDS = 15
