@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import websocket
 
 from tests.programs import (
     DEADLINE_SECONDS,
@@ -269,6 +270,38 @@ def test_the_documented_check_answers_101(sites: dict[str, Nginx], conf: str) ->
     )
     assert done.stdout.splitlines()[0].strip() == b"HTTP/1.1 101 Switching Protocols"
     assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in done.stdout
+
+
+PLAIN = [("shipped", root) for root in ("/ws", "/project-dashboard/ws", "/socket.io")] + [
+    ("guide", "/project-dashboard/ws")
+]
+
+
+@pytest.mark.parametrize("kind", ["rooms", "test"])
+@pytest.mark.parametrize(("conf", "root"), PLAIN)
+def test_a_plain_websocket_gets_what_an_older_client_posts(
+    sites: dict[str, Nginx], sidecar: Any, name: str, conf: str, root: str, kind: str
+) -> None:
+    token = sidecar.connection_token(sub="ada", rooms=[f"room:{name}"])
+    socket = websocket.create_connection(
+        f"ws://127.0.0.1:{sites[conf].port}{root}/{kind}/{name}/",
+        timeout=DEADLINE_SECONDS,
+        subprotocols=["sidecar.v1", f"bearer.{token}"],
+        suppress_origin=True,
+    )
+    try:
+        assert socket.subprotocol == "sidecar.v1"
+        assert json.loads(socket.recv())["type"] == "connection_status"
+        path = "/ashe/send-websocket/" if conf == "shipped" else "/project-dashboard/api/send-websocket/"
+        answer = httpx.post(
+            f"{sites[conf].url}{path}",
+            json={"room": name, "message": "through nginx", "target_user": "ada"},
+            headers={"Authorization": f"Token {sidecar.token}"},
+        )
+        assert (answer.status_code, answer.json()["recipients"]) == (200, 1)
+        assert json.loads(socket.recv())["message"]["content"] == "through nginx"
+    finally:
+        socket.close()
 
 
 def test_the_shipped_file_is_correct(tmp_path: Path) -> None:
