@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -24,23 +25,6 @@ MISSED = 1_000
 TIMES = 5
 WAIT_SECONDS = 60
 EVENT = b'42["event",'
-
-_NUMBERS = f"WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROWS - 1})"
-_FILL = (
-    "PRAGMA journal_mode = OFF",
-    "PRAGMA synchronous = OFF",
-    f"""{_NUMBERS} INSERT INTO events (seq, mark, batch, type, payload, rooms, at) SELECT n + 1, 1, '', 'log_entry',
-        '{{"project":"bench","deployment_id":"bench-1","level":"info","message":"' || hex(randomblob(60)) || '"}}',
-        '["project:' || (n % {PROJECTS}) || '","deployment:' || (n % {PROJECTS}) || '"]', '2026-11-21T06:00:17.000Z'
-        FROM numbers""",
-    # In the order of the primary key: room after room.
-    f"""{_NUMBERS} INSERT INTO event_rooms (room, seq) SELECT 'deployment:' || (n / {ROWS // PROJECTS}),
-        (n % {ROWS // PROJECTS}) * {PROJECTS} + n / {ROWS // PROJECTS} + 1 FROM numbers""",
-    "INSERT INTO event_rooms SELECT replace(room, 'deployment', 'project'), seq FROM event_rooms ORDER BY 1, 2",
-    f"UPDATE journal_head SET seq = {ROWS}, mark = 1",
-    "PRAGMA journal_mode = WAL",
-)
-"""Each event lies in the rooms of its project and of its deployment; each room has one of a thousand."""
 
 
 def measure(core: int) -> dict[str, float]:
@@ -152,21 +136,41 @@ def _post(server: Running, count: int) -> None:
 
 def _fill(instance: Path) -> None:
     instance.mkdir(mode=0o700)
-    shutil.copyfile(_filled(), instance / "sidecar.db")
+    shutil.copyfile(filled(ROWS), instance / "sidecar.db")
 
 
 @cache
-def _filled() -> Path:
-    """A database with the journal, made once a run."""
+def filled(rows: int) -> Path:
+    """A database with a journal of so many events, made once a run. Each event lies in the rooms of its project and of
+    its deployment; each room has one of a thousand."""
     folder = Path(tempfile.mkdtemp(prefix="sidecar-bench-"))
     _folders.append(folder)
     environment = os.environ | {"SIDECAR_INSTANCE_DIR": str(folder)}
     subprocess.run([sys.executable, "-m", "sidecar", "db", "upgrade"], cwd=ROOT, env=environment, check=True)
     connection = sqlite3.connect(folder / "sidecar.db", isolation_level=None)
-    for statement in _FILL:
+    for statement in _statements(rows):
         connection.execute(statement).fetchall()
     connection.close()
     return folder / "sidecar.db"
+
+
+def _statements(rows: int) -> Iterator[str]:
+    numbers = f"WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows - 1})"
+    a_room = rows // PROJECTS
+    yield "PRAGMA journal_mode = OFF"
+    yield "PRAGMA synchronous = OFF"
+    yield f"""{numbers} INSERT INTO events (seq, mark, batch, type, payload, rooms, at)
+        SELECT n + 1, 1, '', 'log_entry',
+        '{{"project":"bench","deployment_id":"bench-1","level":"info","message":"' || hex(randomblob(60)) || '"}}',
+        '["project:' || (n % {PROJECTS}) || '","deployment:' || (n % {PROJECTS}) || '"]', '2026-11-21T06:00:17.000Z'
+        FROM numbers"""
+    # In the order of the primary key: room after room.
+    yield f"""{numbers} INSERT INTO event_rooms (room, seq) SELECT 'deployment:' || (n / {a_room}),
+        (n % {a_room}) * {PROJECTS} + n / {a_room} + 1 FROM numbers"""
+    yield """INSERT INTO event_rooms (room, seq) SELECT replace(room, 'deployment', 'project'), seq FROM event_rooms
+        ORDER BY 1, 2"""
+    yield f"UPDATE journal_head SET seq = {rows}, mark = 1"
+    yield "PRAGMA journal_mode = WAL"
 
 
 _folders: list[Path] = []
@@ -176,4 +180,4 @@ def clean() -> None:
     """Remove what `measure` made for the whole run."""
     while _folders:
         shutil.rmtree(_folders.pop(), ignore_errors=True)
-    _filled.cache_clear()
+    filled.cache_clear()
