@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,10 @@ import pytest
 
 from config.settings import load_settings
 from sidecar.factory import create_app
-from tests.programs import JsClient
 from tests.servers import RunningSidecar
 from tests.sockets.clients import Page, wait_until
 
 START, STOP = "/api/start-live-push/", "/api/stop-live-push/"
-QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
-
-
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
-@pytest.fixture
-def browser(js: JsClient, sidecar: RunningSidecar) -> Iterator[Callable[..., Page]]:
-    opened: list[Page] = []
-
-    def connect(room: str, server: RunningSidecar | None = None) -> Page:
-        at = server or sidecar
-        page = Page(js, at, token=at.token, **QUICK).connected()
-        opened.append(page)
-        assert page.call("subscribe_room", room)["ok"]
-        return page
-
-    yield connect
-    for page in opened:
-        page.disconnect()
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +204,7 @@ def stored(page: Page) -> list[int]:
 
 def test_it_goes_on_after_a_restart(start_sidecar, browser, name):
     server = start_sidecar(SIDECAR_RATE_LIMIT="off")
-    page = browser(name, server)
+    page = browser(name, server=server)
     server.post(START, {"room": name, "interval": 0.2})
     wait_until(lambda: bool(volatile(page)), "a beat")
     server.stop()
@@ -243,7 +219,7 @@ def test_it_goes_on_after_a_restart(start_sidecar, browser, name):
 def test_a_source_of_the_settings(start_sidecar, browser, name, tmp_path: Path):
     (tmp_path / "shop_figures.py").write_text('def today():\n    return {"type": "sales", "sum": 12}\n')
     server = start_sidecar(PYTHONPATH=str(tmp_path), SIDECAR_LIVE_SOURCES="sales=shop_figures:today")
-    page = browser(name, server)
+    page = browser(name, server=server)
     assert server.post(START, {"room": name, "source": "sales", "interval": 0.2}).status_code == 200
     wait_until(lambda: bool(volatile(page)), "it is asked")
     assert volatile(page)[0]["payload"]["sum"] == 12
@@ -259,7 +235,7 @@ def test_one_of_two_processes_runs_it_and_the_other_takes_over(start_sidecar, br
         environment["SIDECAR_DATABASE_URL"] = postgres.url(postgres.new_database()).replace("+psycopg", "")
     runner = start_sidecar(**environment)
     other = start_sidecar(runner, **environment)
-    pages = [browser(name, runner), browser(name, other)]
+    pages = [browser(name, server=runner), browser(name, server=other)]
     other.post(START, {"room": name, "interval": 0.2})
     for page in pages:
         wait_until(lambda page=page: len(volatile(page)) >= 5, "five beats")

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.programs import JsClient
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Page, wait_until
-
-
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
-@pytest.fixture
-def browser(js: JsClient, sidecar: RunningSidecar) -> Iterator[Callable[..., Page]]:
-    opened: list[Page] = []
-
-    def connect(room: str, user: str | None = None, server: RunningSidecar | None = None) -> Page:
-        at = server or sidecar
-        token = at.token if user is None else at.connection_token(sub=user)
-        page = Page(js, at, token=token).connected()
-        opened.append(page)
-        assert page.call("subscribe_room", room)["ok"]
-        return page
-
-    yield connect
-    for page in opened:
-        page.disconnect()
+from tests.sockets.clients import wait_until
 
 
 def presence(server: RunningSidecar, room: str, token: str | None = None) -> dict[str, Any]:
