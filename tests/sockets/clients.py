@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+import jwt
 import pytest
 import requests
 import socketio
@@ -21,9 +22,32 @@ import websocket
 from tests.programs import JsClient, Line
 from tests.servers import RunningSidecar
 
+Result = TypeVar("Result")
+
 DEADLINE_SECONDS = 15.0
 NAMESPACES = ("/", "/project-dashboard/ws")
 _numbers = itertools.count(1)
+
+
+def in_time(make: Callable[..., str], attempt: Callable[[str], Result], *args: Any, **claims: Any) -> Result:
+    """What `attempt` returns for a token that soon ends. If the token has ended before it was done (a busy machine),
+    it is tried again with one that lives longer."""
+    seconds = 2
+    while True:
+        began = time.time()
+        token = make(*args, ttl_seconds=seconds, **claims)
+        try:
+            return attempt(token)
+        except Exception:
+            if seconds > 16 or time.time() < began + seconds:
+                raise
+            seconds *= 2
+
+
+def end_of(token: str) -> float:
+    """When this connection token ends, taken at its word; unix seconds."""
+    end: float = jwt.decode(token, options={"verify_signature": False})["exp"]
+    return end
 
 
 class Page:

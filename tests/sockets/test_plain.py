@@ -17,7 +17,7 @@ import pytest
 import websocket
 
 from tests.servers import RunningSidecar
-from tests.sockets.clients import login_cookie, wait_until
+from tests.sockets.clients import in_time, login_cookie, wait_until
 
 SEND = "/api/send-websocket/"
 
@@ -261,7 +261,7 @@ class TestTokens:
         assert other.say(message_type="ping")["type"] == "pong"
 
     def test_an_expired_token_closes_it(self, sidecar, plain, name):
-        one = plain(name, sidecar.connection_token(sub="ada", ttl_seconds=1))
+        one = in_time(sidecar.connection_token, lambda token: plain(name, token), sub="ada")
         assert one.next()["type"] == "token_expiring"
         assert one.next()["type"] == "token_expired"
         assert one.closed() == 4401

@@ -5,51 +5,65 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import jwt
 import pytest
 
-from tests.sockets.clients import post_step
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    """What the token says, taken at its word."""
-    return jwt.decode(token, options={"verify_signature": False})
+from tests.sockets.clients import NAMESPACES, end_of, in_time, post_step, wait_until
 
 
 def test_a_socket_is_warned_then_told_then_disconnected_when_its_token_expires(sidecar, page, name: str):
     """With less than 30 s to live the warning comes at once. The client may not reconnect by itself: its token is
     the same."""
-    token = sidecar.connection_token(sub=name, ttl_seconds=2)
-    one = page(token=token).connected()
-    one.call("subscribe_project", name)
+    tokens = []
+
+    def connect(token: str) -> Any:
+        tokens.append(token)
+        one = page(token=token).connected()
+        one.call("subscribe_project", name)
+        return one
+
+    one = in_time(sidecar.connection_token, connect, sub=name)
     warned = one.told("token_expiring")
     assert set(warned) == {"expires_at"}
     expired = one.told("token_expired")
     assert expired["code"] == "token_expired"
-    assert time.time() >= claims_of(token)["exp"]
+    assert time.time() >= end_of(tokens[-1])
     assert one.next("disconnect")["reason"] == "io server disconnect"
     post_step(sidecar, name, name)
     assert one.seqs == []
 
 
 def test_both_namespaces_of_a_connection_end(sidecar, page, name: str):
-    token = sidecar.connection_token(sub=name, ttl_seconds=2)
-    pages = [page(namespace, token=token, forceNew=False).connected() for namespace in ("/", "/project-dashboard/ws")]
+    def connect(token: str) -> list[Any]:
+        return [page(namespace, token=token, forceNew=False).connected() for namespace in NAMESPACES]
+
+    pages = in_time(sidecar.connection_token, connect, sub=name)
     for one in pages:
         assert one.next("disconnect")["reason"] == "io server disconnect"
 
 
 def test_a_renewed_socket_lives_on_and_gets_everything(sidecar, page, name: str):
-    one = page(token=sidecar.connection_token(sub=name, ttl_seconds=2)).connected()
-    one.call("subscribe_project", name)
-    one.told("token_expiring")
-    answer = one.call("refresh_token", sidecar.connection_token(sub=name, ttl_seconds=3))
-    assert answer["ok"]
-    assert answer["expires_at"].endswith("Z")
+    tokens = []
+
+    def connect_and_renew(token: str) -> Any:
+        one = page(token=token).connected()
+        one.call("subscribe_project", name)
+        one.told("token_expiring")
+        answer = one.call("refresh_token", sidecar.connection_token(sub=name))
+        assert answer["ok"]
+        assert answer["expires_at"].endswith("Z")
+        tokens.append(token)
+        return one
+
+    one = in_time(sidecar.connection_token, connect_and_renew, sub=name)
+    wait_until(lambda: time.time() > end_of(tokens[-1]) + 0.1, "the first end")
     seq = post_step(sidecar, name, name)
     assert one.wait_for(1) == [seq]
-    one.told("token_expiring")
-    assert one.told("token_expired"), "the first end has passed without it, the second has not"
+
+    def renew(token: str) -> None:
+        assert one.call("refresh_token", token)["ok"]
+
+    in_time(sidecar.connection_token, renew, sub=name)
+    assert one.told("token_expired"), "the first end has passed without it, the last has not"
 
 
 @pytest.mark.parametrize("spelling", [lambda token: token, lambda token: {"token": token}], ids=["text", "object"])
@@ -129,6 +143,6 @@ def test_revoking_from_the_command_line_ends_live_sockets(sidecar, page):
 
 
 def test_an_api_token_that_ends_ends_its_sockets(sidecar, page):
-    one = page(token=sidecar.new_token("deployments:read", ttl_seconds=2)).connected()
+    one = in_time(sidecar.new_token, lambda token: page(token=token).connected(), "deployments:read")
     assert one.told("token_expired")
     assert one.next("disconnect")["reason"] == "io server disconnect"
