@@ -22,8 +22,8 @@ from config.settings import Settings, SettingsProblem, load_settings, settings_t
 from sidecar.client.demo import play
 from sidecar.client.http import ApiError, SidecarClient
 from sidecar.client.listener import follow
+from sidecar.domain.access import SCOPES
 from sidecar.domain.errors import SidecarError
-from sidecar.domain.permissions import SCOPES
 from sidecar.domain.times import utc_text
 from sidecar.factory import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, Core, create_app, open_core
 from sidecar.observability.logs import configure_logs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.domain.permissions import Identity
+from sidecar.domain.access import Identity
 
 API_MESSAGE = "api_message"
 CHAT_MESSAGE = "chat_message"

@@ -7,8 +7,8 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from sidecar.domain.access import Identity
 from sidecar.domain.messages import LOCATION_ROOM
-from sidecar.domain.permissions import Identity
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.requests import Caller, asked, parsed, raw_body

@@ -14,8 +14,8 @@ from flask.globals import request_ctx
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import ClientDisconnected
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import BadHost, NotAllowed, SidecarError, TooLarge, Unauthenticated
-from sidecar.domain.permissions import Identity
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import LOGIN_COOKIE, Access, require
 from sidecar.services.connections import Connections

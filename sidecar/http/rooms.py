@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
-from sidecar.domain.permissions import Identity
+from sidecar.domain.access import Identity
 from sidecar.http.requests import Caller
 from sidecar.services.rooms import Presence, Rooms
 

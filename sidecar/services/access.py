@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+from sidecar.domain.access import Identity, may, stranger
 from sidecar.domain.errors import NotAllowed, Unauthenticated
-from sidecar.domain.permissions import Identity, may, stranger
 from sidecar.services.connections import Connections
 
 LOGIN_COOKIE = "sidecar_login"

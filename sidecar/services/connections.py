@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from sidecar.domain.access import ROOM_KINDS, SCOPES, Identity, may, narrower
 from sidecar.domain.errors import FieldError, Invalid, NotAllowed, NotFound, Unauthenticated
-from sidecar.domain.permissions import ROOM_KINDS, SCOPES, Identity, may, narrower
 from sidecar.domain.rooms import clean_name
 from sidecar.domain.times import utc_text
 from sidecar.services.keys import Keys

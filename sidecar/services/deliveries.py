@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.domain.access import Identity
 from sidecar.domain.deployments import Report
 from sidecar.domain.errors import Invalid, NotFound
-from sidecar.domain.permissions import Identity
 from sidecar.domain.redaction import redact
 from sidecar.domain.times import utc_text
 from sidecar.observability.metrics import Metrics

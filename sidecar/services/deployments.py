@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sidecar.domain import permissions, rooms
+from sidecar.domain import access, rooms
+from sidecar.domain.access import Identity
 from sidecar.domain.deployments import (
     Deployment,
     Report,
@@ -20,7 +21,6 @@ from sidecar.domain.deployments import (
 )
 from sidecar.domain.errors import Conflict, Invalid, NotAllowed, NotFound
 from sidecar.domain.events import Event
-from sidecar.domain.permissions import Identity
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.store import deployments as store
 from sidecar.store.database import Database
@@ -44,7 +44,7 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
     and id filled in. Raises Invalid for one that can't be placed, NotAllowed or Conflict for a foreign id."""
     connection = transaction.connection
     report = _place(transaction, identity, report, source)
-    if not permissions.may_write(identity, report.project):
+    if not access.may_write(identity, report.project):
         raise NotAllowed("The token does not give the right to write to this project.")
     if report.type == "test":
         return report, transaction.append(report.type, report.payload, [rooms.project(report.project)])
@@ -74,7 +74,7 @@ def _announce(transaction: Transaction, project: str) -> None:
 
 def _foreign(identity: Identity, owner: str) -> Exception:
     """The first project owns an id: never a merge of two projects' deployments."""
-    if identity.authenticated and not permissions.touches(identity, owner):
+    if identity.authenticated and not access.touches(identity, owner):
         return NotAllowed("This deployment id belongs to a project that the token has no right to.")
     return Conflict("This deployment id belongs to another project.")
 
@@ -92,9 +92,9 @@ def _place(transaction: Transaction, identity: Identity, report: Report, source:
         deployment_id = _started_then(transaction, identity, report, source) or ""
     if deployment_id and project in ("", UNKNOWN_PROJECT):
         owner = store.project_of(connection, deployment_id)
-        if owner is not None and not project and not permissions.may_write(identity, owner):
+        if owner is not None and not project and not access.may_write(identity, owner):
             raise _foreign(identity, owner)
-        project = owner if owner is not None and permissions.may_write(identity, owner) else project
+        project = owner if owner is not None and access.may_write(identity, owner) else project
     if deployment_id != report.deployment_id or project != report.project:
         payload = report.payload | {"project": project, "deployment_id": deployment_id}
         report = replace(report, deployment_id=deployment_id, project=project, payload=payload)
@@ -111,7 +111,7 @@ def _started_then(transaction: Transaction, identity: Identity, report: Report, 
     recent = [
         deployment
         for deployment in store.recent_deployments(transaction.connection, since, source, RECENT_DEPLOYMENTS)
-        if permissions.may_write(identity, deployment.project) and report.project in ("", deployment.project)
+        if access.may_write(identity, deployment.project) and report.project in ("", deployment.project)
     ]
     started = [deployment for deployment in recent if deployment.started_at == report.hints.started_at]
     candidates = started or recent
@@ -187,7 +187,7 @@ class History:
             return store.list_projects(connection, identity.projects), read_head(connection)
 
         found, head = self._database.read(query)
-        return [item for item in found if permissions.may_read(identity, item["name"])], head
+        return [item for item in found if access.may_read(identity, item["name"])], head
 
     def deployments(
         self, identity: Identity, wanted: DeploymentFilter, before: int | None, offset: int, limit: int, count: bool
@@ -244,11 +244,11 @@ class History:
         if names is None:
             found = self._database.read(lambda c: store.list_projects(c, identity.projects))
             names = tuple(item["name"] for item in found)
-        return replace(wanted, projects=tuple(name for name in names if permissions.may_read(identity, name)))
+        return replace(wanted, projects=tuple(name for name in names if access.may_read(identity, name)))
 
 
 def _readable(connection: Connection, identity: Identity, deployment_id: str) -> DeploymentRow:
     row = store.find_deployment(connection, deployment_id)
-    if row is None or not permissions.may_watch_deployment(identity, deployment_id, row.state.project):
+    if row is None or not access.may_watch_deployment(identity, deployment_id, row.state.project):
         raise NotFound("There is no such deployment, or the token does not give the right to see it.")
     return row

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, FieldError, Invalid
-from sidecar.domain.permissions import Identity
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.store.idempotency import first_answer, store_answer
 from sidecar.store.journal import Transaction

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import FieldError, Invalid
 from sidecar.domain.messages import DEFAULT_INTERVAL_SECONDS, LIVE_ROOM, RESERVED
-from sidecar.domain.permissions import Identity
 from sidecar.services.live_push import LivePushes, Source
 from sidecar.services.messages import Messages
 from sidecar.services.sources import InThread

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from sidecar.domain import rooms
+from sidecar.domain.access import Identity, may, may_push, may_watch_room
 from sidecar.domain.errors import FieldError, Invalid, NotAllowed, TooMany
 from sidecar.domain.messages import sender_of
-from sidecar.domain.permissions import Identity, may, may_push, may_watch_room
 from sidecar.services.access import require
 from sidecar.services.idempotency import Request, answered, remember
 from sidecar.store.database import Database

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.domain import messages, rooms
+from sidecar.domain.access import Identity, may_send
 from sidecar.domain.errors import NotAllowed
-from sidecar.domain.permissions import Identity, may_send
 from sidecar.services.access import require
 from sidecar.services.idempotency import Request, answered, remember
 from sidecar.store.devices import save_position

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sidecar.domain import rooms
+from sidecar.domain.access import Identity, may_watch_room
 from sidecar.domain.errors import NotAllowed
-from sidecar.domain.permissions import Identity, may_watch_room
 from sidecar.services.access import require
 from sidecar.store.database import Database
 from sidecar.store.nodes import rooms_of_others

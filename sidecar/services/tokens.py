@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sidecar.domain.access import SCOPES, Identity
 from sidecar.domain.errors import FieldError, Invalid, NotFound, TokenExpired, Unauthenticated
-from sidecar.domain.permissions import SCOPES, Identity
 from sidecar.domain.rooms import clean_name
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.store.database import Database

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import NotAllowed
-from sidecar.domain.permissions import Identity
 from sidecar.domain.rooms import clean_name
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit

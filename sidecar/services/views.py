@@ -9,9 +9,9 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection
 
-from sidecar.domain import permissions
+from sidecar.domain import access
+from sidecar.domain.access import Identity
 from sidecar.domain.deployments import TERMINAL, Deployment, Step, duration_of
-from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
 from sidecar.services.deployments import DeploymentView
 from sidecar.store import deployments as store
@@ -63,7 +63,7 @@ class Views:
                 return {"project": name, "deployments": [self.summary(row) for row in rows]}
             if kind == "projects":
                 found = store.list_projects(connection, identity.projects)
-                return {"projects": [item for item in found if permissions.may_read(identity, item["name"])]}
+                return {"projects": [item for item in found if access.may_read(identity, item["name"])]}
             return None
 
         return query

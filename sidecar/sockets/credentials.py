@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from werkzeug.http import parse_cookie
 
+from sidecar.domain.access import Identity, may
 from sidecar.domain.errors import Unauthenticated
-from sidecar.domain.permissions import Identity, may
 from sidecar.services.access import LOGIN_COOKIE, Access
 from sidecar.wire.origins import Origins
 

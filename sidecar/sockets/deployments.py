@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from sidecar.domain import permissions, rooms
+from sidecar.domain import access, rooms
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import Invalid, NotAllowed, TooManyRooms, Unavailable
 from sidecar.domain.events import parse_offset
-from sidecar.domain.permissions import Identity
 from sidecar.domain.rooms import clean_name
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp, Past, Snapshot, Subscription
@@ -79,11 +79,11 @@ class Subscriptions:
             project = self._project_of_deployment(name)
             if project is None:
                 return self._admit_to_unseen(session, name, room, past)
-            allowed = permissions.may_watch_deployment(identity, name, project)
+            allowed = access.may_watch_deployment(identity, name, project)
         elif kind == "project":
-            allowed = permissions.may_watch_project(identity, name)
+            allowed = access.may_watch_project(identity, name)
         else:
-            allowed = permissions.may_watch_room(identity, room)
+            allowed = access.may_watch_room(identity, room)
         if not allowed:
             if kind == "deployment":  # held before it was seen, perhaps
                 self._lose(session, room)
@@ -94,7 +94,7 @@ class Subscriptions:
         """A deployment id that was not seen yet is held under a guard, which asks for the right when the first event
         comes; the second look closes the gap between looking and holding."""
         subscriber = session.subscriber
-        if not permissions.may_hold_deployment(session.identity, name):
+        if not access.may_hold_deployment(session.identity, name):
             raise NotAllowed("The token does not give the right to this deployment.")
         fresh = room not in subscriber.rooms
         with self._catchup.paused(subscriber, self._catchup.last):
@@ -107,7 +107,7 @@ class Subscriptions:
                 raise
             if project is not None:
                 self._hub.unguard(subscriber, room)
-                if not permissions.may_watch_deployment(session.identity, name, project):
+                if not access.may_watch_deployment(session.identity, name, project):
                     self._lose(session, room)
                     raise NotAllowed("The token does not give the right to this deployment.")
             return subscription

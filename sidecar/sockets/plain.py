@@ -11,9 +11,9 @@ from urllib.parse import parse_qs
 import structlog
 
 from sidecar.domain import rooms
+from sidecar.domain.access import Identity, may_watch_room
 from sidecar.domain.errors import Invalid, NotAllowed, SidecarError, Unparsable
 from sidecar.domain.events import Offset, parse_offset
-from sidecar.domain.permissions import Identity, may_watch_room
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp, Past
 from sidecar.fanout.codecs import BareCodec

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from flask_socketio import SocketIO
 
-from sidecar.domain import permissions, rooms
+from sidecar.domain import access, rooms
+from sidecar.domain.access import Identity
 from sidecar.domain.events import Event
-from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
 from sidecar.fanout.hub import Guard, Hub
 from sidecar.sockets.session import Session
@@ -53,7 +53,7 @@ class Rights:
 
         def check(event: Event) -> bool:
             project = _project_of(event)
-            if project is not None and permissions.may_watch_deployment(session.identity, name, project):
+            if project is not None and access.may_watch_deployment(session.identity, name, project):
                 return True
             self._tell_revoked(session, "deployment", name)
             self.on_lost(session, event.seq - 1)
@@ -68,16 +68,16 @@ class Rights:
 
 def _allowed(identity: Identity, kind: str, name: str, room: str, projects: Projects) -> bool:
     if kind == "project":
-        return permissions.may_watch_project(identity, name)
+        return access.may_watch_project(identity, name)
     if kind == "deployment":
         if name not in projects:
             return False
         project = projects[name]
         if project is None:
-            return permissions.may_hold_deployment(identity, name)
-        return permissions.may_watch_deployment(identity, name, project)
+            return access.may_hold_deployment(identity, name)
+        return access.may_watch_deployment(identity, name, project)
     if kind == "room" or kind in NAMELESS:
-        return permissions.may_watch_room(identity, room)
+        return access.may_watch_room(identity, room)
     return True
 
 

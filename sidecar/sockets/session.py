@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from sidecar.domain import rooms
-from sidecar.domain.permissions import Identity
+from sidecar.domain.access import Identity
 from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.recovery import Kept
 

@@ -12,9 +12,9 @@ import gevent
 import structlog
 from flask_socketio import ConnectionRefusedError, SocketIO
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated, Unavailable
 from sidecar.domain.events import Event, parse_offset
-from sidecar.domain.permissions import Identity
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.codecs import SocketIoCodec

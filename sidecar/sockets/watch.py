@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import gevent
 from gevent.event import Event as Signal
 
-from sidecar.domain.permissions import Identity
+from sidecar.domain.access import Identity
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import gevent
 import pytest
 import structlog
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Volatile
-from sidecar.domain.permissions import Identity
 from sidecar.jobs import live_push
 from sidecar.jobs.live_push import LEASE, LEASE_SECONDS, MARGIN_SECONDS, MAX_BYTES, LivePushing
 from sidecar.services import sources as sources_module

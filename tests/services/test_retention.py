@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Offset
-from sidecar.domain.permissions import Identity
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.fanout.catchup import Past
 from sidecar.fanout.hub import Hub, Subscriber

@@ -13,8 +13,8 @@ import pytest
 from flask_socketio import ConnectionRefusedError
 
 import sidecar.sockets.watch as watch_module
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import Unauthenticated
-from sidecar.domain.permissions import Identity
 from sidecar.fanout.hub import Hub
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions

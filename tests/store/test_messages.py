@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, Invalid
-from sidecar.domain.permissions import Identity
 from sidecar.services.idempotency import KEY_SECONDS, answered, remember, request
 from sidecar.store.devices import count_devices, save_position
 from sidecar.store.idempotency import forget_answers

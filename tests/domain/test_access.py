@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.domain import rooms
-from sidecar.domain.permissions import (
+from sidecar.domain.access import (
     SCOPES,
     Identity,
     may,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sidecar.domain import rooms
+from sidecar.domain.patterns import fits
 
 SCOPES = frozenset(
     {
@@ -111,7 +112,7 @@ def may_hold_deployment(identity: Identity, deployment_id: str) -> bool:
     if identity.patterns is None:
         return True
     return any(
-        pattern.startswith("project:") or _fits(rooms.deployment(deployment_id), pattern)
+        pattern.startswith("project:") or fits(rooms.deployment(deployment_id), pattern)
         for pattern in identity.patterns
     )
 
@@ -140,23 +141,7 @@ def may_push(identity: Identity, room: str) -> bool:
 def _matches(identity: Identity, room: str) -> bool:
     if identity.patterns is None:
         return True
-    return any(_fits(room, pattern) for pattern in identity.patterns)
-
-
-def _fits(room: str, pattern: str) -> bool:
-    """Only `*` means something in a pattern: any text, also none. Linear in the room's length for each star."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return room == pattern
-    if not room.startswith(first):
-        return False
-    at = len(first)
-    for part in rest[:-1]:
-        at = room.find(part, at)
-        if at < 0:
-            return False
-        at += len(part)
-    return len(room) - at >= len(rest[-1]) and room.endswith(rest[-1])
+    return any(fits(room, pattern) for pattern in identity.patterns)
 
 
 def narrower(scopes: frozenset[str], issuer: Identity) -> frozenset[str]:
