@@ -10,7 +10,8 @@ from sidecar.fanout.tail import Tail
 from sidecar.http.requests import Caller, asked, parsed, raw_body
 from sidecar.services.live_push import SCOPE, LivePushes
 from sidecar.store.live_pushes import LivePushRow
-from sidecar.wire.messages import StartPushBody, StopPushBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import StartPushBody, StopPushBody
 
 
 def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:

@@ -14,7 +14,8 @@ from sidecar.fanout.tail import Tail
 from sidecar.http.requests import Caller, asked, parsed, raw_body
 from sidecar.services.idempotency import Request
 from sidecar.services.messages import SCOPE, Messages, Published
-from sidecar.wire.messages import BroadcastBody, LocationBody, NotifyBody, SendBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import BroadcastBody, LocationBody, NotifyBody, SendBody
 
 Answered = dict[str, Any]
 

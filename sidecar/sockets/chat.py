@@ -9,7 +9,8 @@ from sidecar.domain.rooms import clean_name
 from sidecar.services.limits import RateLimit
 from sidecar.services.messages import Messages
 from sidecar.sockets.session import Session
-from sidecar.wire.messages import ChatBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import ChatBody
 
 
 class Chat:

@@ -27,7 +27,8 @@ from sidecar.sockets.credentials import OFFERED_TOKEN, identify
 from sidecar.sockets.errors import REFUSALS
 from sidecar.sockets.watch import Watch
 from sidecar.wire.bodies import parse_message
-from sidecar.wire.messages import ChatBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import ChatBody
 from sidecar.wire.origins import Origins
 
 if TYPE_CHECKING:
