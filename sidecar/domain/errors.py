@@ -11,6 +11,7 @@
     │   └── NotAllowed
     ├── NotFound
     ├── Conflict
+    ├── PreconditionFailed       it is not (any more) as the request says
     ├── TooLarge
     ├── UnsupportedMedia
     ├── TooMany                  a limit in numbers
@@ -98,6 +99,11 @@ class NotFound(SidecarError):
 class Conflict(SidecarError):
     code = "conflict"
     title = "Conflict"
+
+
+class PreconditionFailed(SidecarError):
+    code = "precondition_failed"
+    title = "Precondition failed"
 
 
 class TooLarge(SidecarError):

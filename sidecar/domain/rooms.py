@@ -5,6 +5,10 @@ from __future__ import annotations
 from sidecar.domain.errors import BadName
 
 MENU = "menu"
+PERMISSIONS = "permissions"
+"""News of what everybody may who is signed in."""
+ANONYMOUS = "anonymous"
+"""The same for who is not."""
 EVERYONE = "everyone"
 PROJECTS = "projects"
 """News of projects seen for the first time, for those who may watch all of them."""
