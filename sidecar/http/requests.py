@@ -108,14 +108,14 @@ def raw_body() -> bytes:
     return body
 
 
-def json_body() -> dict[str, Any]:
+def json_body(unique: bool = False) -> dict[str, Any]:
     """The request's body, a JSON object. Raises Unparsable, Invalid, TooLarge or UnsupportedMedia."""
-    return parsed(raw_body())
+    return parsed(raw_body(), unique)
 
 
-def parsed(raw: bytes) -> dict[str, Any]:
-    """A body that was read already."""
-    value: dict[str, Any] = parse_body(raw, request.headers.get("Content-Type")).value
+def parsed(raw: bytes, unique: bool = False) -> dict[str, Any]:
+    """A body that was read already; with `unique` no field may be named twice."""
+    value: dict[str, Any] = parse_body(raw, request.headers.get("Content-Type"), unique).value
     return value
 
 
@@ -182,7 +182,7 @@ def _cors(origins: Origins, response: Response) -> None:
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
         response.headers["Access-Control-Allow-Headers"] = (
-            "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Request-Id, If-None-Match"
+            "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Request-Id, If-Match, If-None-Match"
         )
         response.headers["Access-Control-Max-Age"] = "600"
 
