@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from sidecar.fanout.tail import Tail
-from sidecar.http.requests import Caller, asked, parsed, raw_body
+from sidecar.http.requests import Caller, keyed_request, parsed, raw_body
 from sidecar.services.live_push import SCOPE, LivePushes
 from sidecar.store.live_pushes import LivePushRow
 from sidecar.wire.checks import read
@@ -21,7 +21,7 @@ def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:
         identity = caller.require(SCOPE)
         raw = raw_body()
         body = read(StartPushBody, parsed(raw) if raw else {})
-        row, duplicate = service.start(identity, asked(identity, "start-live-push", raw), body)
+        row, duplicate = service.start(identity, keyed_request(identity, "start-live-push", raw), body)
         return jsonify(
             success=True,
             status="success",

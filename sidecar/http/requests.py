@@ -19,8 +19,7 @@ from sidecar.domain.errors import BadHost, NotAllowed, SidecarError, TooLarge, U
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import LOGIN_COOKIE, Access, require
 from sidecar.services.connections import Connections
-from sidecar.services.idempotency import Request as Asked
-from sidecar.services.idempotency import request as idempotent
+from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.limits import RateLimit
 from sidecar.wire.bodies import parse_body
 from sidecar.wire.origins import Origins
@@ -119,9 +118,9 @@ def parsed(raw: bytes, unique: bool = False) -> dict[str, Any]:
     return value
 
 
-def asked(identity: Identity, route: str, raw: bytes) -> Asked:
+def keyed_request(identity: Identity, route: str, raw: bytes) -> KeyedRequest:
     """The request being handled, by which its repetition is recognised. Raises Invalid."""
-    return idempotent(identity, request.remote_addr or "", route, request.headers.get("Idempotency-Key"), raw)
+    return KeyedRequest.of(identity, request.remote_addr or "", route, request.headers.get("Idempotency-Key"), raw)
 
 
 def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Metrics, limit: RateLimit | None) -> None:

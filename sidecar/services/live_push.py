@@ -6,14 +6,14 @@ They are rows, so they outlive every process; one process of all runs them (jobs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may, may_push, may_watch_room
 from sidecar.domain.errors import FieldError, Invalid, NotAllowed, TooMany
 from sidecar.domain.messages import sender_of
 from sidecar.services.access import require
-from sidecar.services.idempotency import Request, answered, remember
+from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.live_pushes import (
@@ -45,7 +45,7 @@ class LivePushes:
         self._submit = submit
         self._sources = sources
 
-    def start(self, identity: Identity, asked: Request | None, body: StartPushBody) -> tuple[LivePushRow, bool]:
+    def start(self, identity: Identity, request: KeyedRequest | None, body: StartPushBody) -> tuple[LivePushRow, bool]:
         """Start the push of a room, or change its interval and source; and whether it was answered so before (by its
         key). Raises Unauthenticated, NotAllowed, Invalid, TooMany, Conflict, Unavailable."""
         require(identity, SCOPE)
@@ -57,7 +57,7 @@ class LivePushes:
 
         def command(transaction: Transaction) -> tuple[LivePushRow, bool]:
             connection = transaction.connection
-            first = None if asked is None else answered(transaction, asked)
+            first = answered(transaction, request)
             if first is not None:
                 return LivePushRow(**first), True
             running = find_live_push(connection, body.room)
@@ -77,8 +77,7 @@ class LivePushes:
             )
             row = started if running is None else replace(started, started_at=running.started_at)
             save_live_push(connection, row)
-            if asked is not None:
-                remember(transaction, asked, {name: getattr(row, name) for name in LivePushRow.__slots__})
+            remember(transaction, request, asdict(row))
             return row, False
 
         return self._submit(command)
