@@ -54,6 +54,8 @@ class Core:
     """Names this process to the others, and is another at each start."""
     controls: dict[str, list[Control]]
     """What each type of control event does to this process (`on_control`)."""
+    gaps: list[Callable[[], None]]
+    """What is to be done when events are gone from the journal before they passed the tail."""
 
     def on_control(self, type: str, act: Control) -> None:
         """`act` is called with the payload of each control event of this type, as it passes this process's tail. It
@@ -100,9 +102,16 @@ def open_core(settings: Settings, running: bool = False) -> Core:
             hub.publish(event)
             metrics.events.inc()
 
-    tail = Tail(database, publish, on_gap=lambda: hub.cut_off_all())
+    gaps: list[Callable[[], None]] = []
+
+    def missed() -> None:
+        for act in gaps:
+            act()
+
+    tail = Tail(database, publish, missed)
     catchup = CatchUp(database, tail)
     hub = Hub(catchup.congested)
+    gaps.append(hub.cut_off_all)
     node = secrets.token_hex(8)
     bells: list[Doorbell] = [Datagrams(instance, node, database.read(read_head).epoch)]
     if isinstance(database.backend, Postgres):
@@ -132,6 +141,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         tuple(bells),
         node,
         controls,
+        gaps,
     )
     core.on_control(REVOKED, lambda body: tokens.forget(body["id"]))
     return core

@@ -22,9 +22,11 @@ from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
 from sidecar.http.errors import register_errors
 from sidecar.http.live_push import live_push as live_push_routes
+from sidecar.http.menu import menu as menu_routes
 from sidecar.http.messages import messages as messages_routes
 from sidecar.http.operating import operating
 from sidecar.http.pages import pages
+from sidecar.http.permissions import permissions as permissions_routes
 from sidecar.http.requests import Caller, register_requests
 from sidecar.http.rooms import rooms as rooms_routes
 from sidecar.http.tokens import tokens as tokens_routes
@@ -40,7 +42,11 @@ from sidecar.services.health import Health
 from sidecar.services.inprocess import InProcess
 from sidecar.services.limits import RateLimit
 from sidecar.services.live_push import CHANGED, LivePushes, Source
+from sidecar.services.menu import Menu
+from sidecar.services.menu_changes import CHANGED as MENU_CHANGED
 from sidecar.services.messages import Messages
+from sidecar.services.permissions import Permissions
+from sidecar.services.role_changes import CHANGED as PERMISSIONS_CHANGED
 from sidecar.services.rooms import Rooms, told
 from sidecar.services.sources import builtin_sources, user_source
 from sidecar.services.tokens import REVOKED
@@ -51,8 +57,9 @@ from sidecar.sockets.credentials import URL_TOKEN
 from sidecar.sockets.deployments import Subscriptions
 from sidecar.sockets.gate import RECOVERS, Endpoint, Gate
 from sidecar.sockets.handlers import Handlers
-from sidecar.sockets.plain import PlainRooms
+from sidecar.sockets.permissions import PlainPermissions
 from sidecar.sockets.rights import Rights
+from sidecar.sockets.rooms import PlainRooms
 from sidecar.sockets.sessions import Sessions
 from sidecar.sockets.watch import Watch
 from sidecar.version import VERSION
@@ -97,7 +104,7 @@ def create_app(settings: Settings) -> Sidecar:
     services = _services(settings, core)
     sockets = _sockets(settings, core, services)
     live = _live_push(settings, core, sockets)
-    _obey_controls(core, sockets, live)
+    _obey_controls(core, services, sockets, live)
     _register_routes(settings, core, services, sockets, live)
     gate = _gate(settings, core, services, sockets)
     app.wsgi_app = gate  # type: ignore[method-assign]
@@ -133,20 +140,26 @@ class _Services:
     deliveries: Deliveries
     messages: Messages
     rooms: Rooms
+    permissions: Permissions
+    menu: Menu
 
 
 def _services(settings: Settings, core: Core) -> _Services:
     database, submit = core.database, core.writer.submit
     webhook_networks = parse_networks(settings.webhook_networks)
+    permissions = Permissions(database, submit)
+    menu = Menu(database, submit, permissions)
     return _Services(
         origins=Origins(settings.origins, settings.public_url),
         access=Access(core.connections, settings.open, settings.anonymous_read, webhook_networks),
         limit=RateLimit(*settings.rate) if settings.rate else None,
         history=History(database),
-        views=Views(settings.stale_after_hours),
+        views=Views(settings.stale_after_hours, menu),
         deliveries=Deliveries(database, submit, core.metrics, settings.deliveries_bytes, core.tokens.holder),
         messages=Messages(submit),
         rooms=Rooms(database, core.node, core.hub),
+        permissions=permissions,
+        menu=menu,
     )
 
 
@@ -160,15 +173,17 @@ class _Sockets:
     recovery: Recovery | None
     sessions: Sessions
     plain_rooms: PlainRooms
+    plain_permissions: PlainPermissions
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
         """What plain WebSockets are for, by the word after /ws/."""
-        return {"rooms": self.plain_rooms, "test": self.plain_rooms}
+        return {"rooms": self.plain_rooms, "test": self.plain_rooms, "permissions": self.plain_permissions}
 
     def connections(self) -> int:
         """Open sockets of every kind."""
-        return connection_count(self.socketio) + len(self.plain_rooms.sockets)
+        plain = len(self.plain_rooms.sockets) + len(self.plain_permissions.sockets)
+        return connection_count(self.socketio) + plain
 
     def subscribers(self) -> int:
         """Namespaces connected over Socket.IO."""
@@ -194,8 +209,10 @@ def _sockets(settings: Settings, core: Core, services: _Services) -> _Sockets:
     snapshot_of = services.views.snapshot_of
     Subscriptions(handlers, sessions, hub, catchup, rights, snapshot_of, history.project_of, settings.max_rooms)
     handlers.on("chat", Chat(messages, services.limit))
-    plain_rooms = PlainRooms(network, access, origins, hub, tail, catchup, watch, messages, services.limit)
-    return _Sockets(network, socketio, watch, recovery, sessions, plain_rooms)
+    common = (network, access, origins, hub, tail, catchup, watch, services.limit)
+    plain_rooms = PlainRooms(messages, *common)
+    plain_permissions = PlainPermissions(services.permissions, *common)
+    return _Sockets(network, socketio, watch, recovery, sessions, plain_rooms, plain_permissions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +230,7 @@ def _live_push(settings: Settings, core: Core, sockets: _Sockets) -> _LivePush:
     return _LivePush(sources, pushes, LivePushing(pushes, core.writer.submit, core.node, core.publish_volatile))
 
 
-def _obey_controls(core: Core, sockets: _Sockets, live: _LivePush) -> None:
+def _obey_controls(core: Core, services: _Services, sockets: _Sockets, live: _LivePush) -> None:
     """What the control events of the journal do here, whichever process wrote them. (The core itself forgets revoked
     tokens, before.)"""
     watch, sessions = sockets.watch, sockets.sessions
@@ -221,6 +238,9 @@ def _obey_controls(core: Core, sockets: _Sockets, live: _LivePush) -> None:
     core.on_control(DISCONNECTED, lambda body: watch.user_disconnected(body["user"]))
     core.on_control(TAKEN, lambda body: sessions.taken(bytes.fromhex(body["pid"]), body["generation"]))
     core.on_control(CHANGED, lambda _body: live.pushing.changed())
+    core.on_control(MENU_CHANGED, lambda body: services.menu.heard(body["version"]))
+    core.on_control(PERMISSIONS_CHANGED, lambda body: services.permissions.heard(body["version"]))
+    core.gaps.extend([services.menu.doubt, services.permissions.doubt])
 
 
 def _register_routes(settings: Settings, core: Core, services: _Services, sockets: _Sockets, live: _LivePush) -> None:
@@ -249,6 +269,8 @@ def _register_routes(settings: Settings, core: Core, services: _Services, socket
         messages_routes(services.messages, caller, hub, tail),
         live_push_routes(live.pushes, caller, tail),
         rooms_routes(services.rooms, caller),
+        menu_routes(services.menu, caller, hub, tail),
+        permissions_routes(services.permissions, services.menu, caller, hub, tail),
         operating(health, core.metrics, caller, _info(settings)),
         pages(caller, first_token_file, settings.open, _namespaces(settings)[-1]),
     ):

@@ -15,7 +15,7 @@ from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
 from sidecar.http.paging import Query
-from sidecar.http.requests import Caller, asked, json_body, parsed, raw_body
+from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.services.menu import WRITE, Menu, MenuWritten
 from sidecar.services.versions import SYSTEM, shown_change, shown_past
 from sidecar.store.versions import MENU
@@ -87,25 +87,25 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         raw = raw_body()
         whole = read_whole(parsed(raw, unique=True))
         dry_run = is_dry_run()
-        return written(service.sync(identity, asked(identity, "menu-sync", raw), whole, condition(), dry_run))
+        return written(service.sync(identity, keyed_request(identity, "menu-sync", raw), whole, condition(), dry_run))
 
     @routes.get("/api/menu/history")
     def history() -> Response:
         below, limit = paged()
-        return jsonify(shown_past(service.past(caller.require(WRITE), below, limit), MENU))
+        return jsonify(shown_past(service.past(caller.require(WRITE), below, limit)))
 
-    @routes.get("/api/menu/versions/<int:number>")
+    @routes.get("/api/menu/versions/<int(max=9223372036854775807):number>")
     def then(number: int) -> Response:
         items = service.at(caller.require(WRITE), number)
         return jsonify(version=number, items=tree(items))
 
-    @routes.post("/api/menu/versions/<int:number>/rollback")
+    @routes.post("/api/menu/versions/<int(max=9223372036854775807):number>/rollback")
     def rollback(number: int) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         reason = read(ReasonBody, parsed(raw, unique=True) if raw else {}).reason
-        request_made = asked(identity, f"menu-rollback-{number}", raw)
-        return written(service.rollback(identity, request_made, number, reason, condition()))
+        keyed = keyed_request(identity, f"menu-rollback-{number}", raw)
+        return written(service.rollback(identity, keyed, number, reason, condition()))
 
     def written(result: MenuWritten, key: str | None = None) -> Response:
         answer = told(result.version, result.changes, result.duplicate, result.seq, tail.epoch)
@@ -113,7 +113,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         answer["recipients"] = hub.count([rooms.MENU]) if result.changes else 0
         revision = result.revision
         if revision is not None:
-            answer["changes"] = [shown_change(revision, change, MENU, True) for change in result.changes]
+            answer["changes"] = [shown_change(revision, change) for change in result.changes]
         else:
             answer["changes"] = [
                 {"type": change.type, "target": MENU, "targetId": change.name, "targetName": change.label}

@@ -14,13 +14,14 @@ from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
 from sidecar.http.menu import is_dry_run, paged, told
 from sidecar.http.paging import Query
-from sidecar.http.requests import Caller, asked, json_body, parsed, raw_body
+from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.services.access import require
 from sidecar.services.menu import Menu
 from sidecar.services.permissions import READ, WRITE, Permissions, Written
 from sidecar.services.role_changes import said_role
 from sidecar.services.versions import shown_change, shown_past, version_answer
 from sidecar.store.permissions import RoleRow
+from sidecar.store.versions import PERMISSIONS
 from sidecar.wire.checks import read
 from sidecar.wire.menu import MAX_REASON_CHARACTERS, ReasonBody
 from sidecar.wire.permissions import (
@@ -62,7 +63,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         found = service.of(identity, asked_user())
         full = identity.admin or WRITE in identity.scopes
         body = version_answer(
-            found.version, found.at, found.rights.checksum, service.newest_changes(found), "permissions", full
+            PERMISSIONS, found.version, found.at, found.rights.checksum, service.newest_changes(found), full
         )
         return tagged(jsonify(body), f"{found.version}-{found.rights.checksum[:8]}{'-full' if full else ''}")
 
@@ -88,35 +89,35 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
     @routes.get("/api/permissions/history")
     def history() -> Response:
         below, limit = paged()
-        return jsonify(shown_past(service.past(caller.identity(), below, limit), ""))
+        return jsonify(shown_past(service.past(caller.identity(), below, limit)))
 
-    @routes.get("/api/permissions/versions/<int:number>")
+    @routes.get("/api/permissions/versions/<int(max=9223372036854775807):number>")
     def then(number: int) -> Response:
         roles, users = service.at(caller.identity(), number)
         return jsonify(version=number, roles=[said_role(role) for role in roles], users=users)
 
-    @routes.post("/api/permissions/versions/<int:number>/rollback")
+    @routes.post("/api/permissions/versions/<int(max=9223372036854775807):number>/rollback")
     def rollback(number: int) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         reason = read(ReasonBody, parsed(raw, unique=True) if raw else {}).reason
-        request_made = asked(identity, f"permissions-rollback-{number}", raw)
-        return written(service.rollback(identity, request_made, number, reason, condition()))
+        keyed = keyed_request(identity, f"permissions-rollback-{number}", raw)
+        return written(service.rollback(identity, keyed, number, reason, condition()))
 
     @routes.post("/api/permissions/sync")
     def sync() -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         whole = read_all(parsed(raw, unique=True))
-        request_made = asked(identity, "permissions-sync", raw)
-        return written(service.sync(identity, request_made, whole, condition(), is_dry_run()))
+        keyed = keyed_request(identity, "permissions-sync", raw)
+        return written(service.sync(identity, keyed, whole, condition(), is_dry_run()))
 
     @routes.post("/api/permissions/notify")
     def notify() -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         body = read_notice(parsed(raw, unique=True))
-        sent, names = service.notify(identity, asked(identity, "permissions-notify", raw), body)
+        sent, names = service.notify(identity, keyed_request(identity, "permissions-notify", raw), body)
         return jsonify(
             success=True,
             status="success",
@@ -179,7 +180,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         answer["changes"] = [
             {"type": change.type, "target": change.kind, "targetId": change.name}
             if result.revision is None
-            else shown_change(result.revision, change, change.kind, True)
+            else shown_change(result.revision, change)
             for change in result.changes
         ]
         response = jsonify(answer)

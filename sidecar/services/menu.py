@@ -15,7 +15,7 @@ from sidecar.domain.menu import Items, MenuItem
 from sidecar.domain.permissions import Rights
 from sidecar.domain.versions import UNCONDITIONAL, Condition
 from sidecar.services.access import require
-from sidecar.services.idempotency import Request, answered, remember
+from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.services.menu_changes import Change, Given, MenuPlan, carry_out_menu, made_item, menu_at, plan_menu
 from sidecar.services.permissions import Permissions
 from sidecar.services.versions import SHOWN_CHANGES, Edit, Latest, Past, edit_by, history, revise, version_answer
@@ -53,7 +53,7 @@ class MenuState:
         return found
 
     def answer(self, full: bool) -> dict[str, object]:
-        return version_answer(self.version, self.at, self.checksum, self.newest, MENU, full)
+        return version_answer(MENU, self.version, self.at, self.checksum, self.newest, full)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def load_state(connection: Connection) -> MenuState:
     items = load_menu(connection)
     newest = newest_changes(connection, MENU, SHOWN_CHANGES)
     checksum = menu.checksum(items.values())
-    answer = version_answer(version.version, version.at, checksum, newest, MENU, False)
+    answer = version_answer(MENU, version.version, version.at, checksum, newest, False)
     public = json.dumps(answer, ensure_ascii=False).encode()
     return MenuState(version.version, version.at, items, checksum, newest, public)
 
@@ -102,6 +102,10 @@ class Menu:
     def heard(self, version: int) -> None:
         """The menu has come to this version. Never yields."""
         self._latest.heard(version)
+
+    def doubt(self) -> None:
+        """It may have changed without our hearing of it. Never yields."""
+        self._latest.doubt()
 
     @property
     def state(self) -> MenuState:
@@ -184,7 +188,7 @@ class Menu:
     def sync(
         self,
         identity: Identity,
-        asked: Request | None,
+        request: KeyedRequest | None,
         whole: WholeMenu,
         condition: Condition = UNCONDITIONAL,
         dry_run: bool = False,
@@ -196,10 +200,15 @@ class Menu:
             return menu.levelled(made, {item.key for item in whole.items if "menu_level" not in item.given})
 
         edit = edit_by(identity, "sync", whole.reason)
-        return self._write(edit, identity, change, condition, None, asked, dry_run, whole.path)
+        return self._write(edit, identity, change, condition, None, request, dry_run, whole.path)
 
     def rollback(
-        self, identity: Identity, asked: Request | None, version: int, reason: str, condition: Condition = UNCONDITIONAL
+        self,
+        identity: Identity,
+        request: KeyedRequest | None,
+        version: int,
+        reason: str,
+        condition: Condition = UNCONDITIONAL,
     ) -> MenuWritten:
         """A new version in which the menu is as it was at that one. Raises NotFound."""
 
@@ -207,7 +216,7 @@ class Menu:
             return menu_at(connection, items, version)
 
         edit = edit_by(identity, f"rollback to {version}", reason)
-        return self._write(edit, identity, change, condition, None, asked)
+        return self._write(edit, identity, change, condition, None, request)
 
     def past(self, identity: Identity, below: int | None, limit: int) -> Past:
         require(identity, WRITE)
@@ -225,7 +234,7 @@ class Menu:
         change: Change,
         condition: Condition,
         key: str | None = None,
-        asked: Request | None = None,
+        request: KeyedRequest | None = None,
         dry_run: bool = False,
         path: Callable[[str], str] = lambda _key: "parent",
     ) -> MenuWritten:
@@ -238,7 +247,7 @@ class Menu:
             return plan_menu(version, items, change(connection, items, now), path)
 
         def command(transaction: Transaction) -> MenuWritten:
-            first = None if asked is None else answered(transaction, asked)
+            first = answered(transaction, request)
             if first is not None:
                 return MenuWritten(first["version"], first["checksum"], None, [], first["seq"], True)
             plan = planned(transaction.connection, transaction.now)
@@ -249,9 +258,8 @@ class Menu:
                 written = MenuWritten(revision.version, checksum, revision, plan.logged, transaction.seq)
             else:
                 written = MenuWritten(plan.version, menu.checksum(plan.before.values()), None, [], None)
-            if asked is not None:
-                kept = {"version": written.version, "checksum": written.checksum, "seq": written.seq}
-                remember(transaction, asked, kept)
+            kept = {"version": written.version, "checksum": written.checksum, "seq": written.seq}
+            remember(transaction, request, kept)
             return written
 
         if dry_run:

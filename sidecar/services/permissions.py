@@ -23,7 +23,7 @@ from sidecar.domain.permissions import (
 )
 from sidecar.domain.versions import UNCONDITIONAL, Condition
 from sidecar.services.access import require
-from sidecar.services.idempotency import Request, answered, remember
+from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.services.role_changes import (
     Held,
     Plan,
@@ -127,6 +127,10 @@ class Permissions:
         """The permissions have come to this version. Never yields."""
         self._latest.heard(version)
 
+    def doubt(self) -> None:
+        """It may have changed without our hearing of it. Never yields."""
+        self._latest.doubt()
+
     @property
     def state(self) -> PermissionsState:
         return self._latest.get()
@@ -192,7 +196,7 @@ class Permissions:
     def sync(
         self,
         identity: Identity,
-        asked: Request | None,
+        request: KeyedRequest | None,
         whole: WholePermissions,
         condition: Condition = UNCONDITIONAL,
         dry_run: bool = False,
@@ -203,10 +207,15 @@ class Permissions:
             return Wanted(dict(whole.roles), dict(whole.users or {}))
 
         edit = edit_by(identity, "sync", whole.reason)
-        return self._write(edit, identity, change, condition, asked=asked, dry_run=dry_run)
+        return self._write(edit, identity, change, condition, request=request, dry_run=dry_run)
 
     def rollback(
-        self, identity: Identity, asked: Request | None, version: int, reason: str, condition: Condition = UNCONDITIONAL
+        self,
+        identity: Identity,
+        request: KeyedRequest | None,
+        version: int,
+        reason: str,
+        condition: Condition = UNCONDITIONAL,
     ) -> Written:
         """A new version in which all is as it was at that one. Raises NotFound."""
 
@@ -224,7 +233,7 @@ class Permissions:
             return Wanted(wanted, users)
 
         return self._write(
-            edit_by(identity, f"rollback to {version}", reason), identity, change, condition, asked=asked
+            edit_by(identity, f"rollback to {version}", reason), identity, change, condition, request=request
         )
 
     def past(self, identity: Identity, below: int | None, limit: int) -> Past:
@@ -246,19 +255,18 @@ class Permissions:
 
         return self._database.read(query)
 
-    def notify(self, identity: Identity, asked: Request | None, body: NoticeBody) -> tuple[Written, list[str]]:
+    def notify(self, identity: Identity, request: KeyedRequest | None, body: NoticeBody) -> tuple[Written, list[str]]:
         """Tell users something; the rooms that it went to. Raises Invalid for a role that there is none of."""
         require(identity, WRITE)
         to = body.to
 
         def command(transaction: Transaction) -> tuple[Written, list[str]]:
-            first = None if asked is None else answered(transaction, asked)
+            first = answered(transaction, request)
             if first is not None:
                 return Written(0, None, [], first["seq"], True), first["rooms"]
             names = _rooms_of(transaction.connection, to.user, to.role)
             event = transaction.append(body.type, body.data, names)
-            if asked is not None:
-                remember(transaction, asked, {"seq": event.seq, "rooms": names})
+            remember(transaction, request, {"seq": event.seq, "rooms": names})
             return Written(0, None, [], event.seq), names
 
         return self._submit(command)
@@ -289,7 +297,7 @@ class Permissions:
         change: Callable[[Connection, Mapping[str, RoleRow]], Wanted],
         condition: Condition,
         name: str | None = None,
-        asked: Request | None = None,
+        request: KeyedRequest | None = None,
         dry_run: bool = False,
     ) -> Written:
         require(identity, WRITE)
@@ -302,7 +310,7 @@ class Permissions:
             return plan_change(connection, version, rows, change(connection, rows))
 
         def command(transaction: Transaction) -> Written:
-            first = None if asked is None else answered(transaction, asked)
+            first = answered(transaction, request)
             if first is not None:
                 return _repeated(first)
             planned = plan(transaction.connection)
@@ -312,8 +320,7 @@ class Permissions:
                 revision = revise(transaction, PERMISSIONS, edit)
                 carry_out(transaction, planned, revision.version)
                 written = Written(revision.version, revision, planned.changes, transaction.seq)
-            if asked is not None:
-                remember(transaction, asked, _kept(written))
+            remember(transaction, request, _kept(written))
             return written
 
         if dry_run:

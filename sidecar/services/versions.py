@@ -28,8 +28,8 @@ from sidecar.store.versions import (
     list_revisions,
 )
 
-DESCRIPTION = "菜单配置版本信息"
-"""What the older server says a version is of; its clients show it."""
+DESCRIPTIONS = {"menu": "菜单配置版本信息", "permissions": "权限配置版本信息"}
+"""What a version is of, in the words of the older server; its clients show it."""
 SHOWN_CHANGES = 10
 SYSTEM = "system"
 RETRY_SECONDS = 1.0
@@ -55,6 +55,7 @@ class Latest(Generic[State]):
         self._clock = clock
         self._state: State | None = None
         self._known = 0
+        self._doubtful = True
         self._retry_at = 0.0
         self._turn = Semaphore()
 
@@ -62,23 +63,32 @@ class Latest(Generic[State]):
         """There is this version. Never yields."""
         self._known = max(self._known, version)
 
+    def doubt(self) -> None:
+        """There may be a newer version that nobody told of. Never yields."""
+        self._doubtful = True
+
     def get(self) -> State:
         """The newest state; while the database can't be read, the last one that was. Raises Unavailable if there is
         none."""
         state = self._state
-        if state is not None and state.version >= self._known:
+        if state is not None and self._is_newest(state):
             return state
         with self._turn:
             state = self._state
-            if state is not None and (state.version >= self._known or self._clock() < self._retry_at):
+            if state is not None and (self._is_newest(state) or self._clock() < self._retry_at):
                 return state
             try:
+                self._doubtful = False
                 state = self._state = self._database.read(self._load)
             except Unavailable:
+                self._doubtful = True
                 self._retry_at = self._clock() + RETRY_SECONDS
                 if state is None:
                     raise
             return state
+
+    def _is_newest(self, state: State) -> bool:
+        return state.version >= self._known and not self._doubtful
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ def revise(transaction: Transaction, subject: str, edit: Edit) -> Revision:
 
 
 def version_answer(
-    version: int, at: str, checksum: str, newest: Iterable[Logged], target: str, full: bool
+    subject: str, version: int, at: str, checksum: str, newest: Iterable[Logged], full: bool
 ) -> dict[str, object]:
     """The six fields that clients of the older server read. Who and why are told with `full` alone."""
     logged = list(newest)
@@ -110,16 +120,16 @@ def version_answer(
         "version": version,
         "timestamp": int(unix_seconds(at)),
         "checksum": checksum,
-        "changes": [shown_change(item.revision, item.change, target, full) for item in logged],
+        "changes": [shown_change(item.revision, item.change, full) for item in logged],
         "author": author,
-        "description": DESCRIPTION,
+        "description": DESCRIPTIONS[subject],
     }
 
 
-def shown_change(revision: Revision, change: Changed, target: str, full: bool) -> dict[str, object]:
+def shown_change(revision: Revision, change: Changed, full: bool = True) -> dict[str, object]:
     return {
         "type": change.type,
-        "target": target,
+        "target": change.kind,
         "targetId": change.name,
         "targetName": change.label,
         "timestamp": int(unix_seconds(revision.at)),
@@ -158,7 +168,7 @@ def then(connection: Connection, subject: str, version: int, now: Mapping[Thing,
     return found
 
 
-def shown_past(past: Past, target: str) -> dict[str, Any]:
+def shown_past(past: Past) -> dict[str, Any]:
     return {
         "items": [
             {
@@ -168,9 +178,7 @@ def shown_past(past: Past, target: str) -> dict[str, Any]:
                 "author": revision.author,
                 "reason": revision.reason,
                 "changes": [
-                    shown_change(revision, change, change.kind if target == "" else target, True)
-                    | {"before": change.before, "after": change.after}
-                    for change in made
+                    shown_change(revision, change) | {"before": change.before, "after": change.after} for change in made
                 ],
             }
             for revision, made in past.revisions

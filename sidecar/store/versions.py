@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
@@ -90,9 +90,7 @@ def add_revision(
     version = next_version(read_version(connection, subject).version, unix_seconds(now))
     connection.execute(update(versions).where(versions.c.subject == subject).values(version=version, at=now))
     made = Revision(version, now, action, author, token_id, reason)
-    connection.execute(
-        insert(revisions).values({name: getattr(made, name) for name in Revision.__slots__}, subject=subject)
-    )
+    connection.execute(insert(revisions).values({**asdict(made), "subject": subject}))
     return made
 
 

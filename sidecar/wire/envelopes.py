@@ -32,6 +32,14 @@ def volatile_envelope(news: Volatile) -> str:
     return f'{{"type":{json.dumps(news.type)},"payload":{news.payload},"timestamp":"{news.at}","volatile":true}}'
 
 
+def notice(event: Event, offset: str) -> str:
+    """What a plain WebSocket about permissions gets (UPSTREAMS, 3.4) as JSON text; it goes on after this offset."""
+    return (
+        f'{{"type":{json.dumps(event.type)},"data":{event.payload},"timestamp":"{event.at}",'
+        f'"seq":{event.seq},"offset":"{offset}"}}'
+    )
+
+
 def bare_message(type: str, payload: str, at: str, offset: str | None = None) -> str:
     """What a plain WebSocket gets (CONTRACTS, section 2) as JSON text: of an `api_message` the message within a frame
     of its own, of anything else (a chat message) the fields themselves. `payload` is a JSON object's text."""
