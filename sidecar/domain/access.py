@@ -112,7 +112,7 @@ def may_hold_deployment(identity: Identity, deployment_id: str) -> bool:
     if identity.patterns is None:
         return True
     return any(
-        pattern.startswith("project:") or fits(rooms.deployment(deployment_id), pattern)
+        pattern.startswith(rooms.PROJECT) or fits(rooms.deployment(deployment_id), pattern)
         for pattern in identity.patterns
     )
 

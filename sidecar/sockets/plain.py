@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -170,7 +171,7 @@ class PlainSocket:
         except Unparsable:
             self.say(type="error", error="Invalid JSON format")
         except SidecarError as error:
-            fields = [{"path": field.path, "message": field.message} for field in error.fields]
+            fields = [asdict(field) for field in error.fields]
             self.say(type="error", error=error.detail, code=REFUSALS[type(error)].code, errors=fields)
         except Exception as error:
             log.error("plain.handler_failed", exc_info=error)
