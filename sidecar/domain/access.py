@@ -138,6 +138,11 @@ def may_push(identity: Identity, room: str) -> bool:
     return may(identity, "push:manage") and _matches(identity, room)
 
 
+def may_disconnect(identity: Identity, user: str) -> bool:
+    """May it end this user's connections, as far as its scopes go? A browser's token only those of its own user."""
+    return identity.kind != "connection" or identity.user == user
+
+
 def _matches(identity: Identity, room: str) -> bool:
     if identity.patterns is None:
         return True
