@@ -22,7 +22,7 @@ from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.websocket import Connection, Network
 from sidecar.services.access import Access
-from sidecar.services.limits import RateLimit
+from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.services.messages import Messages
 from sidecar.sockets.credentials import OFFERED_TOKEN, identify
 from sidecar.sockets.errors import REFUSALS
@@ -116,8 +116,7 @@ class PlainRooms:
     def chat(self, socket: PlainSocket, body: ChatBody) -> None:
         """Raises SidecarError."""
         if self._limit is not None:
-            who = socket.identity.token_id
-            self._limit.take(f"token:{who}" if who else f"address:{socket.address}")
+            self._limit.take(bucket_of(socket.identity, f"address:{socket.address}"))
         self._messages.chat(socket.identity, socket.room, body)
 
     def now(self) -> str:
