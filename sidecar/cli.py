@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import gevent
@@ -278,7 +278,7 @@ def _settings(**overrides: Any) -> Settings:
     return settings
 
 
-def _give_up(*problems: str) -> Any:
+def _give_up(*problems: str) -> NoReturn:
     for problem in problems:
         click.echo(f"sidecar: {problem}", err=True)
     sys.exit(2)

@@ -54,13 +54,13 @@ from sidecar.services.users import DISCONNECTED
 from sidecar.services.views import Views
 from sidecar.sockets.chat import Chat
 from sidecar.sockets.credentials import URL_TOKEN
-from sidecar.sockets.deployments import Subscriptions
 from sidecar.sockets.gate import RECOVERS, Endpoint, Gate
 from sidecar.sockets.handlers import Handlers
 from sidecar.sockets.permissions import PlainPermissions
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.rooms import PlainRooms
 from sidecar.sockets.sessions import Sessions
+from sidecar.sockets.subscriptions import Subscriptions
 from sidecar.sockets.watch import Watch
 from sidecar.version import VERSION
 from sidecar.wire.origins import Origins

@@ -42,7 +42,6 @@ class SidecarError(Exception):
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Error"
-    retryable: ClassVar[bool] = False
 
     def __init__(self, detail: str, fields: tuple[FieldError, ...] = (), retry_after_seconds: int | None = None):
         super().__init__(detail)
@@ -119,7 +118,6 @@ class UnsupportedMedia(SidecarError):
 class TooMany(SidecarError):
     code = "too_many"
     title = "Too many"
-    retryable = True
 
 
 class RateLimited(TooMany):
@@ -130,10 +128,8 @@ class RateLimited(TooMany):
 class TooManyRooms(TooMany):
     code = "too_many_rooms"
     title = "Too many rooms"
-    retryable = False
 
 
 class Unavailable(SidecarError):
     code = "unavailable"
     title = "Temporarily unavailable"
-    retryable = True

@@ -26,7 +26,7 @@ def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:
             success=True,
             status="success",
             message=f"Live push started for room: {row.room}",
-            **shown(row),
+            **_shown(row),
             event_id=str(row.version),
             epoch=tail.epoch,
             duplicate=duplicate,
@@ -45,12 +45,12 @@ def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:
     @routes.get("/api/live-push")
     def list_pushes() -> Response:
         rows = service.visible(caller.identity())
-        return jsonify(items=[shown(row) for row in rows], next=None, sources=service.source_names)
+        return jsonify(items=[_shown(row) for row in rows], next=None, sources=service.source_names)
 
     return routes
 
 
-def shown(row: LivePushRow) -> dict[str, Any]:
+def _shown(row: LivePushRow) -> dict[str, Any]:
     seconds = row.interval_seconds
     return {
         "room": row.room,

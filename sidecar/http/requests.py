@@ -20,7 +20,7 @@ from sidecar.observability.metrics import Metrics
 from sidecar.services.access import LOGIN_COOKIE, Access, require
 from sidecar.services.connections import Connections
 from sidecar.services.idempotency import KeyedRequest
-from sidecar.services.limits import RateLimit
+from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.wire.bodies import parse_body
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import PUBLIC_PREFIX
@@ -164,11 +164,11 @@ def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Met
 
 def _limited_by(caller: Caller) -> str:
     """A token has its own bucket; a stranger, and whoever holds a wrong token, that of the address."""
+    address = f"address:{request.remote_addr}"
     try:
-        identity = caller.identity()
+        return bucket_of(caller.identity(), address)
     except SidecarError:
-        return f"address:{request.remote_addr}"
-    return f"token:{identity.token_id}" if identity.token_id else f"address:{request.remote_addr}"
+        return address
 
 
 def _cors(origins: Origins, response: Response) -> None:

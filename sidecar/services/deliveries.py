@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sidecar.domain.access import Identity
@@ -168,7 +168,7 @@ class Deliveries:
         reason = {
             "code": error.code,
             "detail": error.detail,
-            "errors": [{"path": field.path, "message": field.message} for field in error.fields],
+            "errors": [asdict(field) for field in error.fields],
         }
         number = self._submit(lambda transaction: self._keep(transaction, delivery, "quarantined", reason=reason))
         self._metrics.deliveries.labels("quarantined").inc()

@@ -34,7 +34,8 @@ SCOPE = "push:manage"
 MAX_PUSHES = 1_000
 
 Source = Callable[[], Mapping[str, object]]
-"""What is pushed, as it is now: `type`, `content` and fields of the message. Called in a native thread; may block."""
+"""What is pushed, as it is now: `type`, `content` and fields of the message. Called in the greenlet of its push;
+what would block the event loop is wrapped (services/sources.py, InThread)."""
 
 
 class LivePushes:

@@ -19,7 +19,7 @@ from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.websocket import Connection, Network
 from sidecar.services.access import Access
-from sidecar.services.limits import RateLimit
+from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.sockets.credentials import OFFERED_TOKEN, identify
 from sidecar.sockets.watch import Watch
 from sidecar.wire.bodies import parse_message
@@ -82,8 +82,7 @@ class PlainEndpoint:
     def limited(self, socket: PlainSocket) -> None:
         """It asks for something that costs. Raises RateLimited."""
         if self._limit is not None:
-            token = socket.identity.token_id
-            self._limit.take(f"token:{token}" if token else f"address:{socket.address}")
+            self._limit.take(bucket_of(socket.identity, f"address:{socket.address}"))
 
 
 class PlainSocket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -102,7 +103,7 @@ class RoomSocket(PlainSocket):
         if isinstance(error, Unparsable):
             self.say(type="error", error="Invalid JSON format")
         elif isinstance(error, SidecarError):
-            fields = [{"path": field.path, "message": field.message} for field in error.fields]
+            fields = [asdict(field) for field in error.fields]
             self.say(type="error", error=error.detail, code=REFUSALS[type(error)].code, errors=fields)
         else:
             log.error("plain.handler_failed", exc_info=error)
