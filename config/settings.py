@@ -1,6 +1,6 @@
 """Every setting of the sidecar: one frozen object made from the environment, all problems told at once.
 
-Read by `factory`, `server` and `cli` only; everything below them is given the values it needs.
+Read by `core`, `factory`, `server` and `cli` only; everything below them is given the values it needs.
 """
 
 from __future__ import annotations

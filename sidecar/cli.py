@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import gevent
@@ -22,10 +22,11 @@ from config.settings import Settings, SettingsProblem, load_settings, settings_t
 from sidecar.client.demo import play
 from sidecar.client.http import ApiError, SidecarClient
 from sidecar.client.listener import follow
+from sidecar.core import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, Core, open_core
 from sidecar.domain.access import SCOPES
 from sidecar.domain.errors import SidecarError
 from sidecar.domain.times import utc_text
-from sidecar.factory import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, Core, create_app, open_core
+from sidecar.factory import create_app
 from sidecar.observability.logs import configure_logs
 from sidecar.server import CannotListen, line_buffer_output, listen, serve
 from sidecar.version import VERSION
@@ -277,7 +278,7 @@ def _settings(**overrides: Any) -> Settings:
     return settings
 
 
-def _give_up(*problems: str) -> Any:
+def _give_up(*problems: str) -> NoReturn:
     for problem in problems:
         click.echo(f"sidecar: {problem}", err=True)
     sys.exit(2)

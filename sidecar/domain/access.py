@@ -112,7 +112,7 @@ def may_hold_deployment(identity: Identity, deployment_id: str) -> bool:
     if identity.patterns is None:
         return True
     return any(
-        pattern.startswith("project:") or fits(rooms.deployment(deployment_id), pattern)
+        pattern.startswith(rooms.PROJECT) or fits(rooms.deployment(deployment_id), pattern)
         for pattern in identity.patterns
     )
 
@@ -136,6 +136,11 @@ def may_send(identity: Identity, room: str) -> bool:
 def may_push(identity: Identity, room: str) -> bool:
     """May it start and stop the live push of this room?"""
     return may(identity, "push:manage") and _matches(identity, room)
+
+
+def may_disconnect(identity: Identity, user: str) -> bool:
+    """May it end this user's connections, as far as its scopes go? A browser's token only those of its own user."""
+    return identity.kind != "connection" or identity.user == user
 
 
 def _matches(identity: Identity, room: str) -> bool:

@@ -11,6 +11,7 @@
     │   └── NotAllowed
     ├── NotFound
     ├── Conflict
+    ├── PreconditionFailed       it is not (any more) as the request says
     ├── TooLarge
     ├── UnsupportedMedia
     ├── TooMany                  a limit in numbers
@@ -41,7 +42,6 @@ class SidecarError(Exception):
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Error"
-    retryable: ClassVar[bool] = False
 
     def __init__(self, detail: str, fields: tuple[FieldError, ...] = (), retry_after_seconds: int | None = None):
         super().__init__(detail)
@@ -100,6 +100,11 @@ class Conflict(SidecarError):
     title = "Conflict"
 
 
+class PreconditionFailed(SidecarError):
+    code = "precondition_failed"
+    title = "Precondition failed"
+
+
 class TooLarge(SidecarError):
     code = "too_large"
     title = "Too large"
@@ -113,7 +118,6 @@ class UnsupportedMedia(SidecarError):
 class TooMany(SidecarError):
     code = "too_many"
     title = "Too many"
-    retryable = True
 
 
 class RateLimited(TooMany):
@@ -124,10 +128,8 @@ class RateLimited(TooMany):
 class TooManyRooms(TooMany):
     code = "too_many_rooms"
     title = "Too many rooms"
-    retryable = False
 
 
 class Unavailable(SidecarError):
     code = "unavailable"
     title = "Temporarily unavailable"
-    retryable = True

@@ -5,6 +5,10 @@ from __future__ import annotations
 from sidecar.domain.errors import BadName
 
 MENU = "menu"
+PERMISSIONS = "permissions"
+"""News of what everybody may who is signed in."""
+ANONYMOUS = "anonymous"
+"""The same for who is not."""
 EVERYONE = "everyone"
 PROJECTS = "projects"
 """News of projects seen for the first time, for those who may watch all of them."""
@@ -29,12 +33,18 @@ def clean_name(name: object, what: str = "name") -> str:
     return text
 
 
+PROJECT = "project:"
+DEPLOYMENT = "deployment:"
+FREE = "room:"
+"""What the rooms of a kind begin with."""
+
+
 def project(name: str) -> str:
-    return f"project:{name}"
+    return f"{PROJECT}{name}"
 
 
 def deployment(deployment_id: str) -> str:
-    return f"deployment:{deployment_id}"
+    return f"{DEPLOYMENT}{deployment_id}"
 
 
 def user(user_id: str) -> str:
@@ -43,9 +53,6 @@ def user(user_id: str) -> str:
 
 def permissions(user_id: str) -> str:
     return f"permissions:{user_id}"
-
-
-FREE = "room:"
 
 
 def free(name: str) -> str:

@@ -279,7 +279,9 @@ def _promise(subscriber: Subscriber, room: str, hold: Room, since: int, begin: O
 def _send(subscriber: Subscriber, events: Iterable[Event], replay: Replay | None = None) -> None:
     for event in events:
         place = None if replay is None else place_in(replay, event.seq)
-        subscriber.recipient.put(subscriber.codec.frame(event, place))
+        frame = subscriber.codec.frame(event, place)
+        if frame:
+            subscriber.recipient.put(frame)
 
 
 def place_in(replay: Replay, seq: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.transports import engine_frame
-from sidecar.wire.envelopes import bare_message, envelope, volatile_envelope
+from sidecar.wire.envelopes import bare_message, envelope, notice, volatile_envelope
 from sidecar.wire.frames import TEXT, frame
 
 
@@ -24,6 +24,22 @@ class SocketIoCodec:
     def volatile_frame(self, news: Volatile) -> bytes:
         """(Without an offset the client keeps the one it has.)"""
         return engine_frame(f'{self._head}["event",{volatile_envelope(news)}]')
+
+
+class NoticeCodec:
+    """Events as the plain WebSockets about permissions get them, but for those of the `muted` types."""
+
+    def __init__(self, muted: frozenset[str]):
+        self._muted = muted
+
+    def frame(self, event: Event, place: str | None = None) -> bytes:
+        if event.type in self._muted:
+            return b""
+        return frame(TEXT, notice(event, place or event.offset).encode())
+
+    def volatile_frame(self, news: Volatile) -> bytes:
+        """(None of their rooms has any.)"""
+        return b""
 
 
 class BareCodec:

@@ -21,7 +21,7 @@ import gevent
 import structlog
 
 from sidecar.domain.events import Event, Volatile
-from sidecar.observability.logs import RateLimited
+from sidecar.observability.logs import RateLimited, described
 
 log = RateLimited(structlog.get_logger("sidecar.doorbells"))
 
@@ -177,7 +177,7 @@ class Datagrams:
             except BlockingIOError:
                 return
             except Exception as error:
-                log.warning("doorbells.not_understood", problem=f"{type(error).__name__}: {error}"[:200])
+                log.warning("doorbells.not_understood", problem=described(error))
 
 
 def _socket() -> socket.socket:

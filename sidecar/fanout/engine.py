@@ -45,8 +45,6 @@ ENVIRON = (
 )
 """What is kept of the handshake's environ for the handlers that come later; the rest is half of a connection's
 memory."""
-
-
 CONNECT_SECONDS = 45
 """How long a connection may stay without connecting to a namespace."""
 

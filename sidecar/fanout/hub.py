@@ -24,7 +24,8 @@ Guard = Callable[[Event], bool]
 
 class Codec(Protocol):
     """Turns an event into the frame that its kind of connection sends; two equal codecs share frames. `place` is up
-    to where the client knows its rooms once it has it, if that is not the event's own place."""
+    to where the client knows its rooms once it has it, if that is not the event's own place. An empty frame is not
+    sent: this kind of connection does not want it."""
 
     def frame(self, event: Event, place: str | None = None) -> bytes: ...
 
@@ -155,7 +156,7 @@ class Hub:
                 if subscriber.codec is not codec:
                     codec = subscriber.codec
                     frame = frames.get(codec) or frames.setdefault(codec, codec.frame(event))
-                if not subscriber.recipient.offer(frame):
+                if frame and not subscriber.recipient.offer(frame):
                     self._on_congested(subscriber, event)
             except Exception as error:
                 log.error("hub.recipient_failed", seq=event.seq, exc_info=error)
@@ -171,7 +172,8 @@ class Hub:
                 frame = frames.get(subscriber.codec)
                 if frame is None:
                     frame = frames[subscriber.codec] = subscriber.codec.volatile_frame(news)
-                subscriber.recipient.offer_latest(f"{news.type} {news.room}", frame)
+                if frame:
+                    subscriber.recipient.offer_latest(f"{news.type} {news.room}", frame)
             except Exception as error:
                 log.error("hub.recipient_failed", room=news.room, exc_info=error)
                 cut_off(subscriber)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.doorbells import Heard, HeardVolatile
-from sidecar.observability.logs import RateLimited
+from sidecar.observability.logs import RateLimited, described
 from sidecar.store.postgres import Postgres
 
 log = RateLimited(structlog.get_logger("sidecar.notices"))
@@ -53,5 +53,5 @@ class Notices:
                     for _ in notices:
                         heard(None)
             except Exception as error:  # whatever it is, the poll of the tail goes on meanwhile
-                log.warning("notices.lost", problem=f"{type(error).__name__}: {error}"[:300])
+                log.warning("notices.lost", problem=described(error))
             gevent.sleep(RETRY_SECONDS * random.uniform(1, 2))  # noqa: S311 - so that processes don't come all at once

@@ -26,7 +26,7 @@ from sidecar.domain.events import Offset, parse_offset
 from sidecar.domain.times import unix_seconds
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.hub import Codec, Hub, Recipient, Replay, Room, Subscriber
-from sidecar.observability.logs import RateLimited
+from sidecar.observability.logs import RateLimited, described
 from sidecar.store.journal import Head, Transaction, mark_of
 from sidecar.store.sessions import (
     SessionRow,
@@ -208,7 +208,7 @@ class Recovery:
                 gevent.sleep(RETRY_SECONDS)
                 self._signal.set()
             except Exception as error:
-                log.warning("recovery.ends_failed", problem=f"{type(error).__name__}: {error}")
+                log.warning("recovery.ends_failed", problem=described(error))
 
     def _store_ends(self) -> None:
         """Raises Unavailable; what was not stored then stays noted."""

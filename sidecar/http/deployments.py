@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
+from sidecar.domain.access import Identity
 from sidecar.domain.deployments import STATUSES, parse_time
-from sidecar.http.paging import Query, decode_cursor, encode_cursor
+from sidecar.http.paging import MAX_NUMBER, Query, decode_cursor, encode_cursor
 from sidecar.http.requests import Caller
 from sidecar.services.deployments import History
 from sidecar.services.views import Views, at
@@ -57,7 +58,7 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
     def list_events(deployment_id: str) -> Response:
         identity = caller.require(SCOPE)
         query = Query(request.args)
-        after = query.number("after", 0, 0, 2**63 - 1)
+        after = query.number("after", 0, 0, MAX_NUMBER)
         limit = query.number("limit", 100, 1, 1_000)
         query.finish()
         page, head = history.events(identity, deployment_id, after, limit)
@@ -69,7 +70,7 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
     def list_lines(deployment_id: str) -> Response:
         identity = caller.require(SCOPE)
         query = Query(request.args)
-        after = query.number("after", 0, 0, 2**63 - 1)
+        after = query.number("after", 0, 0, MAX_NUMBER)
         limit = query.number("limit", 500, 1, 5_000)
         levels = query.choices("level", LEVELS)
         text = query.text("q", 200)
@@ -77,7 +78,7 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
         query.finish()
         accepted = request.accept_mimetypes.best_match(["application/json", "text/plain"], "application/json")
         if form == ("text",) or (not form and accepted == "text/plain"):
-            return _download(history, caller, deployment_id, levels, text)
+            return _download(history, identity, deployment_id, levels, text)
         lines, head = history.lines(identity, deployment_id, after, limit + 1, levels, text)
         more, lines = len(lines) > limit, lines[:limit]
         return jsonify(items=[_line(line) for line in lines], next=lines[-1].number if more else None, **at(head))
@@ -91,10 +92,9 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
 
 
 def _download(
-    history: History, caller: Caller, deployment_id: str, levels: Sequence[str], text: str | None
+    history: History, identity: Identity, deployment_id: str, levels: Sequence[str], text: str | None
 ) -> Response:
     """The whole log as text, a page of lines at a time."""
-    identity = caller.require(SCOPE)
     first, _ = history.lines(identity, deployment_id, 0, DOWNLOAD_LINES, levels, text)
 
     def chunks() -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import structlog
 from flask import Flask, Response, g, json, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, RequestEntityTooLarge
@@ -23,6 +25,7 @@ STATUS: dict[type[errors.SidecarError], int] = {
     errors.NotAllowed: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedMedia: 415,
     errors.TooMany: 429,
@@ -83,7 +86,7 @@ def _problem(status: int, code: str, title: str, detail: str, fields: tuple[erro
         "status": status,
         "detail": detail,
         "code": code,
-        "errors": [{"path": field.path, "message": field.message} for field in fields],
+        "errors": [asdict(field) for field in fields],
         "request_id": g.get("request_id", ""),
         "success": False,
         "message": detail,

@@ -7,10 +7,11 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from sidecar.fanout.tail import Tail
-from sidecar.http.requests import Caller, asked, parsed, raw_body
+from sidecar.http.requests import Caller, keyed_request, parsed, raw_body
 from sidecar.services.live_push import SCOPE, LivePushes
 from sidecar.store.live_pushes import LivePushRow
-from sidecar.wire.messages import StartPushBody, StopPushBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import StartPushBody, StopPushBody
 
 
 def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:
@@ -20,12 +21,12 @@ def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:
         identity = caller.require(SCOPE)
         raw = raw_body()
         body = read(StartPushBody, parsed(raw) if raw else {})
-        row, duplicate = service.start(identity, asked(identity, "start-live-push", raw), body)
+        row, duplicate = service.start(identity, keyed_request(identity, "start-live-push", raw), body)
         return jsonify(
             success=True,
             status="success",
             message=f"Live push started for room: {row.room}",
-            **shown(row),
+            **_shown(row),
             event_id=str(row.version),
             epoch=tail.epoch,
             duplicate=duplicate,
@@ -44,12 +45,12 @@ def live_push(service: LivePushes, caller: Caller, tail: Tail) -> Blueprint:
     @routes.get("/api/live-push")
     def list_pushes() -> Response:
         rows = service.visible(caller.identity())
-        return jsonify(items=[shown(row) for row in rows], next=None, sources=service.source_names)
+        return jsonify(items=[_shown(row) for row in rows], next=None, sources=service.source_names)
 
     return routes
 
 
-def shown(row: LivePushRow) -> dict[str, Any]:
+def _shown(row: LivePushRow) -> dict[str, Any]:
     seconds = row.interval_seconds
     return {
         "room": row.room,

@@ -11,10 +11,11 @@ from sidecar.domain.access import Identity
 from sidecar.domain.messages import LOCATION_ROOM
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
-from sidecar.http.requests import Caller, asked, parsed, raw_body
-from sidecar.services.idempotency import Request
+from sidecar.http.requests import Caller, keyed_request, parsed, raw_body
+from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.messages import SCOPE, Messages, Published
-from sidecar.wire.messages import BroadcastBody, LocationBody, NotifyBody, SendBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import BroadcastBody, LocationBody, NotifyBody, SendBody
 
 Answered = dict[str, Any]
 
@@ -22,31 +23,31 @@ Answered = dict[str, Any]
 def messages(service: Messages, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     routes = Blueprint("messages", __name__)
 
-    def send(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+    def send(identity: Identity, request: KeyedRequest, given: dict[str, Any]) -> tuple[Published, Answered]:
         body = read(SendBody, given)
         sent = service.send(identity, request, body)
         return sent, {"message": "Message sent to WebSocket", "room": body.room, "sent_at": sent.sent_at}
 
-    def push_location(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+    def push_location(identity: Identity, request: KeyedRequest, given: dict[str, Any]) -> tuple[Published, Answered]:
         body = read(LocationBody, given)
         sent = service.push_location(identity, request, body)
         place = {"lat": body.latitude, "lng": body.longitude}
         return sent, {"message": "Location update pushed to WebSocket", "location": place, "room": LOCATION_ROOM}
 
-    def broadcast(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+    def broadcast(identity: Identity, request: KeyedRequest, given: dict[str, Any]) -> tuple[Published, Answered]:
         sent = service.broadcast(identity, request, read(BroadcastBody, given))
         return sent, {"message": "Message sent to everyone", "sent_at": sent.sent_at}
 
-    def notify_user(identity: Identity, request: Request, given: dict[str, Any]) -> tuple[Published, Answered]:
+    def notify_user(identity: Identity, request: KeyedRequest, given: dict[str, Any]) -> tuple[Published, Answered]:
         body = read(NotifyBody, given)
         sent = service.notify(identity, request, body)
         return sent, {"message": "Message sent to the user", "user_id": body.user_id, "sent_at": sent.sent_at}
 
-    def route(name: str, act: Callable[[Identity, Request, dict[str, Any]], tuple[Published, Answered]]) -> None:
+    def route(name: str, act: Callable[[Identity, KeyedRequest, dict[str, Any]], tuple[Published, Answered]]) -> None:
         def answer() -> Response:
             identity = caller.require(SCOPE)
             raw = raw_body()
-            sent, said = act(identity, asked(identity, name, raw), parsed(raw))
+            sent, said = act(identity, keyed_request(identity, name, raw), parsed(raw))
             return jsonify(
                 success=True,
                 status="success",

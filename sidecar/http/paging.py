@@ -58,7 +58,8 @@ class Query:
         values = self._args.getlist(name)
         if not values:
             return None
-        self._bounded(name, values)
+        if len(values) > MAX_CHOICES:
+            self._problems.append(FieldError(name, f"is given more than {MAX_CHOICES} times"))
         found = []
         for value in values[:MAX_CHOICES]:
             try:
@@ -73,10 +74,6 @@ class Query:
         if any(value not in known for value in values):
             self._problems.append(FieldError(name, f"must be of {' '.join(known)}"))
         return tuple(dict.fromkeys(values))
-
-    def _bounded(self, name: str, values: Sequence[str]) -> None:
-        if len(values) > MAX_CHOICES:
-            self._problems.append(FieldError(name, f"is given more than {MAX_CHOICES} times"))
 
     def finish(self) -> None:
         if self._problems:

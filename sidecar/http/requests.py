@@ -19,9 +19,8 @@ from sidecar.domain.errors import BadHost, NotAllowed, SidecarError, TooLarge, U
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import LOGIN_COOKIE, Access, require
 from sidecar.services.connections import Connections
-from sidecar.services.idempotency import Request as Asked
-from sidecar.services.idempotency import request as idempotent
-from sidecar.services.limits import RateLimit
+from sidecar.services.idempotency import KeyedRequest
+from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.wire.bodies import parse_body
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import PUBLIC_PREFIX
@@ -108,20 +107,20 @@ def raw_body() -> bytes:
     return body
 
 
-def json_body() -> dict[str, Any]:
+def json_body(unique: bool = False) -> dict[str, Any]:
     """The request's body, a JSON object. Raises Unparsable, Invalid, TooLarge or UnsupportedMedia."""
-    return parsed(raw_body())
+    return parsed(raw_body(), unique)
 
 
-def parsed(raw: bytes) -> dict[str, Any]:
-    """A body that was read already."""
-    value: dict[str, Any] = parse_body(raw, request.headers.get("Content-Type")).value
+def parsed(raw: bytes, unique: bool = False) -> dict[str, Any]:
+    """A body that was read already; with `unique` no field may be named twice."""
+    value: dict[str, Any] = parse_body(raw, request.headers.get("Content-Type"), unique).value
     return value
 
 
-def asked(identity: Identity, route: str, raw: bytes) -> Asked:
+def keyed_request(identity: Identity, route: str, raw: bytes) -> KeyedRequest:
     """The request being handled, by which its repetition is recognised. Raises Invalid."""
-    return idempotent(identity, request.remote_addr or "", route, request.headers.get("Idempotency-Key"), raw)
+    return KeyedRequest.of(identity, request.remote_addr or "", route, request.headers.get("Idempotency-Key"), raw)
 
 
 def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Metrics, limit: RateLimit | None) -> None:
@@ -165,11 +164,11 @@ def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Met
 
 def _limited_by(caller: Caller) -> str:
     """A token has its own bucket; a stranger, and whoever holds a wrong token, that of the address."""
+    address = f"address:{request.remote_addr}"
     try:
-        identity = caller.identity()
+        return bucket_of(caller.identity(), address)
     except SidecarError:
-        return f"address:{request.remote_addr}"
-    return f"token:{identity.token_id}" if identity.token_id else f"address:{request.remote_addr}"
+        return address
 
 
 def _cors(origins: Origins, response: Response) -> None:
@@ -182,7 +181,7 @@ def _cors(origins: Origins, response: Response) -> None:
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
         response.headers["Access-Control-Allow-Headers"] = (
-            "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Request-Id, If-None-Match"
+            "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Request-Id, If-Match, If-None-Match"
         )
         response.headers["Access-Control-Max-Age"] = "600"
 

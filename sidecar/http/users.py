@@ -8,7 +8,7 @@ from sidecar.domain import rooms
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.requests import Caller
-from sidecar.services.users import Users, may_disconnect
+from sidecar.services.users import Users
 
 
 def users(service: Users, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
@@ -18,9 +18,8 @@ def users(service: Users, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     def disconnect(id: str) -> Response:
         identity = caller.require("messages:send")
         user = rooms.clean_name(id, "the user's id")
-        may_disconnect(identity, user)
         sockets = hub.count([rooms.user(user)])
-        seq = service.disconnect(user)
+        seq = service.disconnect(user, identity)
         return jsonify(
             success=True,
             status="success",

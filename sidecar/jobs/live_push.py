@@ -19,7 +19,7 @@ from sidecar.domain import messages, rooms
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Volatile
 from sidecar.domain.times import utc_text
-from sidecar.observability.logs import RateLimited
+from sidecar.observability.logs import RateLimited, described
 from sidecar.services.live_push import LivePushes
 from sidecar.store.leases import give_up_lease, keep_lease, take_lease
 from sidecar.store.live_pushes import LivePushRow
@@ -105,7 +105,7 @@ class LivePushing:
             except Unavailable as error:
                 log.warning("live_push.postponed", problem=error.detail)
             except Exception as error:
-                log.warning("live_push.failed", problem=f"{type(error).__name__}: {error}"[:300])
+                log.warning("live_push.failed", problem=described(error))
             self._wake.wait(KEEP_SECONDS)
             self._wake.clear()
 
@@ -161,5 +161,4 @@ class LivePushing:
                 return
             self._publish(Volatile(messages.API_MESSAGE, payload, rooms.free(row.room), at))
         except Exception as error:
-            problem = f"{type(error).__name__}: {error}"[:300]
-            log.warning("live_push.source_failed", source=row.source, problem=problem)
+            log.warning("live_push.source_failed", source=row.source, problem=described(error))

@@ -13,6 +13,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from sidecar.domain.redaction import redact_tree
 
 QUIET_LIBRARIES = ("engineio", "engineio.server", "socketio", "socketio.server", "geventwebsocket", "alembic")
+DESCRIBED_CHARACTERS = 300
 
 
 def configure_logs(level: str, format: str) -> None:
@@ -45,6 +46,11 @@ def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
         event[key] = redact_tree(value)
     return event
+
+
+def described(error: BaseException) -> str:
+    """An error for one line of a log: its class and the beginning of what it says."""
+    return f"{type(error).__name__}: {error}"[:DESCRIBED_CHARACTERS]
 
 
 class RateLimited:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from sidecar.domain.access import Identity, may, stranger
 from sidecar.domain.errors import NotAllowed, Unauthenticated
+from sidecar.domain.networks import Network, within
 from sidecar.services.connections import Connections
 
 LOGIN_COOKIE = "sidecar_login"
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Access:
@@ -37,16 +34,7 @@ class Access:
             return self.stranger(address)
 
     def stranger(self, address: str) -> Identity:
-        return stranger(self._open, self._anonymous_read, self._in_networks(address))
-
-    def _in_networks(self, address: str) -> bool:
-        if not self._networks:
-            return True
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
+        return stranger(self._open, self._anonymous_read, not self._networks or within(address, self._networks))
 
 
 def require(identity: Identity, scope: str) -> None:

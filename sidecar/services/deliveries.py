@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sidecar.domain.access import Identity
@@ -16,7 +16,7 @@ from sidecar.domain.times import utc_text
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import require
 from sidecar.services.deployments import record
-from sidecar.services.idempotency import Request, answered, remember, request
+from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.store import deliveries as store
 from sidecar.store.database import Database
 from sidecar.store.deliveries import NewDelivery
@@ -86,11 +86,11 @@ class Deliveries:
         as a delivery whose number the error tells); Conflict for a key used with another body or a foreign id;
         UnsupportedMedia; Unavailable."""
         require(identity, SCOPE)
-        asked = request(identity, posted.address, posted.path, posted.key, posted.body)
-        delivery = _delivery(identity, posted, asked)
+        request = KeyedRequest.of(identity, posted.address, posted.path, posted.key, posted.body)
+        delivery = _delivery(identity, posted, request)
         try:
             report = _read(delivery, utc_text(self._clock()))
-            receipt = self._submit(lambda transaction: self._store(transaction, identity, delivery, report, asked))
+            receipt = self._submit(lambda transaction: self._store(transaction, identity, delivery, report, request))
         except Invalid as error:
             self._quarantine(delivery, error)
             raise
@@ -142,10 +142,10 @@ class Deliveries:
         identity: Identity,
         delivery: NewDelivery,
         report: Report,
-        asked: Request | None = None,
+        request: KeyedRequest | None = None,
         replay_of: int | None = None,
     ) -> Receipt:
-        first = None if asked is None else answered(transaction, asked, report.project)
+        first = answered(transaction, request, report.project)
         if first is not None:
             return Receipt(**first, duplicate=True)
         report, event = record(transaction, identity, report, delivery.source)
@@ -160,8 +160,7 @@ class Deliveries:
             seq=event.seq,
             replay_of=replay_of,
         )
-        if asked is not None:
-            remember(transaction, asked, receipt.stored(), report.project)
+        remember(transaction, request, receipt.stored(), report.project)
         return receipt
 
     def _quarantine(self, delivery: NewDelivery, error: Invalid) -> None:
@@ -169,7 +168,7 @@ class Deliveries:
         reason = {
             "code": error.code,
             "detail": error.detail,
-            "errors": [{"path": field.path, "message": field.message} for field in error.fields],
+            "errors": [asdict(field) for field in error.fields],
         }
         number = self._submit(lambda transaction: self._keep(transaction, delivery, "quarantined", reason=reason))
         self._metrics.deliveries.labels("quarantined").inc()
@@ -193,7 +192,7 @@ class Deliveries:
             self._kept_bytes -= freed
 
 
-def _delivery(identity: Identity, posted: Posted, asked: Request) -> NewDelivery:
+def _delivery(identity: Identity, posted: Posted, request: KeyedRequest) -> NewDelivery:
     headers = {name: redact(posted.headers[name])[:500] for name in KEPT_HEADERS if name in posted.headers}
     return NewDelivery(
         path=posted.path,
@@ -203,7 +202,7 @@ def _delivery(identity: Identity, posted: Posted, asked: Request) -> NewDelivery
         delivery_id=posted.key,
         headers=headers,
         body=posted.body,
-        body_sha256=asked.body_sha256,
+        body_sha256=request.body_sha256,
     )
 
 

@@ -13,7 +13,8 @@ from sidecar.services.live_push import LivePushes, Source
 from sidecar.services.messages import Messages
 from sidecar.services.sources import InThread
 from sidecar.wire.bodies import parse_message
-from sidecar.wire.messages import DEFAULT_SOURCE, SendBody, StartPushBody, StopPushBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import DEFAULT_SOURCE, SendBody, StartPushBody, StopPushBody
 
 INSIDER = Identity(kind="process", name="sidecar", scopes=frozenset({"admin"}), projects=None)
 """Who a message of this process is from."""

@@ -7,9 +7,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from sidecar.domain.access import Identity
 from sidecar.domain.errors import RateLimited
 
 MAX_CALLERS = 10_000
+
+
+def bucket_of(identity: Identity, otherwise: str) -> str:
+    """The caller that is counted: a token has its own bucket on all edges together; who has none, the other one."""
+    return f"token:{identity.token_id}" if identity.token_id else otherwise
 
 
 class RateLimit:

@@ -6,14 +6,14 @@ They are rows, so they outlive every process; one process of all runs them (jobs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may, may_push, may_watch_room
 from sidecar.domain.errors import FieldError, Invalid, NotAllowed, TooMany
 from sidecar.domain.messages import sender_of
 from sidecar.services.access import require
-from sidecar.services.idempotency import Request, answered, remember
+from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.live_pushes import (
@@ -34,7 +34,8 @@ SCOPE = "push:manage"
 MAX_PUSHES = 1_000
 
 Source = Callable[[], Mapping[str, object]]
-"""What is pushed, as it is now: `type`, `content` and fields of the message. Called in a native thread; may block."""
+"""What is pushed, as it is now: `type`, `content` and fields of the message. Called in the greenlet of its push;
+what would block the event loop is wrapped (services/sources.py, InThread)."""
 
 
 class LivePushes:
@@ -45,7 +46,7 @@ class LivePushes:
         self._submit = submit
         self._sources = sources
 
-    def start(self, identity: Identity, asked: Request | None, body: StartPushBody) -> tuple[LivePushRow, bool]:
+    def start(self, identity: Identity, request: KeyedRequest | None, body: StartPushBody) -> tuple[LivePushRow, bool]:
         """Start the push of a room, or change its interval and source; and whether it was answered so before (by its
         key). Raises Unauthenticated, NotAllowed, Invalid, TooMany, Conflict, Unavailable."""
         require(identity, SCOPE)
@@ -57,7 +58,7 @@ class LivePushes:
 
         def command(transaction: Transaction) -> tuple[LivePushRow, bool]:
             connection = transaction.connection
-            first = None if asked is None else answered(transaction, asked)
+            first = answered(transaction, request)
             if first is not None:
                 return LivePushRow(**first), True
             running = find_live_push(connection, body.room)
@@ -77,8 +78,7 @@ class LivePushes:
             )
             row = started if running is None else replace(started, started_at=running.started_at)
             save_live_push(connection, row)
-            if asked is not None:
-                remember(transaction, asked, {name: getattr(row, name) for name in LivePushRow.__slots__})
+            remember(transaction, request, asdict(row))
             return row, False
 
         return self._submit(command)

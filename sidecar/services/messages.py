@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sidecar.domain import messages, rooms
 from sidecar.domain.access import Identity, may_send
 from sidecar.domain.errors import NotAllowed
 from sidecar.services.access import require
-from sidecar.services.idempotency import Request, answered, remember
+from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.store.devices import save_position
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit
@@ -37,15 +36,15 @@ class Messages:
     def __init__(self, submit: Submit):
         self._submit = submit
 
-    def send(self, identity: Identity, asked: Request | None, body: SendBody) -> Published:
+    def send(self, identity: Identity, request: KeyedRequest | None, body: SendBody) -> Published:
         """To a free room; with a target user to that user's sockets in it alone."""
 
         def payload(transaction: Transaction) -> dict[str, object]:
             return messages.api_message(body.message, messages.sender_of(identity), transaction.now, body.data)
 
-        return self._publish(identity, asked, messages.API_MESSAGE, payload, rooms.free(body.room), body.target_user)
+        return self._publish(identity, request, messages.API_MESSAGE, payload, rooms.free(body.room), body.target_user)
 
-    def push_location(self, identity: Identity, asked: Request | None, body: LocationBody) -> Published:
+    def push_location(self, identity: Identity, request: KeyedRequest | None, body: LocationBody) -> Published:
         """Where a device is, to the room of locations; its last position is kept."""
 
         def payload(transaction: Transaction) -> dict[str, object]:
@@ -59,15 +58,15 @@ class Messages:
             )
 
         room = rooms.free(messages.LOCATION_ROOM)
-        return self._publish(identity, asked, messages.API_MESSAGE, payload, room)
+        return self._publish(identity, request, messages.API_MESSAGE, payload, room)
 
-    def broadcast(self, identity: Identity, asked: Request | None, body: BroadcastBody) -> Published:
+    def broadcast(self, identity: Identity, request: KeyedRequest | None, body: BroadcastBody) -> Published:
         """To every authenticated connection."""
-        return self._general(identity, asked, body, rooms.EVERYONE)
+        return self._general(identity, request, body, rooms.EVERYONE)
 
-    def notify(self, identity: Identity, asked: Request | None, body: NotifyBody) -> Published:
+    def notify(self, identity: Identity, request: KeyedRequest | None, body: NotifyBody) -> Published:
         """To every connection of a user."""
-        return self._general(identity, asked, body, rooms.user(body.user_id))
+        return self._general(identity, request, body, rooms.user(body.user_id))
 
     def chat(self, identity: Identity, room: str, body: ChatBody) -> Published:
         """What somebody says in a free room (`room` is its own name)."""
@@ -78,17 +77,17 @@ class Messages:
 
         return self._publish(identity, None, messages.CHAT_MESSAGE, payload, rooms.free(room))
 
-    def _general(self, identity: Identity, asked: Request | None, body: BroadcastBody, room: str) -> Published:
+    def _general(self, identity: Identity, request: KeyedRequest | None, body: BroadcastBody, room: str) -> Published:
         def payload(transaction: Transaction) -> dict[str, object]:
             sender = messages.sender_of(identity)
             return messages.api_message(body.message, sender, transaction.now, body.data, body.type)
 
-        return self._publish(identity, asked, messages.API_MESSAGE, payload, room)
+        return self._publish(identity, request, messages.API_MESSAGE, payload, room)
 
     def _publish(
         self,
         identity: Identity,
-        asked: Request | None,
+        request: KeyedRequest | None,
         type: str,
         payload: Callable[[Transaction], dict[str, object]],
         room: str,
@@ -99,13 +98,11 @@ class Messages:
             raise NotAllowed("The token does not give the right to send there.")
 
         def command(transaction: Transaction) -> Published:
-            first: dict[str, Any] | None = None if asked is None else answered(transaction, asked)
+            first = answered(transaction, request)
             if first is not None:
                 return Published(**first, duplicate=True)
             event = transaction.append(type, payload(transaction), [room], target)
-            if asked is not None:
-                kept = {"seq": event.seq, "room": room, "target": target, "sent_at": event.at}
-                remember(transaction, asked, kept)
+            remember(transaction, request, {"seq": event.seq, "room": room, "target": target, "sent_at": event.at})
             return Published(event.seq, room, target, event.at)
 
         return self._submit(command)

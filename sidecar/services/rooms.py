@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may_watch_room
 from sidecar.domain.errors import NotAllowed
+from sidecar.fanout.hub import Hub
 from sidecar.services.access import require
 from sidecar.store.database import Database
 from sidecar.store.nodes import rooms_of_others
@@ -18,9 +19,6 @@ SCOPE = "rooms:read"
 MAX_ROOMS = 1_000
 MAX_USERS = 5_000
 """Of one process: so many are told to the others at most."""
-
-Here = Callable[[], Mapping[str, Mapping[str, int]]]
-"""The free rooms of this process: how many connections each user has in each, "" for those without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +30,12 @@ class Presence:
 
 
 class Rooms:
-    """`node` is this process."""
+    """`node` is this process, whose rooms the `hub` knows."""
 
-    def __init__(self, database: Database, node: str, here: Here):
+    def __init__(self, database: Database, node: str, hub: Hub):
         self._database = database
         self._node = node
-        self._here = here
+        self._hub = hub
 
     def list(self, identity: Identity) -> list[Presence]:
         """The rooms with somebody in them that it may watch, by name. Raises Unauthenticated, NotAllowed."""
@@ -53,10 +51,14 @@ class Rooms:
             raise NotAllowed("The token does not give the right to this room.")
         return Presence(room, self._everywhere().get(room, {}))
 
+    def here(self) -> dict[str, Counter[str]]:
+        """The free rooms of this process: how many connections each user has in each, "" for those without one."""
+        return {room.removeprefix(rooms.FREE): users for room, users in self._hub.users(rooms.FREE).items()}
+
     def _everywhere(self) -> dict[str, Counter[str]]:
         found: dict[str, Counter[str]] = {}
         others = [json.loads(text) for text in self._database.read(lambda c: rooms_of_others(c, self._node))]
-        for said in [self._here(), *others]:
+        for said in [self.here(), *others]:
             for room, users in said.items():
                 found.setdefault(room, Counter()).update(users)
         return found

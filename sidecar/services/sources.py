@@ -13,6 +13,7 @@ from gevent.threadpool import ThreadPool
 
 from sidecar.domain.errors import Invalid
 from sidecar.domain.times import utc_text
+from sidecar.observability.logs import described
 from sidecar.services.live_push import Source
 from sidecar.store.database import Database
 from sidecar.store.deployments import count_all_deployments
@@ -76,8 +77,7 @@ def user_source(path: str) -> Source:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise Invalid(f"SIDECAR_LIVE_SOURCES: {path} can't be imported: {problem}") from None
+        raise Invalid(f"SIDECAR_LIVE_SOURCES: {path} can't be imported: {described(error)}") from None
     if not callable(found):
         raise Invalid(f"SIDECAR_LIVE_SOURCES: {path} is no function")
     return InThread(found)
@@ -115,4 +115,4 @@ class InThread:
                 return "it returned no mapping"
             return {str(name): value for name, value in said.items()}
         except BaseException as error:
-            return f"{type(error).__name__}: {error}"[:300]
+            return described(error)

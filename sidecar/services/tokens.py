@@ -116,9 +116,9 @@ class Tokens:
     def verify(self, text: str) -> Identity:
         """Whose token this is. Raises Unauthenticated, or TokenExpired."""
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
-        remembered = self._cache.get(digest)
-        if remembered is not None and remembered[0] > self._clock():
-            return self._unexpired(remembered[1])
+        remembered = self._remembered(digest)
+        if remembered is not None:
+            return self._unexpired(remembered)
         revocations = self._revocations
         match = _TOKEN.fullmatch(text)
         row = self._database.read(lambda c: find_token(c, match[1])) if match else None
@@ -134,9 +134,9 @@ class Tokens:
         """The identity of a token known by its id (the issuer of a connection token, the one behind a cookie).
         Raises Unauthenticated when it is gone or revoked."""
         key = b"id:" + id.encode()
-        remembered = self._cache.get(key)
-        if remembered is not None and remembered[0] > self._clock():
-            return self._unexpired(remembered[1])
+        remembered = self._remembered(key)
+        if remembered is not None:
+            return self._unexpired(remembered)
         revocations = self._revocations
         row = self._database.read(lambda c: find_token(c, id))
         if row is None or row.revoked_at is not None:
@@ -144,6 +144,10 @@ class Tokens:
         identity = self._unexpired(token_identity(row))
         self._remember(key, identity, revocations)
         return identity
+
+    def _remembered(self, key: bytes) -> Identity | None:
+        until, identity = self._cache.get(key, (0.0, None))
+        return identity if until > self._clock() else None
 
     def _remember(self, key: bytes, identity: Identity, revocations: int) -> None:
         """Not when a token was revoked while this one was being read: it may have been this one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.domain.access import Identity
+from sidecar.domain.access import Identity, may_disconnect
 from sidecar.domain.errors import NotAllowed
 from sidecar.domain.rooms import clean_name
 from sidecar.store.journal import Transaction
@@ -18,18 +18,14 @@ class Users:
     def __init__(self, submit: Submit):
         self._submit = submit
 
-    def disconnect(self, user: object) -> int:
+    def disconnect(self, user: object, by: Identity | None = None) -> int:
         """End the user's connections as the event passes each process's tail; its seq. Nothing is revoked: whoever
-        holds a token may connect again. Raises BadName."""
+        holds a token may connect again. `by` None is the operator of this installation. Raises BadName, NotAllowed."""
         name = clean_name(user, "the user's id")
+        if by is not None and not may_disconnect(by, name):
+            raise NotAllowed("A connection token may disconnect its own user only.")
 
         def command(transaction: Transaction) -> int:
             return transaction.append(DISCONNECTED, {"user": name}, ()).seq
 
         return self._submit(command)
-
-
-def may_disconnect(identity: Identity, user: str) -> None:
-    """A browser's token may send its user away, but nobody else. Raises NotAllowed."""
-    if identity.kind == "connection" and identity.user != user:
-        raise NotAllowed("A connection token may disconnect its own user only.")

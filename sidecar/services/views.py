@@ -14,6 +14,7 @@ from sidecar.domain.access import Identity
 from sidecar.domain.deployments import TERMINAL, Deployment, Step, duration_of
 from sidecar.domain.times import utc_text
 from sidecar.services.deployments import DeploymentView
+from sidecar.services.menu import Menu
 from sidecar.store import deployments as store
 from sidecar.store.deployments import DeploymentFilter, DeploymentRow
 from sidecar.store.journal import Head, read_head
@@ -24,7 +25,8 @@ SNAPSHOT_DEPLOYMENTS = 50
 class Views:
     """A deployment that is not over but has had no news for `stale_after_hours` is shown as unknown (stale)."""
 
-    def __init__(self, stale_after_hours: float, clock: Callable[[], float] = time.time):
+    def __init__(self, stale_after_hours: float, menu: Menu, clock: Callable[[], float] = time.time):
+        self._menu = menu
         self._stale_after_seconds = stale_after_hours * 3_600
         self._clock = clock
 
@@ -48,7 +50,8 @@ class Views:
 
     def snapshot_of(self, kind: str, name: str, identity: Identity) -> Callable[[Connection], object]:
         """A query for what a room is about: of a deployment what the read API shows of it, of a project its newest
-        deployments, of `projects` all that the identity may read; None for what has no state."""
+        deployments, of `projects` all that the identity may read, of the menu what it sees; None for what has no
+        state."""
 
         def query(connection: Connection) -> object:
             if kind == "deployment":
@@ -64,6 +67,8 @@ class Views:
             if kind == "projects":
                 found = store.list_projects(connection, identity.projects)
                 return {"projects": [item for item in found if access.may_read(identity, item["name"])]}
+            if kind == "menu":
+                return self._menu.snapshot(connection, identity)
             return None
 
         return query

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from sidecar.domain.errors import FieldError, Invalid
 from sidecar.domain.rooms import clean_name
-from sidecar.services.limits import RateLimit
+from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.services.messages import Messages
 from sidecar.sockets.session import Session
-from sidecar.wire.messages import ChatBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import ChatBody
 
 
 class Chat:
@@ -27,7 +28,6 @@ class Chat:
         room, said = clean_name(args[0], "the room"), args[1]
         body = read(ChatBody, said if isinstance(said, Mapping) else {"message": said})
         if self._limit is not None:
-            token = session.identity.token_id
-            self._limit.take(f"token:{token}" if token else f"socket:{session.engine_sid}")
+            self._limit.take(bucket_of(session.identity, f"socket:{session.engine_sid}"))
         sent = self._messages.chat(session.identity, room, body)
         return {"ok": True, "room": sent.room, "event_id": str(sent.seq)}

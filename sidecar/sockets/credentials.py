@@ -22,10 +22,10 @@ OFFERED_TOKEN = "sidecar.offered_token"  # noqa: S105 - a key's name
 
 
 def identify(
-    access: Access, origins: Origins, environ: WSGIEnvironment, given: str | None, stranger_scope: str
+    access: Access, origins: Origins, environ: WSGIEnvironment, given: str | None, stranger_scope: str | None
 ) -> Identity:
     """Who it is by the `given` token, else by this handshake. A stranger is let in where strangers have
-    `stranger_scope`. Raises Unauthenticated, or TokenExpired."""
+    `stranger_scope`, and everywhere if that is None. Raises Unauthenticated, or TokenExpired."""
     if given:
         return access.by_credential(given)
     scheme, _, rest = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
@@ -36,6 +36,6 @@ def identify(
     address = environ.get("REMOTE_ADDR", "")
     cookie = parse_cookie(environ.get("HTTP_COOKIE", "")).get(LOGIN_COOKIE) if origins.same_origin(environ) else None
     identity = access.by_cookie(cookie, address) if cookie else access.stranger(address)
-    if not identity.authenticated and not may(identity, stranger_scope):
+    if not identity.authenticated and stranger_scope is not None and not may(identity, stranger_scope):
         raise Unauthenticated("A token is needed.")
     return identity

@@ -31,6 +31,7 @@ REFUSALS: dict[type[errors.SidecarError], Refusal] = {
     errors.NotAllowed: Refusal("not_allowed", True, "403 Forbidden"),
     errors.NotFound: Refusal("not_found", True, "404 Not Found"),
     errors.Conflict: Refusal("conflict", True, "409 Conflict"),
+    errors.PreconditionFailed: Refusal("precondition_failed", True, "412 Precondition Failed"),
     errors.TooLarge: Refusal("too_large", True, "413 Content Too Large"),
     errors.UnsupportedMedia: Refusal("invalid", True, "415 Unsupported Media Type"),
     errors.TooMany: Refusal("too_many", False, "429 Too Many Requests"),

@@ -55,7 +55,8 @@ REFUSAL = "sidecar.refusal"
 """Environ key: what `upgradable` found, so that a handshake is judged (and counted) once."""
 
 NO_PROTOCOL = (
-    "EIO=4 is missing: speak Socket.IO 3 or later to this path, or open a plain WebSocket at /ws/rooms/<room>/."
+    "EIO=4 is missing: speak Socket.IO 3 or later to this path, or open a plain WebSocket at /ws/rooms/<room>/ or "
+    "/ws/permissions/<user>."
 )
 RETRY_SECONDS = 5
 
@@ -69,7 +70,11 @@ class _Refusal:
 
 
 class Endpoint(Protocol):
-    """What plain WebSockets under one word of the path (`rooms`) are for; `name` is what follows it."""
+    """What plain WebSockets under one word of the path (`rooms`) are for; `name` is what follows it. `protocols` are
+    the subprotocols that are answered, beside our own."""
+
+    @property
+    def protocols(self) -> tuple[str, ...]: ...
 
     def admit(self, environ: WSGIEnvironment, name: str) -> None:
         """Before the handshake is answered. Raises a SidecarError for who may not; may block."""
@@ -157,7 +162,7 @@ class Gate:
 
     def _plain_refusal(self, environ: WSGIEnvironment, endpoint: Endpoint, name: str) -> _Refusal | None:
         _take_token(environ)
-        _take_offer(environ)
+        _take_offer(environ, endpoint.protocols)
         if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
             return _Refusal("426 Upgrade Required", "invalid", "This is a WebSocket.", (("Upgrade", "websocket"),))
         refusal = self._foreign(environ) or _bad_handshake(environ) or self._too_many()
@@ -269,16 +274,17 @@ def _take_token(environ: WSGIEnvironment) -> None:
         environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] != "token"])
 
 
-def _take_offer(environ: WSGIEnvironment) -> None:
-    """Of `Sec-WebSocket-Protocol: sidecar.v1, bearer.<token>` the token, where nothing logs it; the first is answered
-    (a browser drops a connection whose offer is not)."""
+def _take_offer(environ: WSGIEnvironment, known: tuple[str, ...]) -> None:
+    """Of `Sec-WebSocket-Protocol: sidecar.v1, bearer.<token>` the token, where nothing logs it; the first that we know
+    is answered (a browser drops a connection whose offer is not)."""
     if OFFERED_TOKEN in environ:
         return
     offered = [item.strip() for item in environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]
     tokens = [item.removeprefix("bearer.") for item in offered if item.startswith("bearer.")]
     environ[OFFERED_TOKEN] = tokens[0] if tokens else ""
-    if PROTOCOL in offered:
-        environ[SUBPROTOCOL] = PROTOCOL
+    answer = next((item for item in offered if item == PROTOCOL or item in known), None)
+    if answer is not None:
+        environ[SUBPROTOCOL] = answer
 
 
 def _answer(refusal: _Refusal, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,33 +1,28 @@
-"""Free rooms over plain WebSockets (`/ws/rooms/<room>/`): the same rooms as on Socket.IO, in bare JSON."""
+"""What all plain WebSockets have in common: who comes in, the heartbeat, the end with the token, JSON in and out."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
 
 import structlog
 
-from sidecar.domain import rooms
-from sidecar.domain.access import Identity, may_watch_room
-from sidecar.domain.errors import Invalid, NotAllowed, SidecarError, Unparsable
+from sidecar.domain.access import Identity
+from sidecar.domain.errors import Invalid
 from sidecar.domain.events import Offset, parse_offset
 from sidecar.domain.times import utc_text
-from sidecar.fanout.catchup import CatchUp, Past
-from sidecar.fanout.codecs import BareCodec
+from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.websocket import Connection, Network
 from sidecar.services.access import Access
-from sidecar.services.limits import RateLimit
-from sidecar.services.messages import Messages
+from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.sockets.credentials import OFFERED_TOKEN, identify
-from sidecar.sockets.errors import REFUSALS
 from sidecar.sockets.watch import Watch
 from sidecar.wire.bodies import parse_message
-from sidecar.wire.messages import ChatBody, read
 from sidecar.wire.origins import Origins
 
 if TYPE_CHECKING:
@@ -40,11 +35,12 @@ PING_SECONDS = 25.0
 UNSUPPORTED = 1003
 TOKEN_ENDED = 4401
 SENT_AWAY = 4403
-WELCOME = "Welcome to the WebSocket connection!"
 
 
-class PlainRooms:
-    """The endpoint (sockets/gate.py). `limit` bounds what each caller may say."""
+class PlainEndpoint:
+    """The endpoint (sockets/gate.py) of one kind of plain WebSockets. `limit` bounds what each caller may ask for."""
+
+    protocols: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -55,104 +51,71 @@ class PlainRooms:
         tail: Tail,
         catchup: CatchUp,
         watch: Watch,
-        messages: Messages,
         limit: RateLimit | None,
         clock: Callable[[], float] = time.time,
     ):
         self.network = network
         self.hub = hub
+        self.tail = tail
+        self.catchup = catchup
         self.watch = watch
+        self.clock = clock
         self._access = access
         self._origins = origins
-        self._tail = tail
-        self._catchup = catchup
-        self._messages = messages
         self._limit = limit
-        self._clock = clock
-        self._codecs = {offsets: BareCodec(offsets) for offsets in (False, True)}
         self.sockets: set[PlainSocket] = set()
 
-    def admit(self, environ: WSGIEnvironment, name: str) -> None:
-        room = rooms.clean_name(name, "the room")
-        _past(environ)
-        identity = identify(self._access, self._origins, environ, environ.get(OFFERED_TOKEN), "rooms:read")
-        if not may_watch_room(identity, rooms.free(room)):
-            raise NotAllowed("The token does not give the right to this room.")
+    def who(self, environ: WSGIEnvironment, stranger_scope: str | None) -> Identity:
+        """Raises Unauthenticated, or TokenExpired."""
+        return identify(self._access, self._origins, environ, environ.get(OFFERED_TOKEN), stranger_scope)
 
-    def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
-        past = _past(environ)
-        room = rooms.clean_name(name, "the room")
-
-        def who() -> Identity:
-            return identify(self._access, self._origins, environ, environ.get(OFFERED_TOKEN), "rooms:read")
-
-        identity = self.watch.unrevoked(who)  # from here on it does not yield
-        last = self._tail.last
-        codec = self._codecs[past is not None]
-        subscriber = Subscriber(connection.outbox, codec, last, user=identity.user)
-        socket = PlainSocket(self, connection, subscriber, identity, room, environ.get("REMOTE_ADDR", ""))
+    def take_in(self, socket: PlainSocket) -> None:
         self.sockets.add(socket)
         self.watch.add(socket)
         self.network.wheel.add(PING_SECONDS, socket)
-        socket.say(
-            type="connection_status",
-            status="connected",
-            room=room,
-            message=WELCOME,
-            seq=last,
-            epoch=self._tail.epoch,
-            offset=self._tail.offset.text,
-        )
-        if past is None:
-            self.hub.join(subscriber, rooms.free(room), last)
-            connection.open(socket)
-        else:
-            connection.open(socket)
-            answer = self._catchup.subscribe(self.hub, subscriber, rooms.free(room), Past(past))
-            if answer.truncated:
-                socket.say(type="truncated", room=room, seq=answer.seq, offset=answer.offset, epoch=answer.epoch)
-
-    def chat(self, socket: PlainSocket, body: ChatBody) -> None:
-        """Raises SidecarError."""
-        if self._limit is not None:
-            who = socket.identity.token_id
-            self._limit.take(f"token:{who}" if who else f"address:{socket.address}")
-        self._messages.chat(socket.identity, socket.room, body)
-
-    def now(self) -> str:
-        return utc_text(self._clock())
 
     def forget(self, socket: PlainSocket) -> None:
         self.sockets.discard(socket)
         self.watch.remove(socket)
         self.hub.drop(socket.subscriber)
 
+    def limited(self, socket: PlainSocket) -> None:
+        """It asks for something that costs. Raises RateLimited."""
+        if self._limit is not None:
+            self._limit.take(bucket_of(socket.identity, f"address:{socket.address}"))
+
 
 class PlainSocket:
-    """One connection in one room: the peer of its WebSocket."""
+    """One connection: the peer of its WebSocket."""
 
-    __slots__ = ("_awaiting", "_house", "address", "connection", "identity", "room", "subscriber")
+    __slots__ = ("_awaiting", "_endpoint", "address", "connection", "identity", "subscriber")
 
     def __init__(
         self,
-        house: PlainRooms,
+        endpoint: PlainEndpoint,
         connection: Connection,
         subscriber: Subscriber,
         identity: Identity,
-        room: str,
         address: str,
     ):
-        self._house = house
+        self._endpoint = endpoint
         self._awaiting = False
         self.connection = connection
         self.subscriber = subscriber
         self.identity = identity
-        self.room = room
         self.address = address
 
+    def obey(self, body: dict[str, Any]) -> None:
+        """Do what a message asks for. Raises SidecarError."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """Answer a message that could not be dealt with."""
+        raise NotImplementedError
+
     def say(self, **fields: object) -> None:
-        """A frame that is no event: its fields and when it was sent."""
-        fields["timestamp"] = self._house.now()
+        """A frame that is no event; it says when it was sent."""
+        fields.setdefault("timestamp", utc_text(self._endpoint.clock()))
         self.connection.send(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
 
     def intercept(self, message: str | bytes) -> bool:
@@ -166,22 +129,16 @@ class PlainSocket:
             body = parse_message(str(message))
             if not isinstance(body, dict):
                 raise Invalid("The message must be a JSON object.")
-            self._obey(body)
-        except Unparsable:
-            self.say(type="error", error="Invalid JSON format")
-        except SidecarError as error:
-            fields = [{"path": field.path, "message": field.message} for field in error.fields]
-            self.say(type="error", error=error.detail, code=REFUSALS[type(error)].code, errors=fields)
+            self.obey(body)
         except Exception as error:
-            log.error("plain.handler_failed", exc_info=error)
-            self.say(type="error", error="The request failed; the fault has been logged.", code="error")
+            self.failed(error)
 
     def ended(self, code: int) -> None:
-        self._house.forget(self)
+        self._endpoint.forget(self)
 
     def due(self) -> float | None:
         """The clock."""
-        if self not in self._house.sockets:
+        if self not in self._endpoint.sockets:
             return None
         if self.connection.heard:
             self.connection.heard = self._awaiting = False
@@ -197,21 +154,12 @@ class PlainSocket:
         self.say(type="token_expiring", expires_at=utc_text(expires_at))
 
     def end(self, event: str, code: str, message: str) -> None:
-        self._house.hub.drop(self.subscriber)
+        self._endpoint.hub.drop(self.subscriber)
         self.say(type=event, code=code, message=message)
         self.connection.close(TOKEN_ENDED if event == "token_expired" else SENT_AWAY, code)
 
-    def _obey(self, body: dict[str, Any]) -> None:
-        kind = body.get("message_type", "chat")
-        if kind == "chat":
-            self._house.chat(self, read(ChatBody, body))
-        elif kind == "ping":
-            self.say(type="pong", original_message=body)
-        else:
-            self.say(type="echo", original_message=body)
 
-
-def _past(environ: WSGIEnvironment) -> Offset | None:
+def past(environ: WSGIEnvironment) -> Offset | None:
     """The `since` of the handshake. Raises Invalid."""
     given = parse_qs(environ.get("QUERY_STRING", "")).get("since")
     if not given:

@@ -33,7 +33,7 @@ class Rights:
 
     def projects(self, held: Iterable[str]) -> Projects:
         """Of the deployments among these rooms: what `recheck` needs to know. Raises Unavailable."""
-        names = [room.removeprefix("deployment:") for room in held if room.startswith("deployment:")]
+        names = [room.removeprefix(rooms.DEPLOYMENT) for room in held if room.startswith(rooms.DEPLOYMENT)]
         return self._projects_of(names) if names else {}
 
     def recheck(self, session: Session, projects: Projects, position: int) -> None:
@@ -83,4 +83,4 @@ def _allowed(identity: Identity, kind: str, name: str, room: str, projects: Proj
 
 def _project_of(event: Event) -> str | None:
     """The project whose room the event went to."""
-    return next((name.removeprefix("project:") for name in event.rooms if name.startswith("project:")), None)
+    return next((name.removeprefix(rooms.PROJECT) for name in event.rooms if name.startswith(rooms.PROJECT)), None)

@@ -51,12 +51,14 @@ class Session:
 
 
 def own_rooms(identity: Identity) -> list[str]:
-    """The rooms that a connection is in without asking: its user's, and everyone's."""
+    """The rooms that a connection is in without asking: its user's, and everyone's who is signed in or is not."""
     found = []
     if identity.user is not None:
         found += [rooms.user(identity.user), rooms.permissions(identity.user)]
     if identity.authenticated:
-        found.append(rooms.EVERYONE)
+        found += [rooms.EVERYONE, rooms.PERMISSIONS]
+    else:
+        found.append(rooms.ANONYMOUS)
     return found
 
 

@@ -23,6 +23,7 @@ from sidecar.fanout.hub import Hub, Subscriber, cut_off
 from sidecar.fanout.recovery import Recovered, Recovery
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.transports import EngineSocket
+from sidecar.observability.logs import described
 from sidecar.services.access import Access
 from sidecar.sockets.credentials import identify
 from sidecar.sockets.errors import REFUSALS
@@ -327,7 +328,7 @@ class Sessions:
                     session.stale = True
                     gevent.sleep(STORE_SECONDS)
                 except Exception as error:
-                    log.warning("sockets.not_stored", problem=f"{type(error).__name__}: {error}")
+                    log.warning("sockets.not_stored", problem=described(error))
                     cut_off(session.subscriber)
 
     def _forget(self, session: Session) -> None:

@@ -251,6 +251,82 @@ live_pushes = Table(
 )
 """What is pushed to a free room again and again. `version` is the seq of the event that started or changed it."""
 
+versions = Table(
+    "versions",
+    metadata,
+    Column("subject", text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("at", text, nullable=False),
+)
+"""A row each for what is versioned (`menu`, `permissions`): its version, and when it got it."""
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("subject", text, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", text, nullable=False),
+    Column("action", text, nullable=False),
+    Column("author", text, nullable=False),
+    Column("token_id", text),
+    Column("reason", text, nullable=False),
+)
+"""Who made a version, how (`put`, `sync`, `rollback` …) and why."""
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("number", serial, primary_key=True),
+    Column("subject", text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("kind", text, nullable=False),
+    Column("name", text, nullable=False),
+    Column("label", text, nullable=False),
+    Column("before", text),
+    Column("after", text),
+    sqlite_autoincrement=True,
+)
+"""What a version changed: of a `menu` item, a `role` or a `user` by name its JSON before and after, NULL where it did
+not exist. `label` is what a person calls it. An older version is today's with the later changes undone."""
+Index("changes_version", changes.c.subject, changes.c.version)
+Index("changes_name", changes.c.kind, changes.c.name, changes.c.number)
+
+menu_items = Table(
+    "menu_items",
+    metadata,
+    Column("key", text, primary_key=True),
+    Column("name", text, nullable=False),
+    Column("menu_level", text, nullable=False),
+    Column("icon", text, nullable=False),
+    Column("url", text, nullable=False),
+    Column("sort_order", Integer, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("description", text, nullable=False),
+    Column("parent", text),
+    Column("created_at", text, nullable=False),
+    Column("updated_at", text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("name", text, primary_key=True),
+    Column("inherits", text, nullable=False),
+    Column("grants", text, nullable=False),
+    Column("menus", text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+"""`inherits` and `menus` are JSON lists of names, `grants` one of [resource, action, effect]."""
+
+user_roles = Table(
+    "user_roles",
+    metadata,
+    Column("user_id", text, primary_key=True),
+    Column("role", text, primary_key=True),
+)
+Index("user_roles_role", user_roles.c.role)
+
 devices = Table(
     "devices",
     metadata,

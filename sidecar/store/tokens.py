@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from sidecar.store.tables import login_links, tokens
 
@@ -48,11 +49,11 @@ def insert_token(
 
 def find_token(connection: Connection, id: str) -> TokenRow | None:
     row = connection.execute(select(tokens).where(tokens.c.id == id)).mappings().first()
-    return None if row is None else _token(dict(row))
+    return None if row is None else _token(row)
 
 
 def list_tokens(connection: Connection) -> list[TokenRow]:
-    return [_token(dict(row)) for row in connection.execute(select(tokens).order_by(tokens.c.number)).mappings()]
+    return [_token(row) for row in connection.execute(select(tokens).order_by(tokens.c.number)).mappings()]
 
 
 def mark_revoked(connection: Connection, id: str, at: str) -> bool:
@@ -81,8 +82,8 @@ def spend_login_link(connection: Connection, code_hash: bytes, now: str) -> str 
     return token_id
 
 
-def _token(row: dict[str, object]) -> TokenRow:
-    values = dict(row)
-    values["scopes"] = tuple(json.loads(str(row["scopes"])))
-    values["projects"] = None if row["projects"] is None else tuple(json.loads(str(row["projects"])))
-    return TokenRow(**values)  # type: ignore[arg-type]
+def _token(row: RowMapping) -> TokenRow:
+    values: dict[str, Any] = dict(row)
+    values["scopes"] = tuple(json.loads(row["scopes"]))
+    values["projects"] = None if row["projects"] is None else tuple(json.loads(row["projects"]))
+    return TokenRow(**values)

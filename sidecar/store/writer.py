@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event
 from sidecar.domain.times import utc_text
-from sidecar.observability.logs import RateLimited
+from sidecar.observability.logs import RateLimited, described
 from sidecar.store.database import DEADLINE_SECONDS, Database, lost
 from sidecar.store.journal import Transaction, holds_batch, lock_head
 from sidecar.store.statements import Statement
@@ -149,7 +149,7 @@ class Writer:
         try:
             events = self._store(batch)
         except Exception as error:  # the batch is lost as a whole, whatever the reason: told to every sender
-            log.warning("writer.batch_failed", commands=len(batch), problem=f"{type(error).__name__}: {error}"[:300])
+            log.warning("writer.batch_failed", commands=len(batch), problem=described(error))
             self.healthy = False
             self._drop_connection()
             found = self._settle() if self._commit_sent else False
@@ -216,7 +216,7 @@ class Writer:
                 with self._database.backend.deadline(left):
                     found = self._look_up(transaction.batch, transaction.events[0].seq)
             except Exception as error:
-                log.warning("writer.unsettled", problem=f"{type(error).__name__}: {error}"[:300])
+                log.warning("writer.unsettled", problem=described(error))
                 gevent.sleep(SETTLE_PAUSE_SECONDS)
         log.warning("writer.settled", events=len(transaction.events), stored=found)
         return found

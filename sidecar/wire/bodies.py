@@ -35,9 +35,10 @@ class ParsedBody:
     repaired: bool
 
 
-def parse_body(raw: bytes, content_type: str | None) -> ParsedBody:
+def parse_body(raw: bytes, content_type: str | None, unique: bool = False) -> ParsedBody:
     """The object in a body. JSON is taken under its own media types and under those that `curl -d` and plain
-    scripts send; a form may carry it as `payload=`. Raises Unparsable, Invalid or UnsupportedMedia."""
+    scripts send; a form may carry it as `payload=`. With `unique` no object may name a field twice (otherwise the last
+    one counts). Raises Unparsable, Invalid or UnsupportedMedia."""
     text = _text(raw)
     media = (content_type or "").partition(";")[0].strip().lower()
     if media == "application/x-www-form-urlencoded" and text.startswith("payload="):
@@ -45,6 +46,8 @@ def parse_body(raw: bytes, content_type: str | None) -> ParsedBody:
     elif media and media not in _UNTYPED and not re.fullmatch(r"(application|text)/([\w.-]+\+)?json", media):
         raise UnsupportedMedia("Send application/json.")
     value, repaired = _load(text)
+    if unique:
+        _check_unique(text)
     if not isinstance(value, dict):
         raise Invalid("The body must be a JSON object.", (FieldError("", "must be an object"),))
     return ParsedBody(_clean(value, [0]) if _may_be_unclean(text) else value, repaired)
@@ -105,6 +108,16 @@ def _decode(text: str, strict: bool) -> Any:
         raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
     except ValueError:  # an integer of thousands of digits
         raise Unparsable("The body holds a number that is out of range.") from None
+
+
+def _check_unique(text: str) -> None:
+    """(Of a text that has been read.)"""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise Invalid("An object in the body names a field twice.", (FieldError("", "names a field twice"),))
+
+    json.loads(text, strict=False, object_pairs_hook=check)
 
 
 def _check_depth(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from sidecar.domain.events import Event, Volatile
+from sidecar.domain.messages import API_MESSAGE
 
 
 def envelope(event: Event, epoch: str) -> str:
@@ -32,11 +33,19 @@ def volatile_envelope(news: Volatile) -> str:
     return f'{{"type":{json.dumps(news.type)},"payload":{news.payload},"timestamp":"{news.at}","volatile":true}}'
 
 
+def notice(event: Event, offset: str) -> str:
+    """What a plain WebSocket about permissions gets (UPSTREAMS, 3.4) as JSON text; it goes on after this offset."""
+    return (
+        f'{{"type":{json.dumps(event.type)},"data":{event.payload},"timestamp":"{event.at}",'
+        f'"seq":{event.seq},"offset":"{offset}"}}'
+    )
+
+
 def bare_message(type: str, payload: str, at: str, offset: str | None = None) -> str:
     """What a plain WebSocket gets (CONTRACTS, section 2) as JSON text: of an `api_message` the message within a frame
     of its own, of anything else (a chat message) the fields themselves. `payload` is a JSON object's text."""
     last = f',"offset":"{offset}"}}' if offset is not None else "}"
-    if type == "api_message":
-        return f'{{"type":"api_message","message":{payload},"timestamp":"{at}","source":"rest_api"{last}'
+    if type == API_MESSAGE:
+        return f'{{"type":"{API_MESSAGE}","message":{payload},"timestamp":"{at}","source":"rest_api"{last}'
     fields = payload[1:-1]
     return f'{{"type":{json.dumps(type)}{"," if fields else ""}{fields},"timestamp":"{at}"{last}'

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
+
+from sidecar.domain.networks import Network, within
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 KNOWN_ADDRESSES = 4_096
 
@@ -38,8 +38,7 @@ class Proxies:
     """`trusted` are the networks whose word counts; `prefix` is the public one."""
 
     def __init__(self, trusted: tuple[Network, ...], prefix: str):
-        self._trusted = trusted
-        self._trusts = lru_cache(KNOWN_ADDRESSES)(self._in_networks)
+        self._trusts = lru_cache(KNOWN_ADDRESSES)(partial(within, networks=trusted))
         self._prefix = prefix
 
     def prepare(self, environ: WSGIEnvironment) -> None:
@@ -76,10 +75,3 @@ class Proxies:
         prefix = "/" + environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[-1].strip().strip("/")
         if PREFIX.fullmatch(prefix):
             environ[PUBLIC_PREFIX] = prefix
-
-    def _in_networks(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)

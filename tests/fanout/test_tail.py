@@ -12,8 +12,8 @@ import pytest
 
 import sidecar.fanout.tail as tail_module
 from config.settings import Settings
+from sidecar.core import open_core
 from sidecar.domain.events import Event, Offset
-from sidecar.factory import open_core
 from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.store.writer import Writer
@@ -202,7 +202,7 @@ def test_control_events_act_and_are_not_published(tmp_path: Path):
     """Revocations travel through the journal, but are nobody's business outside."""
     core = open_core(Settings(instance_dir=tmp_path), running=True)
     received: list[dict[str, str]] = []
-    core.controls["control.test"] = [received.append]
+    core.on_control("control.test", received.append)
 
     core.writer.start()
     core.tail.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sqlite3
 
@@ -203,6 +204,19 @@ ROUTES = [
     "/api/live-push",
     "/api/rooms",
     "/api/rooms/<path:name>/presence",
+    "/api/menu",
+    "/api/menu/version",
+    "/api/menu/history",
+    "/api/menu/versions/<int(max=9223372036854775807):number>",
+    "/api/menu/<key>",
+    "/api/permissions",
+    "/api/permissions/version",
+    "/api/permissions/check",
+    "/api/permissions/history",
+    "/api/permissions/versions/<int(max=9223372036854775807):number>",
+    "/api/roles",
+    "/api/roles/<name>",
+    "/api/users/<path:id>/roles",
     "/api/deliveries",
     "/api/deliveries/<int(max=9223372036854775807):number>",
 ]
@@ -218,7 +232,13 @@ def test_every_route_answers_with_and_without_prefix_and_slash(sidecar, route):
     body = {"type": "step_started", "project": "routes", "deployment_id": "a/b", "step_name": "x"}
     assert sidecar.post(WEBHOOK, body).status_code == 200
     number = sidecar.get("/api/deliveries?limit=1").json()["items"][0]["number"]
-    path = route.replace("<path:name>", "app.js").replace("<path:deployment_id>", "a/b")
+    versioned = re.match("/api/(menu|permissions)/versions", route)
+    if versioned:
+        number = sidecar.get(f"/api/{versioned[1]}/version").json()["version"]
+    assert sidecar.request("PUT", "/api/menu/routes", json={"name": "Routes"}).status_code == 200
+    assert sidecar.request("PUT", "/api/roles/routes", json={}).status_code == 200
+    path = route.replace("<path:name>", "app.js").replace("<path:deployment_id>", "a/b").replace("<path:id>", "a/b")
+    path = path.replace("<key>", "routes").replace("<name>", "routes")
     path = path.replace("<int(max=9223372036854775807):number>", str(number))
     variants = {
         path,
@@ -228,7 +248,7 @@ def test_every_route_answers_with_and_without_prefix_and_slash(sidecar, route):
         PREFIX + path.rstrip("/") + "/",
     }
     for variant in variants:
-        answer = sidecar.get(variant)
+        answer = sidecar.get(variant, params={"resource": "a", "action": "b"} if "check" in variant else None)
         assert (answer.status_code, answer.history) == (200, []), variant
 
 

@@ -22,7 +22,8 @@ from sidecar.services.live_push import LivePushes
 from sidecar.services.sources import InThread
 from sidecar.store.leases import give_up_lease, take_lease
 from sidecar.store.live_pushes import LivePushRow, list_live_pushes
-from sidecar.wire.messages import StartPushBody, StopPushBody, read
+from sidecar.wire.checks import read
+from sidecar.wire.messages import StartPushBody, StopPushBody
 from tests.store.stores import Store
 
 WHO = Identity(kind="token", name="shop", scopes=frozenset({"push:manage"}), projects=None, token_id="t1", number=7)

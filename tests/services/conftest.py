@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import load_settings
-from sidecar.factory import Core, open_core
+from sidecar.core import Core, open_core
 
 
 class Clock:

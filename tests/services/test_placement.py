@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
+from sidecar.core import Core, open_core
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, Invalid, NotAllowed, SidecarError
-from sidecar.factory import Core, open_core
 from sidecar.observability.metrics import Metrics
 from sidecar.services.deliveries import Deliveries, Posted
 from sidecar.store.writer import Writer

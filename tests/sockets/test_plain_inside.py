@@ -14,7 +14,7 @@ from config.settings import load_settings
 from sidecar.domain.errors import SidecarError, Unauthenticated, Unavailable
 from sidecar.factory import Sidecar, create_app
 from sidecar.sockets import plain as plain_module
-from sidecar.sockets.plain import PlainRooms, PlainSocket
+from sidecar.sockets.rooms import PlainRooms, RoomSocket
 from sidecar.wire.frames import CLOSE, PING, PONG, TEXT
 from tests.fanout.stages import wait_until
 from tests.wire.test_frames import sent
@@ -65,7 +65,7 @@ class Peer:
             self.connection.abort()
             raise
         (self.socket,) = house.plain.sockets - before
-        assert isinstance(self.socket, PlainSocket)
+        assert isinstance(self.socket, RoomSocket)
 
     @property
     def frames(self) -> list[tuple[int, bytes]]:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, Invalid
-from sidecar.services.idempotency import KEY_SECONDS, answered, remember, request
+from sidecar.services.idempotency import KEY_SECONDS, KeyedRequest, answered, remember
 from sidecar.store.devices import count_devices, save_position
 from sidecar.store.idempotency import forget_answers
 from sidecar.store.leases import give_up_lease, keep_lease, take_lease
@@ -64,12 +64,12 @@ class TestKeys:
 
     def ask(self, store: Store, key: str | None, body: bytes = b"{}", route: str = "r", who: Identity = WHO) -> object:
         """The answer of before; otherwise it is answered with its number."""
-        asked = request(who, "127.0.0.1", route, key, body)
+        request = KeyedRequest.of(who, "127.0.0.1", route, key, body)
 
         def command(transaction):
-            first = answered(transaction, asked)
+            first = answered(transaction, request)
             if first is None:
-                remember(transaction, asked, {"seq": transaction.append("fact", {}, ()).seq})
+                remember(transaction, request, {"seq": transaction.append("fact", {}, ()).seq})
             return first
 
         return store.writer.submit(command)
@@ -102,7 +102,7 @@ class TestKeys:
     @pytest.mark.parametrize("key", ["", "x" * 256, "a\nb", "\x00"])
     def test_what_can_be_no_key(self, key: str):
         with pytest.raises(Invalid):
-            request(self.WHO, "", "r", key, b"")
+            KeyedRequest.of(self.WHO, "", "r", key, b"")
 
 
 def test_a_lease_that_is_given_up_is_free_at_once(store: Store, now: list[float]):

@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.domain.errors import FieldError, Invalid
 from sidecar.wire.bodies import parse_message
+from sidecar.wire.checks import read
 from sidecar.wire.envelopes import bare_message
 from sidecar.wire.messages import (
     BroadcastBody,
@@ -18,7 +19,6 @@ from sidecar.wire.messages import (
     SendBody,
     StartPushBody,
     StopPushBody,
-    read,
 )
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")

@@ -1,0 +1,147 @@
+"""The core of an installation, on which every part stands: its store, the road of events to the hub, and its tokens.
+The command line needs no more; the whole sidecar is built on it (factory.py)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+
+from config.settings import ROOT, Settings
+from sidecar.domain.events import Event, Volatile
+from sidecar.fanout.catchup import CatchUp
+from sidecar.fanout.doorbells import Datagrams, Doorbell
+from sidecar.fanout.hub import Hub
+from sidecar.fanout.notices import Notices
+from sidecar.fanout.tail import Tail
+from sidecar.observability.metrics import Metrics
+from sidecar.services.connections import Connections
+from sidecar.services.keys import load_keys
+from sidecar.services.tokens import REVOKED, Tokens
+from sidecar.services.users import Users
+from sidecar.store.database import Database, open_database
+from sidecar.store.journal import found_journal, read_head
+from sidecar.store.postgres import Postgres
+from sidecar.store.writer import Writer
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
+WEBHOOK_TOKEN_FILE = "webhook-token"  # noqa: S105 - a file's name
+"""In the instance folder, written at the first start, readable by the owner alone."""
+
+Control = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """An installation without edges: what serves requests and sockets is built on it, and calls it."""
+
+    app: Flask
+    database: Database
+    writer: Writer
+    tail: Tail
+    hub: Hub
+    catchup: CatchUp
+    metrics: Metrics
+    tokens: Tokens
+    connections: Connections
+    users: Users
+    bells: tuple[Doorbell, ...]
+    node: str
+    """Names this process to the others, and is another at each start."""
+    controls: dict[str, list[Control]]
+    """What each type of control event does to this process (`on_control`)."""
+    gaps: list[Callable[[], None]]
+    """What is to be done when events are gone from the journal before they passed the tail."""
+
+    def on_control(self, type: str, act: Control) -> None:
+        """`act` is called with the payload of each control event of this type, as it passes this process's tail. It
+        must not block."""
+        self.controls.setdefault(type, []).append(act)
+
+    def publish_volatile(self, news: Volatile) -> None:
+        """To the subscribers of this process, and of the others that hear our doorbells."""
+        self.hub.publish_volatile(news)
+        for bell in self.bells:
+            bell.tell(news)
+
+    def start(self) -> None:
+        """From now on commands are committed, and events reach the hub."""
+        self.writer.start()
+        self.tail.start()
+        for bell in self.bells:
+            bell.start(self.tail.heard, self.hub.publish_volatile)
+
+    def close(self) -> None:
+        """Commit what waits, then end."""
+        self.writer.stop()
+        self.tail.stop()
+        for bell in self.bells:
+            bell.stop()
+        self.database.close()
+
+
+def open_core(settings: Settings, running: bool = False) -> Core:
+    """The store and the tokens of an installation, made or upgraded if need be. With `running` the commands go
+    through the writer's greenlet (after `writer.start`), otherwise each is committed at once by the caller."""
+    app = Flask("sidecar", static_folder=None, template_folder=str(ROOT / "sidecar" / "web" / "templates"))
+    instance = settings.instance_path
+    database = open_database(app, settings.resolved_database_url, instance)
+    database.upgrade(found_journal)
+    metrics = Metrics()
+    controls: dict[str, list[Control]] = {}
+
+    def publish(event: Event) -> None:
+        if event.control:
+            for act in controls.get(event.type, ()):
+                act(json.loads(event.payload))
+        else:
+            hub.publish(event)
+            metrics.events.inc()
+
+    gaps: list[Callable[[], None]] = []
+
+    def missed() -> None:
+        for act in gaps:
+            act()
+
+    tail = Tail(database, publish, missed)
+    catchup = CatchUp(database, tail)
+    hub = Hub(catchup.congested)
+    gaps.append(hub.cut_off_all)
+    node = secrets.token_hex(8)
+    bells: list[Doorbell] = [Datagrams(instance, node, database.read(read_head).epoch)]
+    if isinstance(database.backend, Postgres):
+        bells.append(Notices(database.engine, database.backend))
+
+    def committed(events: list[Event]) -> None:
+        if running:
+            tail.offer(events)
+        for bell in bells:
+            bell.ring(events)
+
+    writer = Writer(database, committed)
+    submit = writer.submit if running else writer.run_alone
+    keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
+    tokens = Tokens(database, submit)
+    core = Core(
+        app,
+        database,
+        writer,
+        tail,
+        hub,
+        catchup,
+        metrics,
+        tokens,
+        Connections(keys, tokens, submit),
+        Users(submit),
+        tuple(bells),
+        node,
+        controls,
+        gaps,
+    )
+    core.on_control(REVOKED, lambda body: tokens.forget(body["id"]))
+    return core

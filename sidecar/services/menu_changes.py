@@ -1,0 +1,109 @@
+"""A change of the menu: what it comes to, how it is stored, and what those are told who watch the menu."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sidecar.domain import menu, rooms
+from sidecar.domain.errors import Invalid
+from sidecar.domain.menu import ItemChange, Items, MenuItem
+from sidecar.domain.permissions import ANONYMOUS, AUTHENTICATED, rights_of
+from sidecar.services.role_changes import rules_of
+from sidecar.services.versions import then
+from sidecar.store.journal import Transaction
+from sidecar.store.menu import delete_items, save_items
+from sidecar.store.permissions import load_roles
+from sidecar.store.versions import MENU, Changed, Said, log_changes
+
+CHANGED = "control.menu"
+"""Type of the control event after which the menu is read again; its payload `{"version"}` says up to where."""
+
+UPDATED = "menu_updated"
+
+Given = Mapping[str, Any]
+"""Fields of an item that somebody chose."""
+
+Change = Callable[[Connection, Items, str], dict[str, MenuItem]]
+"""Makes of the items, at this time, what they shall be; times and versions of changed ones are set later. Raises
+SidecarError."""
+
+
+@dataclass(frozen=True, slots=True)
+class MenuPlan:
+    """What a write changes, at this version."""
+
+    version: int
+    before: Items
+    after: Items
+    changes: list[ItemChange]
+
+    @property
+    def logged(self) -> list[Changed]:
+        return [
+            Changed("menu", change.item.key, change.item.name, _said(change.before), _said(change.after))
+            for change in self.changes
+        ]
+
+
+def plan_menu(version: int, before: Items, after: Items, path: Callable[[str], str]) -> MenuPlan:
+    """Raises Invalid for what is no tree; `path` says where in the request the item of a key names its parent."""
+    problems = menu.problems(after, path)
+    if problems:
+        told = "; ".join(f"{problem.path} {problem.message}" for problem in problems[:10])
+        raise Invalid(f"This can't be a menu: {told}.", tuple(problems))
+    return MenuPlan(version, before, after, menu.diff(before, after))
+
+
+def carry_out_menu(transaction: Transaction, plan: MenuPlan, version: int) -> MenuPlan:
+    """Store it and tell it: the plan with the items as they are now. The control event comes first: whoever is told and
+    asks finds it done."""
+    connection = transaction.connection
+
+    def stamped(item: MenuItem) -> MenuItem:
+        return replace(item, updated_at=transaction.now, version=version)
+
+    changes = [
+        ItemChange(change.before, None if change.after is None else stamped(change.after)) for change in plan.changes
+    ]
+    done = replace(plan, version=version, changes=changes)
+    changed = {change.item.key: change.item for change in changes if change.after is not None}
+    delete_items(connection, [change.item.key for change in changes if change.after is None])
+    save_items(connection, changed.values())
+    log_changes(connection, MENU, version, done.logged)
+    transaction.append(CHANGED, {"version": version}, ())
+    rules = rules_of(connection, load_roles(connection))
+    members = rights_of((AUTHENTICATED,), rules).menu_verdict()
+    strangers = rights_of((ANONYMOUS,), rules).menu_verdict()
+    for change in changes:
+        key = change.item.key
+        payload: dict[str, object] = {
+            "menuId": key,
+            "action": change.type,
+            "menuData": menu.shown(change.after) if change.after is not None and members(key) else None,
+            "version": version,
+            "affectedUsers": [],
+        }
+        transaction.append(UPDATED, payload, [rooms.MENU, rooms.ANONYMOUS] if strangers(key) else [rooms.MENU])
+    return replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
+
+
+def made_item(items: Items, key: str, given: Given, now: str) -> MenuItem:
+    """An item of which this is known, the rest as in a new one."""
+    fresh = MenuItem(key, "", menu.LEVELS[0], "", "", 0, True, "", None, now, now, 0)
+    if key in items:
+        fresh = replace(fresh, created_at=items[key].created_at)
+    return replace(fresh, **given)
+
+
+def menu_at(connection: Connection, items: Items, version: int) -> dict[str, MenuItem]:
+    """The menu as it was at this version, given how it is. Raises NotFound."""
+    now = {("menu", key): asdict(item) for key, item in items.items()}
+    return {key: MenuItem(**said) for (_, key), said in then(connection, MENU, version, now).items()}
+
+
+def _said(item: MenuItem | None) -> Said | None:
+    return None if item is None else asdict(item)

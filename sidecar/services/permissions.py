@@ -1,0 +1,353 @@
+"""Roles and who has them: asked, changed as versions, and told to exactly the users whom a change touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sidecar.domain import rooms
+from sidecar.domain.access import Identity
+from sidecar.domain.errors import FieldError, Invalid, NotFound
+from sidecar.domain.permissions import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    EVERYTHING,
+    Rights,
+    Role,
+    Roles,
+    inherited,
+    rights_of,
+)
+from sidecar.domain.versions import UNCONDITIONAL, Condition
+from sidecar.services.access import require
+from sidecar.services.idempotency import KeyedRequest, answered, remember
+from sidecar.services.role_changes import (
+    Held,
+    Plan,
+    Wanted,
+    carry_out,
+    plan_change,
+    read_role,
+    roles_in,
+    rules_of,
+    said_role,
+)
+from sidecar.services.versions import Edit, Latest, Past, edit_by, history, revise, then
+from sidecar.store.database import Database
+from sidecar.store.journal import Transaction
+from sidecar.store.permissions import (
+    RoleRow,
+    load_roles,
+    load_user_roles,
+    roles_of_user,
+    users_with_roles,
+)
+from sidecar.store.versions import (
+    PERMISSIONS,
+    Changed,
+    Logged,
+    Revision,
+    Said,
+    changed_since,
+    has_version,
+    newest_changes,
+    read_version,
+)
+from sidecar.store.writer import Submit
+from sidecar.wire.permissions import NoticeBody, WholePermissions
+
+READ = "permissions:read"
+WRITE = "permissions:write"
+SHOWN_CHANGES = 10
+MAX_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionsState:
+    """All roles at a version. `rules` are those that hold; `users` and `rights` remember what was asked for."""
+
+    version: int
+    at: str
+    roles: Mapping[str, RoleRow]
+    rules: Roles
+    users: dict[str, Held] = field(default_factory=dict)
+    rights: dict[Held, Rights] = field(default_factory=dict)
+
+    def rights_with(self, held: Held) -> Rights:
+        """Of somebody who holds these, implied ones included."""
+        found = self.rights.get(held)
+        if found is None:
+            if len(self.rights) >= MAX_REMEMBERED:
+                self.rights.clear()
+            found = self.rights[held] = rights_of(held, self.rules)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write: the version now, what it changed (nothing: there was nothing to change), and the seq of
+    its last event."""
+
+    version: int
+    revision: Revision | None
+    changes: list[Changed]
+    seq: int | None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """What a user (None: who has no name here) may, and sees of the menu."""
+
+    user: str | None
+    rights: Rights
+    version: int
+    at: str
+
+
+def load_permissions(connection: Connection) -> PermissionsState:
+    version = read_version(connection, PERMISSIONS)
+    rows = load_roles(connection)
+    return PermissionsState(version.version, version.at, rows, rules_of(connection, rows))
+
+
+class Permissions:
+    """`submit` runs a command in the writer. Writes raise Unauthenticated or NotAllowed for who may not, Invalid,
+    PreconditionFailed, and Unavailable."""
+
+    def __init__(self, database: Database, submit: Submit):
+        self._database = database
+        self._submit = submit
+        self._latest = Latest(database, load_permissions)
+
+    def heard(self, version: int) -> None:
+        """The permissions have come to this version. Never yields."""
+        self._latest.heard(version)
+
+    def doubt(self) -> None:
+        """It may have changed without our hearing of it. Never yields."""
+        self._latest.doubt()
+
+    @property
+    def state(self) -> PermissionsState:
+        return self._latest.get()
+
+    def rights(self, identity: Identity) -> Rights:
+        """What the holder of this identity may. Raises Unavailable."""
+        return self._rights(identity, self.state, self._held)
+
+    def rights_in(self, connection: Connection, identity: Identity) -> Rights:
+        """The same, read within a transaction."""
+        return self._rights(identity, load_permissions(connection), lambda _, user: roles_of_user(connection, user))
+
+    def given(self, user: str) -> Held:
+        """The roles that this user was given."""
+        return self._held(self.state, user)
+
+    def of(self, identity: Identity, user: str | None) -> Mine:
+        """What this user may, or without one the caller. Raises NotAllowed for who may not ask about others."""
+        state = self.state
+        if user is None or (user == identity.user and not identity.admin):
+            return Mine(identity.user, self.rights(identity), state.version, state.at)
+        require(identity, READ)
+        return Mine(user, state.rights_with((*self._held(state, user), AUTHENTICATED)), state.version, state.at)
+
+    def newest_changes(self, mine: Mine) -> list[Logged]:
+        """The last changes of what this user may: of their roles, and of those roles themselves."""
+        of = {"role": mine.rights.roles, "user": () if mine.user is None else (mine.user,)}
+        return self._database.read(lambda c: newest_changes(c, PERMISSIONS, SHOWN_CHANGES, of))
+
+    def role(self, name: str) -> RoleRow:
+        """Raises NotFound."""
+        row = self.state.roles.get(name)
+        if row is None:
+            raise NotFound("There is no such role.")
+        return row
+
+    def put_role(self, identity: Identity, role: Role, reason: str, condition: Condition = UNCONDITIONAL) -> Written:
+        def change(_connection: Connection, rows: Mapping[str, RoleRow]) -> Wanted:
+            return Wanted({**roles_in(rows), role.name: role})
+
+        return self._write(edit_by(identity, "put", reason), identity, change, condition, role.name)
+
+    def delete_role(self, identity: Identity, name: str, reason: str, condition: Condition = UNCONDITIONAL) -> Written:
+        """Nobody has it any more. Raises NotFound; Invalid while others inherit from it."""
+
+        def change(_connection: Connection, rows: Mapping[str, RoleRow]) -> Wanted:
+            if name not in rows:
+                raise NotFound("There is no such role.")
+            return Wanted({key: row.role for key, row in rows.items() if key != name})
+
+        return self._write(edit_by(identity, "delete", reason), identity, change, condition, name)
+
+    def put_user(
+        self, identity: Identity, user: str, held: Held, reason: str, condition: Condition = UNCONDITIONAL
+    ) -> Written:
+        """This user has these roles and no others."""
+
+        def change(_connection: Connection, rows: Mapping[str, RoleRow]) -> Wanted:
+            return Wanted(roles_in(rows), {user: held})
+
+        return self._write(edit_by(identity, "put", reason), identity, change, condition)
+
+    def sync(
+        self,
+        identity: Identity,
+        request: KeyedRequest | None,
+        whole: WholePermissions,
+        condition: Condition = UNCONDITIONAL,
+        dry_run: bool = False,
+    ) -> Written:
+        """These are all the roles; the users named have these of them, and the others keep theirs."""
+
+        def change(_connection: Connection, _rows: Mapping[str, RoleRow]) -> Wanted:
+            return Wanted(dict(whole.roles), dict(whole.users or {}))
+
+        edit = edit_by(identity, "sync", whole.reason)
+        return self._write(edit, identity, change, condition, request=request, dry_run=dry_run)
+
+    def rollback(
+        self,
+        identity: Identity,
+        request: KeyedRequest | None,
+        version: int,
+        reason: str,
+        condition: Condition = UNCONDITIONAL,
+    ) -> Written:
+        """A new version in which all is as it was at that one. Raises NotFound."""
+
+        def change(connection: Connection, rows: Mapping[str, RoleRow]) -> Wanted:
+            if not has_version(connection, PERMISSIONS, version):
+                raise NotFound("There was no such version.")
+            wanted, users = roles_in(rows), {}
+            for (kind, name), before in changed_since(connection, PERMISSIONS, version).items():
+                if kind == "user":
+                    users[name] = () if before is None else tuple(before["roles"])
+                elif before is None:
+                    wanted.pop(name, None)
+                else:
+                    wanted[name] = read_role(name, before)
+            return Wanted(wanted, users)
+
+        return self._write(
+            edit_by(identity, f"rollback to {version}", reason), identity, change, condition, request=request
+        )
+
+    def past(self, identity: Identity, below: int | None, limit: int) -> Past:
+        require(identity, READ)
+        return self._database.read(lambda c: history(c, PERMISSIONS, below, limit))
+
+    def at(self, identity: Identity, version: int) -> tuple[list[Role], dict[str, Held]]:
+        """All roles, and who had which, at that version. Raises NotFound."""
+        require(identity, READ)
+
+        def query(connection: Connection) -> tuple[list[Role], dict[str, Held]]:
+            now: dict[tuple[str, str], Said] = {
+                ("role", name): said_role(row.role) for name, row in load_roles(connection).items()
+            }
+            now |= {("user", user): {"roles": list(held)} for user, held in load_user_roles(connection).items()}
+            found = then(connection, PERMISSIONS, version, now)
+            roles = [read_role(name, said) for (kind, name), said in sorted(found.items()) if kind == "role"]
+            return roles, {name: tuple(said["roles"]) for (kind, name), said in found.items() if kind == "user"}
+
+        return self._database.read(query)
+
+    def notify(self, identity: Identity, request: KeyedRequest | None, body: NoticeBody) -> tuple[Written, list[str]]:
+        """Tell users something; the rooms that it went to. Raises Invalid for a role that there is none of."""
+        require(identity, WRITE)
+        to = body.to
+
+        def command(transaction: Transaction) -> tuple[Written, list[str]]:
+            first = answered(transaction, request)
+            if first is not None:
+                return Written(0, None, [], first["seq"], True), first["rooms"]
+            names = _rooms_of(transaction.connection, to.user, to.role)
+            event = transaction.append(body.type, body.data, names)
+            remember(transaction, request, {"seq": event.seq, "rooms": names})
+            return Written(0, None, [], event.seq), names
+
+        return self._submit(command)
+
+    def _held(self, state: PermissionsState, user: str) -> Held:
+        held = state.users.get(user)
+        if held is None:
+            held = self._database.read(lambda c: roles_of_user(c, user))
+            if len(state.users) >= MAX_REMEMBERED:
+                state.users.clear()
+            state.users[user] = held
+        return held
+
+    def _rights(
+        self, identity: Identity, state: PermissionsState, held: Callable[[PermissionsState, str], Held]
+    ) -> Rights:
+        if identity.admin:
+            return EVERYTHING
+        if not identity.authenticated:
+            return state.rights_with((ANONYMOUS,))
+        given = () if identity.user is None else held(state, identity.user)
+        return state.rights_with((*given, AUTHENTICATED))
+
+    def _write(
+        self,
+        edit: Edit,
+        identity: Identity,
+        change: Callable[[Connection, Mapping[str, RoleRow]], Wanted],
+        condition: Condition,
+        name: str | None = None,
+        request: KeyedRequest | None = None,
+        dry_run: bool = False,
+    ) -> Written:
+        require(identity, WRITE)
+
+        def plan(connection: Connection) -> Plan:
+            rows = load_roles(connection)
+            version = read_version(connection, PERMISSIONS).version
+            own = version if name is None else rows[name].version if name in rows else None
+            condition.check(version, own)
+            return plan_change(connection, version, rows, change(connection, rows))
+
+        def command(transaction: Transaction) -> Written:
+            first = answered(transaction, request)
+            if first is not None:
+                return _repeated(first)
+            planned = plan(transaction.connection)
+            if not planned.changes:
+                written = Written(planned.version, None, [], None)
+            else:
+                revision = revise(transaction, PERMISSIONS, edit)
+                carry_out(transaction, planned, revision.version)
+                written = Written(revision.version, revision, planned.changes, transaction.seq)
+            remember(transaction, request, _kept(written))
+            return written
+
+        if dry_run:
+            planned = self._database.read(plan)
+            return Written(planned.version, None, planned.changes, None)
+        written = self._submit(command)
+        self.heard(written.version)
+        return written
+
+
+def _rooms_of(connection: Connection, user: str | None, role: str | None) -> list[str]:
+    if user is not None:
+        return [rooms.permissions(user)]
+    if role is None or role == AUTHENTICATED:
+        return [rooms.PERMISSIONS]
+    if role == ANONYMOUS:
+        return [rooms.ANONYMOUS]
+    roles = roles_in(load_roles(connection))
+    if role not in roles:
+        raise Invalid("There is no such role.", (FieldError("to.role", "names a role that does not exist"),))
+    holding = [name for name in roles if role in inherited([name], roles)]
+    return [rooms.permissions(name) for name in sorted(users_with_roles(connection, holding))]
+
+
+def _kept(written: Written) -> dict[str, Any]:
+    return {"version": written.version, "seq": written.seq}
+
+
+def _repeated(first: Mapping[str, Any]) -> Written:
+    return Written(first["version"], None, [], first["seq"], True)

@@ -1,0 +1,207 @@
+"""A change of roles and of who has them: what it comes to, and whom it touches, who is told what it means to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from sqlalchemy import Connection
+
+from sidecar.domain import menu, permissions, rooms
+from sidecar.domain.errors import FieldError, Invalid
+from sidecar.domain.permissions import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    IMPLIED,
+    UNGOVERNED,
+    Rights,
+    Role,
+    Roles,
+    inherited,
+    rights_of,
+)
+from sidecar.store.journal import Transaction
+from sidecar.store.menu import load_menu
+from sidecar.store.permissions import (
+    RoleRow,
+    delete_roles,
+    roles_of_users,
+    save_roles,
+    save_user_roles,
+    users_with_roles,
+)
+from sidecar.store.versions import PERMISSIONS, Changed, Said, ever_changed, log_changes
+
+CHANGED = "control.permissions"
+"""Type of the control event after which the permissions are read again; its payload `{"version"}` says up to where."""
+
+Held = tuple[str, ...]
+"""Roles that somebody was given, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """All roles as they shall be, and the users whose roles are to be these."""
+
+    roles: dict[str, Role]
+    users: dict[str, Held] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a write changes: rules and holders before and after; `users` are those whose given roles change."""
+
+    version: int
+    before: Roles
+    after: Roles
+    roles: dict[str, Role]
+    gone: list[str]
+    held_before: dict[str, Held]
+    held_after: dict[str, Held]
+    changes: list[Changed]
+
+
+def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow], wanted: Wanted) -> Plan:
+    problems = permissions.problems(wanted.roles)
+    for user, given in wanted.users.items():
+        if any(role not in wanted.roles for role in given):
+            problems.append(FieldError(f"users.{user}", "names a role that does not exist"))
+        elif IMPLIED.intersection(given):
+            problems.append(FieldError(f"users.{user}", f"names {ANONYMOUS} or {AUTHENTICATED}, which nobody is given"))
+    if problems:
+        raise Invalid("; ".join(f"{item.path} {item.message}" for item in problems[:10]) + ".", tuple(problems))
+    gone = sorted(set(rows) - set(wanted.roles))
+    concerned = set(wanted.users) | users_with_roles(connection, gone)
+    held = roles_of_users(connection, concerned)
+    before: dict[str, Held] = {}
+    after: dict[str, Held] = {}
+    for user in sorted(concerned):
+        had: Held = held.get(user, ())
+        has: Held = tuple(role for role in sorted(wanted.users.get(user, had)) if role in wanted.roles)
+        if had != has:
+            before[user], after[user] = had, has
+    roles = {name: role for name, role in wanted.roles.items() if name not in rows or rows[name].role != role}
+    changes = [
+        Changed("role", name, name, said_role(rows[name].role) if name in rows else None, said_role(role))
+        for name, role in sorted(roles.items())
+    ]
+    changes += [Changed("role", name, name, said_role(rows[name].role), None) for name in gone]
+    changes += [
+        Changed("user", user, user, said_held(before[user]) if before[user] else None, said_held(has) if has else None)
+        for user, has in after.items()
+    ]
+    return Plan(version, rules_of(connection, rows), wanted.roles, roles, gone, before, after, changes)
+
+
+def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
+    """Store it, and tell whom it touches. The control event comes first: whoever is told and asks finds it done."""
+    connection = transaction.connection
+    delete_roles(connection, plan.gone)
+    save_roles(connection, plan.roles.values(), version)
+    save_user_roles(connection, plan.held_after)
+    log_changes(connection, PERMISSIONS, version, plan.changes)
+    transaction.append(CHANGED, {"version": version}, ())
+    news = _News(transaction, plan, version)
+    changed = {name for name in {*plan.before, *plan.after} if plan.before.get(name) != plan.after.get(name)}
+    touched = {
+        name
+        for name in {*plan.before, *plan.after}
+        if changed & inherited([name], plan.before) or changed & inherited([name], plan.after)
+    }
+    users = users_with_roles(connection, touched) | set(plan.held_after)
+    held = roles_of_users(connection, users)
+    for user in sorted(users):
+        now = held.get(user, ())
+        news.tell(rooms.permissions(user), user, plan.held_before.get(user, now), now)
+    if AUTHENTICATED in touched:
+        news.tell(rooms.PERMISSIONS, None, (), ())
+    if ANONYMOUS in touched:
+        news.tell(rooms.ANONYMOUS, None, (), (), ANONYMOUS)
+
+
+class _News:
+    """The events about a change."""
+
+    def __init__(self, transaction: Transaction, plan: Plan, version: int):
+        self._transaction = transaction
+        self._plan = plan
+        self._version = version
+        self._items = load_menu(transaction.connection)
+        self._seen: dict[Rights, frozenset[str]] = {}
+
+    def tell(self, room: str, user: str | None, had: Held, has: Held, implied: str = AUTHENTICATED) -> None:
+        """What has changed for somebody who had these roles and has those; nothing if that is nothing."""
+        before = rights_of((*had, implied), self._plan.before)
+        after = rights_of((*has, implied), self._plan.after)
+        if had == has and before == after:
+            return
+        keys = ["permissions"]
+        if had != has:
+            self._append(
+                room,
+                "role_updated",
+                userId=user,
+                oldRole=", ".join(had),
+                newRole=", ".join(has),
+                permissions=after.allowed,
+            )
+        if before.grants != after.grants:
+            self._append(room, "permission_changed", **_permission_change(user, before, after, self._transaction.now))
+        was, sees = self._sees(before), self._sees(after)
+        if was != sees:
+            keys.append("menu")
+            changes = {"added": sorted(sees - was), "removed": sorted(was - sees)}
+            self._append(room, "menu_access_changed", userId=user, menuChanges=changes)
+        self._append(room, "cache_invalidation", userId=user, cacheKeys=keys, version=self._version)
+
+    def _append(self, room: str, type: str, **payload: object) -> None:
+        self._transaction.append(type, payload, [room])
+
+    def _sees(self, rights: Rights) -> frozenset[str]:
+        found = self._seen.get(rights)
+        if found is None:
+            found = self._seen[rights] = menu.seen(self._items, rights.menu_verdict())
+        return found
+
+
+def _permission_change(user: str | None, before: Rights, after: Rights, now: str) -> dict[str, object]:
+    was, now_may = set(before.allowed), set(after.allowed)
+    action = "grant" if now_may > was else "revoke" if now_may < was else "update"
+    resources = {grant.resource for grant in set(before.grants) ^ set(after.grants)}
+    return {
+        "userId": user,
+        "permissions": after.allowed,
+        "action": action,
+        "resource": next(iter(resources)) if len(resources) == 1 else "*",
+        "timestamp": now,
+    }
+
+
+def rules_of(connection: Connection, rows: Mapping[str, RoleRow]) -> Roles:
+    """The roles that hold. As long as nobody has ever written one, all who are signed in see the menu."""
+    return roles_in(rows) if rows or ever_changed(connection, PERMISSIONS) else UNGOVERNED
+
+
+def roles_in(rows: Mapping[str, RoleRow]) -> dict[str, Role]:
+    return {name: row.role for name, row in rows.items()}
+
+
+def said_role(role: Role) -> Said:
+    """A role as it is sent and logged."""
+    return {
+        "name": role.name,
+        "inherits": list(role.inherits),
+        "grants": [asdict(grant) for grant in role.grants],
+        "menus": list(role.menus),
+    }
+
+
+def read_role(name: str, said: Said) -> Role:
+    """The role that `said_role` told."""
+    grants = tuple(permissions.Grant(**grant) for grant in said["grants"])
+    return Role(name, tuple(said["inherits"]), grants, tuple(said["menus"]))
+
+
+def said_held(held: Held) -> Said | None:
+    """What somebody was given as it is logged; None for nothing."""
+    return {"roles": list(held)} if held else None

@@ -1,0 +1,110 @@
+"""Free rooms over plain WebSockets (`/ws/rooms/<room>/`): the same rooms as on Socket.IO, in bare JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from sidecar.domain import rooms
+from sidecar.domain.access import Identity, may_watch_room
+from sidecar.domain.errors import NotAllowed, SidecarError, Unparsable
+from sidecar.fanout.catchup import Past
+from sidecar.fanout.codecs import BareCodec
+from sidecar.fanout.hub import Subscriber
+from sidecar.fanout.websocket import Connection
+from sidecar.services.messages import Messages
+from sidecar.sockets.errors import REFUSALS
+from sidecar.sockets.plain import PlainEndpoint, PlainSocket, past
+from sidecar.wire.checks import read
+from sidecar.wire.messages import ChatBody
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+log = structlog.get_logger("sidecar.plain")
+
+WELCOME = "Welcome to the WebSocket connection!"
+SCOPE = "rooms:read"
+
+
+class PlainRooms(PlainEndpoint):
+    """The endpoint. `messages` takes what is said in a room."""
+
+    def __init__(self, messages: Messages, *common: Any):
+        super().__init__(*common)
+        self.messages = messages
+        self._codecs = {offsets: BareCodec(offsets) for offsets in (False, True)}
+
+    def admit(self, environ: WSGIEnvironment, name: str) -> None:
+        room = rooms.clean_name(name, "the room")
+        past(environ)
+        if not may_watch_room(self.who(environ, SCOPE), rooms.free(room)):
+            raise NotAllowed("The token does not give the right to this room.")
+
+    def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
+        since = past(environ)
+        room = rooms.clean_name(name, "the room")
+        identity = self.watch.unrevoked(lambda: self.who(environ, SCOPE))  # from here on it does not yield
+        last = self.tail.last
+        subscriber = Subscriber(connection.outbox, self._codecs[since is not None], last, user=identity.user)
+        socket = RoomSocket(self, connection, subscriber, identity, environ.get("REMOTE_ADDR", ""), room)
+        self.take_in(socket)
+        socket.say(
+            type="connection_status",
+            status="connected",
+            room=room,
+            message=WELCOME,
+            seq=last,
+            epoch=self.tail.epoch,
+            offset=self.tail.offset.text,
+        )
+        if since is None:
+            self.hub.join(subscriber, rooms.free(room), last)
+            connection.open(socket)
+        else:
+            connection.open(socket)
+            answer = self.catchup.subscribe(self.hub, subscriber, rooms.free(room), Past(since))
+            if answer.truncated:
+                socket.say(type="truncated", room=room, seq=answer.seq, offset=answer.offset, epoch=answer.epoch)
+
+
+class RoomSocket(PlainSocket):
+    """One connection in one room."""
+
+    __slots__ = ("_house", "room")
+
+    def __init__(
+        self,
+        house: PlainRooms,
+        connection: Connection,
+        subscriber: Subscriber,
+        identity: Identity,
+        address: str,
+        room: str,
+    ):
+        super().__init__(house, connection, subscriber, identity, address)
+        self._house = house
+        self.room = room
+
+    def obey(self, body: dict[str, Any]) -> None:
+        kind = body.get("message_type", "chat")
+        if kind == "chat":
+            said = read(ChatBody, body)
+            self._house.limited(self)
+            self._house.messages.chat(self.identity, self.room, said)
+        elif kind == "ping":
+            self.say(type="pong", original_message=body)
+        else:
+            self.say(type="echo", original_message=body)
+
+    def failed(self, error: Exception) -> None:
+        if isinstance(error, Unparsable):
+            self.say(type="error", error="Invalid JSON format")
+        elif isinstance(error, SidecarError):
+            fields = [asdict(field) for field in error.fields]
+            self.say(type="error", error=error.detail, code=REFUSALS[type(error)].code, errors=fields)
+        else:
+            log.error("plain.handler_failed", exc_info=error)
+            self.say(type="error", error="The request failed; the fault has been logged.", code="error")
