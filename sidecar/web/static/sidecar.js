@@ -15,7 +15,7 @@
  *   is_active: boolean, description: string, parent: ?string, children: MenuItem[]}} MenuItem
  * @typedef {{resource: string, action: string, effect: "allow"|"deny"}} Grant
  * @typedef {{items: MenuItem[], roles: string[]}} Menu
- * @typedef {{grants: Grant[], roles: string[], menus: string[]}} Permissions
+ * @typedef {{grants: Grant[], permissions: string[], roles: string[], menus: string[]}} Permissions
  * @typedef {{user: ?string, version: ?number, checksum: ?string, source: ?("server"|"copy"), stale: boolean,
  *   error: ?SidecarError}} Standing  `stale`: the server has not confirmed it, or can't be asked; `error` says why
  * @typedef {{type: string, payload: Object, timestamp: string, seq: number, epoch: string, offset: string}} LiveEvent
@@ -370,8 +370,9 @@ const MENU = {
   types: new Set(["menu_updated", "menu_access_changed", "permission_changed", "role_updated", "cache_invalidation"]),
 };
 const PERMISSIONS = {
-  path: "/api/permissions", version: "/api/permissions/version", list: "grants", shown: ["grants", "roles", "menus"],
-  types: new Set(["permission_changed", "role_updated", "cache_invalidation"]),
+  path: "/api/permissions", version: "/api/permissions/version", list: "grants",
+  shown: ["grants", "permissions", "roles", "menus"],
+  types: new Set(["permission_changed", "role_updated", "menu_access_changed", "cache_invalidation"]),
 };
 
 /** One answer of the server, kept in sync: the last copy at once, what changed as soon as it changes, the copy while
@@ -546,14 +547,15 @@ class Synced extends Part {
         return this._stand("server", false, null);
       }
     }
-    const { subscription } = this;
-    const answer = await get(what.path, this.held && this.etag);
+    const { subscription, wanted } = this;
+    // After news the whole is asked for: a 304 of a process that lags would not say how far it is.
+    const answer = await get(what.path, wanted === null ? this.held && this.etag : null);
     if (!answer.unchanged) this._accept(answer.body, answer.etag);
-    const { wanted, held } = this;
-    if (wanted?.epoch === held.epoch && wanted.version > held.version) {
-      throw new SidecarError("lagging", "This process does not know the newest version yet.");
+    const { held } = this;
+    if (wanted?.epoch === held.epoch && (wanted.version > held.version || wanted.seq > held.seq)) {
+      throw new SidecarError("lagging", "This process does not know the last news yet.");
     }
-    this.wanted = null;
+    if (this.wanted === wanted) this.wanted = null;
     this.sureOf = subscription;
     if (this.known?.version === held.version) held.seen = pick(this.known, "version", "checksum");
     this._save();

@@ -1,100 +1,20 @@
-"""static/sidecar.js in a real Chromium, on a page of another origin, beside a real sidecar: behind a proxy that cuts,
-killed and started again, with tokens that end."""
+"""static/sidecar.js follows projects and deployments in a real Chromium: behind a proxy that cuts, beside a server
+that is killed and started again, with tokens that end."""
 
 from __future__ import annotations
 
 import json
 import random
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from werkzeug.serving import make_server
-from werkzeug.wrappers import Request, Response
 
 from tests.chaos.loop import Loop
 from tests.chaos.proxy import Proxy
 from tests.chromium import Browser
 from tests.conftest import Start
 from tests.servers import RunningSidecar
-
-PREFIX = "/project-dashboard"
-QUICK = "spread: 20, retry: { first: 50, most: 400 }, socket: { reconnectionDelay: 50, reconnectionDelayMax: 200 }"
-"""Options of a Sidecar that waits for less."""
-
-
-class Site:
-    """A team's web site: one page that has imported the module, and `/token`, which gives what `token` returns (None:
-    it fails). `asked` counts how often."""
-
-    def __init__(self) -> None:
-        self.sidecar = ""
-        self.token: Callable[[], str | None] = lambda: None
-        self.asked = 0
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def _answer(self, environ: Any, start_response: Any) -> Any:
-        path = Request(environ).path
-        static = f"{self.sidecar}{PREFIX}/static"
-        if path == "/":
-            page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Site</title>
-                <link rel="icon" href="data:,">
-                <body><script src="{static}/vendor/socket.io.min.js"></script>
-                <script type="module" src="/page.js"></script></body></html>"""
-            return Response(page, content_type="text/html; charset=utf-8")(environ, start_response)
-        if path == "/page.js":
-            script = f"""import {{ Sidecar }} from "{static}/sidecar.js"; window.Sidecar = Sidecar;
-                window.fetchToken = async () => {{
-                  const answer = await fetch("/token", {{ method: "POST" }});
-                  if (!answer.ok) throw new Error("no token today");
-                  return answer.text();
-                }};"""
-            return Response(script, content_type="text/javascript")(environ, start_response)
-        self.asked += 1
-        token = self.token()
-        return Response(token or "", status=503 if token is None else 200)(environ, start_response)
-
-
-@pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, RunningSidecar]]:
-    """The site, and a sidecar that its page may talk to."""
-    site = Site()
-    server = RunningSidecar(tmp_path_factory.mktemp("sidecar"), allowing(site))
-    server.start()
-    site.sidecar = server.url
-    yield site, server
-    site.close()
-    server.stop()
-    assert "Traceback" not in server.output(), server.output()
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("chromium") / "profile") as browser:
-        yield browser
-
-
-@pytest.fixture
-def site(shared_site: tuple[Site, RunningSidecar]) -> Site:
-    """Its tokens are connection tokens for ada."""
-    site, server = shared_site
-    site.asked = 0
-    site.token = lambda: server.connection_token(sub="ada")
-    return site
-
-
-@pytest.fixture
-def server(shared_site: tuple[Site, RunningSidecar], site: Site) -> RunningSidecar:
-    return shared_site[1]
+from tests.sidecar_js.site import PREFIX, QUICK, Site, allowing, connect
 
 
 @pytest.fixture
@@ -103,19 +23,6 @@ def own_server(site: Site, start_sidecar: Start) -> RunningSidecar:
     server = start_sidecar(**allowing(site))
     site.token = lambda: server.connection_token(sub="ada")
     return server
-
-
-@pytest.fixture
-def page(chromium: Browser, site: Site) -> Iterator[Browser]:
-    chromium.open(site.url)
-    chromium.evaluate("localStorage.clear()")
-    chromium.wait_for("window.Sidecar")
-    yield chromium
-    chromium.open("about:blank")
-
-
-def allowing(site: Site) -> dict[str, str]:
-    return {"SIDECAR_ALLOWED_ORIGINS": site.url, "SIDECAR_RATE_LIMIT": "off"}
 
 
 @pytest.fixture
@@ -130,13 +37,6 @@ def proxy(server: RunningSidecar) -> Iterator[Proxy]:
 def post(server: RunningSidecar, name: str, message: str, deployment: str | None = None) -> None:
     body = {"type": "log_entry", "project": name, "deployment_id": deployment or name, "message": message}
     assert server.post("/api/webhooks/deployment", body).status_code == 200
-
-
-def connect(page: Browser, url: str, options: str = "") -> None:
-    """`sidecar` on the page."""
-    page.evaluate(
-        f"window.sidecar = new Sidecar({{ url: '{url}{PREFIX}', token: fetchToken, {QUICK}, {options} }}); null"
-    )
 
 
 def follow(page: Browser, kind: str, name: str, variable: str = "room") -> None:
@@ -356,11 +256,12 @@ def test_the_only_token_of_a_page_that_has_ended_is_said_and_not_tried_again(pag
     assert page.evaluate("room.room.line._timers.size") == 0
 
 
-def test_who_is_sent_away_does_not_come_back(page, server, name):
+def test_who_is_sent_away_does_not_come_back(page, site, server, name):
+    site.token = lambda: server.connection_token(sub=name)
     connect(page, server.url)
     follow(page, "project", name)
     live(page)
-    assert server.post("/api/users/ada/disconnect", {}).json()["disconnected"] == 1
+    assert server.post(f"/api/users/{name}/disconnect", {}).json()["disconnected"] == 1
     page.wait_for("room.states.at(-1) === 'refused disconnected'")
 
 
