@@ -219,7 +219,7 @@ def create_app(settings: Settings) -> Sidecar:
     )
     caller = Caller(access, core.connections, origins)
 
-    network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes)
+    network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes, core.metrics)
     socketio = make_socketio(app, network, (URL_TOKEN, RECOVERS))
     namespaces = tuple(dict.fromkeys(("/", f"{settings.prefix}/ws")))
     rights = Rights(socketio, core.hub, history.projects_of)
@@ -227,12 +227,12 @@ def create_app(settings: Settings) -> Sidecar:
     recovery = Recovery(core.writer.submit, core.node, window) if window else None
     watch = Watch()
     sessions = Sessions(
-        socketio, namespaces, access, origins, core.hub, core.tail, core.catchup, rights, watch, recovery
+        socketio, namespaces, access, origins, core.hub, core.tail, core.catchup, rights, watch, recovery, core.metrics
     )
     core.controls[REVOKED].append(lambda body: watch.token_revoked(body["id"]))
     core.controls[DISCONNECTED].append(lambda body: watch.user_disconnected(body["user"]))
     core.controls[TAKEN].append(lambda body: sessions.taken(bytes.fromhex(body["pid"]), body["generation"]))
-    handlers = Handlers(socketio, namespaces, sessions)
+    handlers = Handlers(socketio, namespaces, sessions, core.metrics)
     Subscriptions(
         handlers,
         sessions,

@@ -19,7 +19,7 @@ from sidecar.fanout.catchup import CatchUp, Past
 from sidecar.fanout.codecs import BareCodec
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
-from sidecar.fanout.websocket import Connection, Network
+from sidecar.fanout.websocket import UNSUPPORTED, Connection, Network
 from sidecar.services.access import Access
 from sidecar.services.limits import RateLimit
 from sidecar.services.messages import Messages
@@ -37,7 +37,6 @@ log = structlog.get_logger("sidecar.plain")
 
 PING_SECONDS = 25.0
 """After so long without a sign of life one is asked for; without one for as long again the peer is gone."""
-UNSUPPORTED = 1003
 TOKEN_ENDED = 4401
 SENT_AWAY = 4403
 WELCOME = "Welcome to the WebSocket connection!"
@@ -131,6 +130,7 @@ class PlainRooms:
 class PlainSocket:
     """One connection in one room: the peer of its WebSocket."""
 
+    kind = "rooms"
     __slots__ = ("_awaiting", "_house", "address", "connection", "identity", "room", "subscriber")
 
     def __init__(
@@ -150,6 +150,10 @@ class PlainSocket:
         self.room = room
         self.address = address
 
+    @property
+    def who(self) -> str:
+        return self.identity.name
+
     def say(self, **fields: object) -> None:
         """A frame that is no event: its fields and when it was sent."""
         fields["timestamp"] = self._house.now()
@@ -168,12 +172,16 @@ class PlainSocket:
                 raise Invalid("The message must be a JSON object.")
             self._obey(body)
         except Unparsable:
+            self._count(REFUSALS[Unparsable].code)
             self.say(type="error", error="Invalid JSON format")
         except SidecarError as error:
             fields = [{"path": field.path, "message": field.message} for field in error.fields]
-            self.say(type="error", error=error.detail, code=REFUSALS[type(error)].code, errors=fields)
+            code = REFUSALS[type(error)].code
+            self._count(code)
+            self.say(type="error", error=error.detail, code=code, errors=fields)
         except Exception as error:
             log.error("plain.handler_failed", exc_info=error)
+            self._count("error")
             self.say(type="error", error="The request failed; the fault has been logged.", code="error")
 
     def ended(self, code: int) -> None:
@@ -186,7 +194,7 @@ class PlainSocket:
         if self.connection.heard:
             self.connection.heard = self._awaiting = False
         elif self._awaiting:
-            self.connection.abort()
+            self.connection.abort("heartbeat")
             return None
         else:
             self._awaiting = True
@@ -200,6 +208,9 @@ class PlainSocket:
         self._house.hub.drop(self.subscriber)
         self.say(type=event, code=code, message=message)
         self.connection.close(TOKEN_ENDED if event == "token_expired" else SENT_AWAY, code)
+
+    def _count(self, code: str) -> None:
+        self._house.network.metrics.socket_error(self.kind, code)
 
     def _obey(self, body: dict[str, Any]) -> None:
         kind = body.get("message_type", "chat")

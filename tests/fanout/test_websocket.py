@@ -43,6 +43,9 @@ def connect(network: Network) -> Iterator[Callable[..., Client]]:
 class Client:
     """The far end, and the peer of the connection: an echo that notes what it handles."""
 
+    kind = "test"
+    who = None
+
     def __init__(self, network: Network, beginning: bytes = b"", opened: bool = True):
         ours, self.sock = socket.socketpair()
         ours.setblocking(False)
