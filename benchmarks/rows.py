@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
 import socket
 import statistics
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ MANY = 8_000
 FLOOD_CONNECTIONS = 16
 LOG_CONNECTIONS = 4
 LOG_LINES = 500
+MENU_ITEMS = 200
 POLL_SECONDS = 0.005
 
 
@@ -218,11 +221,44 @@ def _hear(pipe: Connection, wanted: str) -> float:
     return float(value)
 
 
-class Polling:
-    """Asks /healthz again and again on one connection."""
+def menu_version(kind: Kind, options: Options) -> Measured:
+    """The question that every browser asks every few minutes, one after the other on one connection."""
+    with serving(kind, options.server_core) as server:
+        if kind is OURS:
+            fill_menu(server, MENU_ITEMS)
+        with Polling(server.address, "/api/menu/version") as polling:
+            polling.seconds_each(WARM_SECONDS)
+            each = sorted(polling.seconds_each(options.seconds))
+    return Measured(
+        {
+            "answers/s": len(each) / sum(each),
+            "p50 ms": each[len(each) // 2] * 1e3,
+            "p99 ms": each[int(len(each) * 0.99)] * 1e3,
+        }
+    )
 
-    def __init__(self, address: tuple[str, int]):
-        self._request = f"GET /healthz HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n\r\n".encode()
+
+def fill_menu(server: Running, count: int) -> None:
+    """Make a menu of so many items. Raises LoadFailed."""
+    token = (server.folder / "instance" / "admin-token").read_text().strip()
+    items = [{"key": f"item-{number}", "name": f"Item {number}", "url": f"/{number}"} for number in range(count)]
+    request = urllib.request.Request(
+        f"http://{server.address[0]}:{server.address[1]}/api/menu/sync",
+        json.dumps({"items": items}).encode(),
+        {"Authorization": f"Token {token}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30):
+            return
+    except OSError as error:
+        raise LoadFailed(f"The menu can't be made: {error}") from None
+
+
+class Polling:
+    """Asks one address again and again on one connection."""
+
+    def __init__(self, address: tuple[str, int], path: str = "/healthz"):
+        self._request = f"GET {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n\r\n".encode()
         self._socket = socket.create_connection(address, timeout=30)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._last = time.monotonic()
@@ -245,6 +281,15 @@ class Polling:
             longest = max(longest, self._last - last)
         return longest
 
+    def seconds_each(self, seconds: float) -> list[float]:
+        """How long each answer took of those that fit into so long, asked without a pause."""
+        end = time.monotonic() + seconds
+        taken = []
+        while (begin := time.monotonic()) < end:
+            self._ask()
+            taken.append(self._last - begin)
+        return taken
+
     def _ask(self) -> None:
         self._socket.sendall(self._request)
         answer = b""
@@ -254,8 +299,10 @@ class Polling:
                 break
             data = self._socket.recv(65_536)
             if not data:
-                raise LoadFailed("The server closed the connection that asks /healthz.")
+                raise LoadFailed("The server closed the connection that asks.")
             answer += data
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise LoadFailed(f"The server answered {head.splitlines()[0].decode(errors='replace')}")
         self._last = time.monotonic()
 
 
@@ -273,6 +320,7 @@ ROWS = (
     Row("crowd", f"{CROWD:,} clients", crowd),
     Row("post", "POST, 1 keep-alive connection, no clients", posts(1)),
     Row("posts", "POST, 16 keep-alive connections, no clients", posts(16)),
+    Row("menu", f"GET /api/menu/version of {MENU_ITEMS} items, 1 keep-alive connection", menu_version),
     Row("history", f"a journal of {history.ROWS:,} events", come_back, kinds=(OURS,)),
     Row("logs", f"`log_batch` of {LOG_LINES} lines, {LOG_CONNECTIONS} connections", log_lines, kinds=(OURS,)),
 )

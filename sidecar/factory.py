@@ -199,13 +199,15 @@ def _sockets(settings: Settings, core: Core, services: _Services) -> _Sockets:
     access, origins, history, messages = services.access, services.origins, services.history, services.messages
     namespaces = _namespaces(settings)
     window = settings.recovery_seconds
-    network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes)
+    network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes, core.metrics)
     socketio = make_socketio(core.app, network, (URL_TOKEN, RECOVERS))
     rights = Rights(socketio, hub, history.projects_of)
     recovery = Recovery(core.writer.submit, core.node, window) if window else None
     watch = Watch()
-    sessions = Sessions(socketio, namespaces, access, origins, hub, tail, catchup, rights, watch, recovery)
-    handlers = Handlers(socketio, namespaces, sessions)
+    sessions = Sessions(
+        socketio, namespaces, access, origins, hub, tail, catchup, rights, watch, recovery, core.metrics
+    )
+    handlers = Handlers(socketio, namespaces, sessions, core.metrics)
     snapshot_of = services.views.snapshot_of
     Subscriptions(handlers, sessions, hub, catchup, rights, snapshot_of, history.project_of, settings.max_rooms)
     handlers.on("chat", Chat(messages, services.limit))

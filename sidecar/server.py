@@ -61,7 +61,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def run_websocket(self) -> None:
         """The handshake is answered: the application opens the connection, and this handler's work is done."""
-        connection = self.server.network.take_over(*self._let_go())
+        connection = self.server.network.take_over(*self._let_go(), self.path.partition("?")[0])
         self.environ[WEBSOCKET] = connection
         self.environ["wsgi.websocket"] = self.websocket = None
         try:

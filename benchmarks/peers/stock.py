@@ -2,7 +2,13 @@
 room. Usage: python stock.py PORT
 """
 
+import hashlib
+import json
+import sqlite3
 import sys
+import tempfile
+from contextlib import closing
+from datetime import UTC, datetime
 
 from gevent import monkey
 
@@ -11,6 +17,12 @@ monkey.patch_all()
 from flask import Flask, request
 from flask_socketio import SocketIO, join_room
 
+COLUMNS = ("key", "name", "icon", "url", "sort_order", "updated_at")
+CHOSEN = ", ".join(COLUMNS)
+MENU_ITEMS = 200
+folder = tempfile.TemporaryDirectory()
+DATABASE = f"{folder.name}/menu.db"
+
 app = Flask(__name__)
 socketio = SocketIO(app, async_mode="gevent")
 
@@ -18,6 +30,33 @@ socketio = SocketIO(app, async_mode="gevent")
 @app.get("/healthz")
 def healthz() -> str:
     return "ok"
+
+
+@app.get("/api/menu/version")
+def menu_version() -> dict[str, object]:
+    """As the older server does it: each time from the database."""
+    with closing(sqlite3.connect(DATABASE)) as connection:
+        (version,) = connection.execute("SELECT max(updated_at) FROM menu").fetchone()
+        rows = connection.execute(f"SELECT {CHOSEN} FROM menu WHERE is_active ORDER BY sort_order, key").fetchall()
+    shown = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    checksum = hashlib.md5(json.dumps(shown, sort_keys=True, default=str).encode()).hexdigest()
+    at = int(datetime.fromisoformat(version).timestamp())
+    return {
+        "version": at,
+        "timestamp": at,
+        "checksum": checksum,
+        "changes": [],
+        "author": "system",
+        "description": "菜单配置版本信息",
+    }
+
+
+def make_menu(items: int) -> None:
+    with closing(sqlite3.connect(DATABASE)) as connection, connection:
+        connection.execute(f"CREATE TABLE menu ({CHOSEN}, is_active DEFAULT 1)")
+        now = datetime.now(UTC).isoformat()
+        rows = ((f"item-{number}", f"Item {number}", "", f"/{number}", number, now) for number in range(items))
+        connection.executemany("INSERT INTO menu VALUES (?, ?, ?, ?, ?, ?, 1)", rows)
 
 
 @app.post("/post")
@@ -34,4 +73,5 @@ def subscribe_project(project: str) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
+    make_menu(MENU_ITEMS)
     socketio.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_output=False)

@@ -149,6 +149,39 @@ class SidecarClient:
         body = {name: value for name, value in given.items() if value is not None}
         return self._call("POST", "/api/tokens/connection", json=body)
 
+    # -- Menu and permissions
+
+    def menu(self, all: bool = False) -> Json:
+        """`{"version","checksum","items",…}`: the tree that this token sees; with `all` what is not active too."""
+        return self._call("GET", "/api/menu", params={"all": "1"} if all else None)
+
+    def sync_menu(self, items: Sequence[Any], reason: str = "", dry_run: bool = False, key: str | None = None) -> Json:
+        """Make this tree the menu, in one version; with `dry_run` only say what that would change."""
+        return self._publish(_sync("/api/menu/sync", dry_run), {"items": list(items), "reason": reason}, key)
+
+    def permissions(self) -> Json:
+        """All roles, and who has which: `{"version","roles","users"}`."""
+        version = self._call("GET", "/api/roles")["version"]
+        return self._call("GET", f"/api/permissions/versions/{version}")
+
+    def sync_permissions(
+        self,
+        roles: Sequence[Any],
+        users: Mapping[str, Any] | None = None,
+        reason: str = "",
+        dry_run: bool = False,
+        key: str | None = None,
+    ) -> Json:
+        """Make these all the roles, and give each of the users these of them, in one version."""
+        body = {"roles": list(roles), "users": None if users is None else dict(users), "reason": reason}
+        return self._publish(_sync("/api/permissions/sync", dry_run), body, key)
+
+    def check_permission(self, resource: str, action: str, user: str | None = None) -> bool:
+        """May this user (None: the token's own) do this?"""
+        given = {"resource": resource, "action": action, "user": user}
+        params = {name: value for name, value in given.items() if value is not None}
+        return bool(self._call("GET", "/api/permissions/check", params=params)["has_permission"])
+
     # -- Deployments
 
     def webhook(self, body: Mapping[str, Any], key: str | None = None) -> Json:
@@ -190,6 +223,10 @@ class SidecarClient:
                 pause = _pause(attempt, response.headers.get("Retry-After"))
             time.sleep(pause)
         raise AssertionError("unreachable")
+
+
+def _sync(path: str, dry_run: bool) -> str:
+    return f"{path}?dry_run=1" if dry_run else path
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:

@@ -24,6 +24,7 @@ from sidecar.fanout.rooms import RoomManager
 from sidecar.fanout.transports import EngineSocket, engine_frames
 from sidecar.fanout.websocket import Network
 from sidecar.observability.logs import RateLimited
+from sidecar.observability.metrics import Metrics
 
 log = RateLimited(structlog.get_logger("sidecar.engine"))
 
@@ -120,7 +121,7 @@ def make_socketio(app: Flask, network: Network, environ_names: tuple[str, ...] =
         engineio_logger=False,
     )
     socketio.server.environ = Handshakes(app, (*ENVIRON, *environ_names))
-    _harden(socketio.server)
+    _harden(socketio.server, network.metrics)
     _take_over(socketio.server, network)
     return socketio
 
@@ -145,13 +146,15 @@ def _take_over(server: Any, network: Network) -> None:
         network.wheel.add(CONNECT_SECONDS, _Unconnected(server, session))
         if transport == "websocket":
             return session.handle_get_request(environ, start_response)
-        session.connected = True
+        if network.trace is not None:
+            network.trace.arrived(session, environ.get("PATH_INFO", ""))
+        session.polls()
         return engine._ok(session.poll(), jsonp_index=jsonp_index)
 
     engine._handle_connect = connect
 
 
-def _harden(server: Any) -> None:
+def _harden(server: Any, metrics: Metrics) -> None:
     """A client that breaks the protocol loses its connection: it costs one line a kind, and nobody else anything."""
     handle_event, handle_message = server._handle_event, server._handle_eio_message
     handle_disconnect, engine, manager = server._handle_eio_disconnect, server.eio, server.manager
@@ -163,6 +166,7 @@ def _harden(server: Any) -> None:
         sid = manager.pre_connect(eio_sid, name) if name in server.handlers else None
         if sid is None:
             problem = "Invalid namespace" if name not in server.handlers else "Connected already"
+            metrics.socket_error(EngineSocket.kind, "invalid")
             refuse(eio_sid, name, {"message": problem})
             return
         try:
@@ -216,7 +220,7 @@ def _harden(server: Any) -> None:
                 raise ValueError("number of attachments")
         except Exception as error:
             log.warning("engine.bad_packet", problem=type(error).__name__)
-            drop(server, eio_sid)
+            drop(server, eio_sid, "bad_packet")
 
     def handle_end(eio_sid: str, reason: str) -> None:
         """Who is gone is unknown from then on; the stock server fails at a POST of a session closed a moment ago."""
@@ -283,11 +287,12 @@ def is_open(socketio: SocketIO, eio_sid: str) -> bool:
     return eio_sid in socketio.server.eio.sockets
 
 
-def drop(server: Any, eio_sid: str) -> None:
-    """Close the transport at once, so that nothing more is read from it or sent. Its disconnect handlers run here."""
+def drop(server: Any, eio_sid: str, failure: str = "") -> None:
+    """Close the transport at once, so that nothing more is read from it or sent. Its disconnect handlers run here.
+    `failure` is one of metrics.FAILURES."""
     session = server.eio.sockets.get(eio_sid)
     if session is not None:
-        session.close(wait=False)
+        session.close(wait=False, failure=failure)
 
 
 def close_polling(socketio: SocketIO) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from engineio.exceptions import EngineIOError
 
-from sidecar.fanout.outbox import Outbox
-from sidecar.fanout.websocket import NORMAL, TRY_LATER, Connection, Network
+from sidecar.fanout.trace import Ending
+from sidecar.fanout.websocket import ABNORMAL, NORMAL, TRY_LATER, Connection, Network
 from sidecar.wire.frames import BINARY, TEXT, frame
 
 WEBSOCKET = "sidecar.websocket"
@@ -36,6 +36,8 @@ PYTHON_POLL_PACKETS = 16
 POST_PACKETS = 128
 SEPARATOR = "\x1e"
 UPGRADE_SECONDS = 10
+KIND, POLLING = "socketio", "polling"
+"""What its two transports go by in metrics and logs."""
 
 
 class BadPayload(EngineIOError):  # type: ignore[misc]
@@ -91,6 +93,10 @@ class EngineSocket:
     """One session. `server` is python-engineio's; the names that it uses are those of engineio.socket.Socket.
     It is the peer of its WebSocket and the owner of its outbox."""
 
+    kind = KIND
+    who = None
+    """Each of its namespaces says so (sockets/sessions.py)."""
+
     __slots__ = (
         "_awaiting_pong",
         "_connection",
@@ -112,7 +118,7 @@ class EngineSocket:
         self._server = server
         self._network = network
         self.sid = sid
-        self.outbox = Outbox(network.flusher, network.outbox_bytes, self)
+        self.outbox = network.new_outbox(self)
         self.connected = self.upgrading = self.upgraded = self.closing = self.closed = False
         self._few_packets = user_agent.lower().startswith("python")
         self._connection: Connection | None = None
@@ -120,6 +126,17 @@ class EngineSocket:
         self._awaiting_pong = False
         self._heard_at = time.monotonic()
         network.wheel.add(server.ping_interval, self)
+
+    @property
+    def number(self) -> int | None:
+        """Of its socket in the debug log, None where that is not written."""
+        trace = self._network.trace
+        return None if trace is None else trace.number(self._connection or self)
+
+    def polls(self) -> None:
+        """Its client has been taken in, by polling."""
+        self.connected = True
+        self._network.opened(self, POLLING)
 
     @property
     def session(self) -> dict[str, Any]:
@@ -152,7 +169,7 @@ class EngineSocket:
         if self.closed:
             return None
         if self._awaiting_pong:
-            self._end_later(self._server.reason.PING_TIMEOUT, abort=True)
+            self._end_later(self._server.reason.PING_TIMEOUT, "heartbeat")
             return None
         left: float = self._heard_at + self._server.ping_interval - time.monotonic()
         if left > 0:
@@ -195,12 +212,14 @@ class EngineSocket:
         try:
             packets = polled_packets(environ["wsgi.input"].read(length))
         except ValueError as error:
-            raise BadPayload from error
+            raise self._bad_payload() from error
         for packet in packets:
             if self.closed:
                 return
+            if self._network.trace is not None:
+                self._network.trace.polled(self, POLLING, packet)
             if not (self.intercept(packet) or self._receive(packet)):
-                raise BadPayload
+                raise self._bad_payload()
 
     def intercept(self, message: str | bytes) -> bool:
         """The heartbeat's answer needs no handler."""
@@ -213,7 +232,7 @@ class EngineSocket:
     def handle(self, message: str | bytes) -> None:
         """One packet that came by the WebSocket."""
         if not self.closed and not self._receive(message):
-            self.close(wait=False, reason=self._server.reason.TRANSPORT_ERROR)
+            self.close(wait=False, reason=self._server.reason.TRANSPORT_ERROR, failure="bad_packet")
 
     def ended(self, code: int) -> None:
         """The WebSocket is gone."""
@@ -223,10 +242,11 @@ class EngineSocket:
         """It can't take what it must, or has to come back; from anywhere, without a switch."""
         if self._connection is not None:
             self._connection.close(TRY_LATER, "come back")
-        self._end_later(self._server.reason.TRANSPORT_ERROR, abort=True)
+        self._end_later(self._server.reason.TRANSPORT_ERROR, "cut_off")
 
-    def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
-        """End the session; its disconnect handlers run here. `abort`: without a CLOSE packet."""
+    def close(self, wait: bool = True, abort: bool = False, reason: str | None = None, failure: str = "") -> None:
+        """End the session; its disconnect handlers run here. `abort`: without a CLOSE packet. `failure` is one of
+        metrics.FAILURES, empty for an end in order."""
         if self.closing:
             return
         self.closing = True
@@ -237,8 +257,13 @@ class EngineSocket:
             self.outbox.put(CLOSE_FRAME)
         self.closed = True
         if self._connection is not None:
-            self._connection.close(NORMAL)
-        elif self.outbox.waiting:
+            self._connection.close(NORMAL, failure=failure)
+            return
+        if self.connected:
+            code = {"heartbeat": ABNORMAL, "cut_off": TRY_LATER}.get(failure, NORMAL)
+            by = "peer" if reason == self._server.reason.TRANSPORT_CLOSE else "us"
+            self._network.closed(self, POLLING, Ending(code, "", by, failure, code))
+        if self.outbox.waiting:
             self.outbox.wake()
         else:
             self.outbox.close()
@@ -246,6 +271,7 @@ class EngineSocket:
     def upgrade(self, connection: Connection) -> None:
         """The probe is over: what waits goes out by the WebSocket."""
         self.upgraded, self.upgrading = True, False
+        self._network.upgraded(self, POLLING)
         self._connection = connection
         connection.switch(self, self.outbox)
 
@@ -282,12 +308,19 @@ class EngineSocket:
             self._network.wheel.add(UPGRADE_SECONDS, probe)
             connection.open(probe)
 
-    def _end_later(self, reason: str, abort: bool) -> None:
-        self._network.later(lambda: self.close(wait=False, abort=abort, reason=reason))
+    def _end_later(self, reason: str, failure: str) -> None:
+        self._network.later(lambda: self.close(wait=False, abort=True, reason=reason, failure=failure))
+
+    def _bad_payload(self) -> BadPayload:
+        self.close(wait=False, failure="bad_packet")
+        return BadPayload()
 
 
 class Probe:
     """A WebSocket on which a polling client tries whether it can upgrade."""
+
+    kind = KIND
+    who = None
 
     __slots__ = ("_connection", "_done", "_probed", "_session")
 

@@ -16,8 +16,22 @@ import gevent
 import structlog
 
 from sidecar.fanout.clock import Wheel
-from sidecar.fanout.outbox import Flusher, Outbox
-from sidecar.wire.frames import BINARY, PING, PONG, TEXT, FrameReader, close_frame, frame
+from sidecar.fanout.outbox import Flusher, Outbox, Owner
+from sidecar.fanout.trace import Ending, Trace, TracedOutbox, TracedReader
+from sidecar.observability.logs import debugging
+from sidecar.observability.metrics import UPGRADED, Metrics
+from sidecar.wire.frames import (
+    BINARY,
+    NOT_UTF8,
+    PING,
+    PONG,
+    PROTOCOL_ERROR,
+    TEXT,
+    TOO_BIG,
+    FrameReader,
+    close_frame,
+    frame,
+)
 
 log = structlog.get_logger("sidecar.websocket")
 
@@ -34,11 +48,32 @@ PAUSE_SECONDS = 0.000001
 
 PING_FRAME = frame(PING, b"")
 
-NORMAL, ABNORMAL, TRY_LATER = 1000, 1006, 1013
+NORMAL, UNSUPPORTED, ABNORMAL, FAULTY, TRY_LATER = 1000, 1003, 1006, 1011, 1013
+
+FAILURES = {
+    PROTOCOL_ERROR: "protocol",
+    UNSUPPORTED: "unsupported",
+    NOT_UTF8: "not_utf8",
+    TOO_BIG: "too_large",
+    FAULTY: "internal",
+    TRY_LATER: "cut_off",
+}
+"""What a close that we begin with this code tells of; with others nothing has failed."""
+COMPLAINTS = frozenset({PROTOCOL_ERROR, UNSUPPORTED, NOT_UTF8, 1008, TOO_BIG, 1010, FAULTY})
+"""Close codes by which a peer says that something failed."""
+CUT = Ending(ABNORMAL, "", "nobody", "cut", ABNORMAL)
+"""How a connection ends if nobody says anything more."""
 
 
 class Peer(Protocol):
-    """The protocol above a connection."""
+    """The protocol above a connection. `kind` names it in metrics and logs, a word for all connections that are for the
+    same; `who` is whose this one is, by name, None if that is not known yet."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def who(self) -> str | None: ...
 
     def intercept(self, message: str | bytes) -> bool:
         """In the loop's callback: deal with what needs no handler, and say whether that is all. Must not block."""
@@ -53,6 +88,9 @@ class Peer(Protocol):
 
 class _Nobody:
     """The peer of a connection that was not opened: nothing is read for it."""
+
+    kind = "none"
+    who = None
 
     def intercept(self, message: str | bytes) -> bool:
         return True
@@ -76,9 +114,12 @@ class State(IntEnum):
 
 class Network:
     """What the connections of this process share: the loop, the flusher, the clock, and who is open.
-    `outbox_bytes` bounds what waits for one, `budget_bytes` what waits for all slow ones."""
+    `outbox_bytes` bounds what waits for one, `budget_bytes` what waits for all slow ones. `trace` writes debug lines,
+    None where they are not wanted."""
 
-    def __init__(self, max_message_bytes: int, outbox_bytes: int, budget_bytes: int):
+    def __init__(self, max_message_bytes: int, outbox_bytes: int, budget_bytes: int, metrics: Metrics | None = None):
+        self.metrics = Metrics() if metrics is None else metrics
+        self.trace = Trace() if debugging() else None
         self.loop: Any = gevent.get_hub().loop
         self.flusher = Flusher(self.loop, budget_bytes)
         self.wheel = Wheel(self.loop)
@@ -88,10 +129,40 @@ class Network:
         self._work: deque[Callable[[], None]] = deque()
         self._worker: gevent.Greenlet | None = None
 
-    def take_over(self, sock: Any, beginning: bytes) -> Connection:
-        """The connection of a gevent socket whose handshake is done; the socket is of no more use then. `beginning`
-        is what was read from it behind the handshake."""
-        return Connection(self, sock.detach(), beginning)
+    def take_over(self, sock: Any, beginning: bytes, path: str = "") -> Connection:
+        """The connection of a gevent socket whose handshake, for this path, is done; the socket is of no more use
+        then. `beginning` is what was read from it behind the handshake."""
+        connection = Connection(self, sock.detach(), beginning)
+        if self.trace is not None:
+            self.trace.arrived(connection, path)
+        return connection
+
+    def new_outbox(self, owner: Owner) -> Outbox:
+        if self.trace is None:
+            return Outbox(self.flusher, self.outbox_bytes, owner)
+        return TracedOutbox(self.flusher, self.outbox_bytes, owner, self.trace)
+
+    def new_reader(self, connection: Connection) -> FrameReader:
+        if self.trace is None:
+            return FrameReader(self.max_message_bytes)
+        return TracedReader(self.max_message_bytes, self.trace, connection)
+
+    def opened(self, sock: object, kind: str, who: str | None = None) -> None:
+        """Count a socket, and tell the log. `sock` is the same at its end: a connection, or a session that polls."""
+        self.metrics.socket_opened(kind)
+        if self.trace is not None:
+            self.trace.opened(sock, kind, who)
+
+    def closed(self, sock: object, kind: str, ending: Ending) -> None:
+        self.metrics.socket_closed(kind, ending.code, ending.failure)
+        if self.trace is not None:
+            self.trace.closed(sock, kind, ending)
+
+    def upgraded(self, session: object, kind: str) -> None:
+        """A session that polled goes on as a WebSocket."""
+        self.metrics.socket_closed(kind, UPGRADED)
+        if self.trace is not None:
+            self.trace.upgraded(session, kind)
 
     def later(self, work: Callable[[], None]) -> None:
         """Do it in a greenlet, in the order asked for: what the end of a connection brings with it, which may be the
@@ -148,7 +219,7 @@ class Connection:
 
     __slots__ = (
         "_beginning",
-        "_code",
+        "_ending",
         "_inbox",
         "_inbox_bytes",
         "_network",
@@ -168,10 +239,10 @@ class Connection:
         self._network = network
         self._beginning = beginning
         self._peer: Peer = NOBODY
-        self._reader = FrameReader(network.max_message_bytes)
+        self._reader = network.new_reader(self)
         self._watcher = network.loop.io(descriptor, READ)
         self._state = State.OPEN
-        self._code = ABNORMAL
+        self._ending = CUT
         self._said_close = False
         """Has the peer said its last word: a Close frame, or something against the protocol?"""
         self._inbox: deque[str | bytes] | None = None
@@ -180,7 +251,7 @@ class Connection:
         self._paused = False
         self.heard = False
         """Has anything come since this was last set to False?"""
-        self.outbox = Outbox(network.flusher, network.outbox_bytes, self)
+        self.outbox = network.new_outbox(self)
         self.outbox.attach(self)
         network.connections[self] = None
 
@@ -189,9 +260,16 @@ class Connection:
         """Has it a peer?"""
         return self._peer is not NOBODY
 
+    @property
+    def kind(self) -> str:
+        """Its peer's."""
+        return self._peer.kind
+
     def open(self, peer: Peer) -> None:
         """Read for this peer from now on."""
         self._peer = peer
+        if self.descriptor >= 0:
+            self._network.opened(self, peer.kind, peer.who)
         if self._state != State.ENDED:
             self._watcher.start(self._readable)
             beginning, self._beginning = self._beginning, b""
@@ -214,13 +292,17 @@ class Connection:
         """Ask for a sign of life."""
         self.outbox.put(PING_FRAME)
 
-    def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Say Close, behind what waits. The connection ends when the peer has answered, or a few seconds later."""
+    def close(self, code: int = NORMAL, reason: str = "", failure: str = "") -> None:
+        """Say Close, behind what waits. The connection ends when the peer has answered, or a few seconds later.
+        `failure` is one of metrics.FAILURES, where the code doesn't tell."""
         if self._state == State.OPEN:
+            self._ending = Ending(code, reason, "us", failure or FAILURES.get(code, ""), ABNORMAL)
             self._finish(close_frame(code, reason))
 
-    def abort(self) -> None:
-        """End it at once; what waits to be handled is forgotten."""
+    def abort(self, failure: str = "") -> None:
+        """End it at once; what waits to be handled is forgotten. `failure` as for `close`."""
+        if self._state == State.OPEN:
+            self._ending = Ending(ABNORMAL, "", "us", failure, ABNORMAL)
         if self._inbox is not None:
             self._inbox.clear()
         self._end()
@@ -256,7 +338,7 @@ class Connection:
             self._feed(data)
         except Exception as error:
             log.error("websocket.read_failed", exc_info=error)
-            self.abort()
+            self.abort("internal")
 
     def _feed(self, data: bytes) -> None:
         reader, ping = self._reader, None
@@ -274,16 +356,17 @@ class Connection:
         if reader.fault is not None and not self._said_close:
             self._said_close = True
             if self._state == State.OPEN:
-                self._code = reader.fault.code
-                self._finish(close_frame(reader.fault.code, reader.fault.reason))
+                self.close(reader.fault.code, reader.fault.reason)
+                self._ending = self._ending._replace(answer=reader.fault.code)
 
     def _take_close(self, code: int) -> None:
         self._said_close = True
-        self._code = code
         if self._state == State.CLOSING:
+            self._ending = self._ending._replace(answer=code)
             if not self.outbox.size:
                 self._end()
         else:
+            self._ending = Ending(code, "", "peer", "peer_error" if code in COMPLAINTS else "", code)
             self._finish(close_frame(code))
 
     def _finish(self, last_frame: bytes) -> None:
@@ -323,14 +406,14 @@ class Connection:
                 self._peer.handle(message)
             except Exception as error:
                 log.error("websocket.handler_failed", exc_info=error)
-                self.abort()
+                self.abort("internal")
             if self._paused and 2 * len(inbox) < INBOX_MESSAGES and self._state != State.ENDED:
                 self._paused = False
                 self._watcher.start(self._readable)
         self._inbox = None
         self._inbox_bytes = 0
         if self.descriptor < 0:
-            self._peer.ended(self._code)
+            self._peer.ended(self._ending.answer)
 
     def _end(self) -> None:
         """In the loop's callback perhaps, and perhaps one of thousands: nothing but what must be done at once."""
@@ -346,5 +429,9 @@ class Connection:
         os.close(self.descriptor)
         self.descriptor = -1
         del self._network.connections[self]
+        if self.opened:
+            self._network.closed(self, self._peer.kind, self._ending)
+        elif self._network.trace is not None:
+            self._network.trace.forget(self)
         if self._inbox is None:
-            self._peer.ended(self._code)
+            self._peer.ended(self._ending.answer)

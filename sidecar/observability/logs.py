@@ -41,6 +41,11 @@ def configure_logs(level: str, format: str) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def debugging() -> bool:
+    """Are debug lines written? Not before `configure_logs`. For what would cost something even unwritten."""
+    return structlog.is_configured() and bool(structlog.get_logger().bind().is_enabled_for(logging.DEBUG))
+
+
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """structlog processor: token shapes in any text become `[redacted]`, tracebacks and nested values included."""
     for key, value in event.items():

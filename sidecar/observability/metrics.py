@@ -8,6 +8,23 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CLOSE_CODES = frozenset({*range(1000, 1004), 1005, 1006, *range(1007, 1015), 4401, 4403})
+"""The close codes that have a label of their own (RFC 6455, 7.4.1; docs/protocol.md)."""
+UPGRADED = "upgraded"
+"""In place of a close code: a long-polling session that goes on as a WebSocket."""
+FAILURES = (
+    "cut",
+    "heartbeat",
+    "protocol",
+    "unsupported",
+    "not_utf8",
+    "too_large",
+    "bad_packet",
+    "cut_off",
+    "internal",
+    "peer_error",
+)
+"""How a socket can fail (docs/monitoring.md says what each means)."""
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -36,16 +53,35 @@ class Metrics:
         self.handshakes_refused = Counter(
             "sidecar_handshakes_refused", "Socket handshakes refused.", ("reason",), registry=self.registry
         )
+        self.sockets_opened = Counter(
+            "sidecar_sockets_opened", "Sockets opened, by what they are for.", ("kind",), registry=self.registry
+        )
+        self.sockets_closed = Counter(
+            "sidecar_sockets_closed", "Sockets closed, by close code.", ("kind", "code"), registry=self.registry
+        )
+        self.sockets_failed = Counter(
+            "sidecar_sockets_failed", "Sockets that ended badly.", ("kind", "reason"), registry=self.registry
+        )
+        self.socket_errors = Counter(
+            "sidecar_socket_errors", "Errors answered to open sockets.", ("kind", "code"), registry=self.registry
+        )
         self.recovered = self._gauge("sidecar_sessions_recovered", "Sessions that this process has given back.")
-        self.connections = self._gauge("sidecar_socket_connections", "Open Engine.IO connections.")
+        self.connections = self._gauge("sidecar_socket_connections", "Open Engine.IO sessions and plain WebSockets.")
+        self.connections_max = self._gauge("sidecar_socket_connections_max", "SIDECAR_MAX_CONNECTIONS.")
         self.subscribers = self._gauge("sidecar_subscribers", "Socket.IO namespaces connected.")
         self.rooms = self._gauge("sidecar_rooms", "Rooms with a subscriber.")
         self.behind = self._gauge("sidecar_subscribers_catching_up", "Subscribers that read from the journal now.")
-        self.demoted = self._gauge("sidecar_subscribers_demoted_total", "Slow subscribers sent back to the journal.")
+        self.demoted = Counter(
+            "sidecar_subscribers_demoted", "Slow subscribers sent back to the journal.", registry=self.registry
+        )
         self.tail_seq = self._gauge("sidecar_journal_tail_seq", "Last event handed to the hub.")
         self.tail_lag = self._gauge("sidecar_journal_tail_lag_events", "Events the tail was behind when it looked.")
         self.writer_waiting = self._gauge("sidecar_journal_writer_waiting", "Commands waiting for the writer.")
 
+        self.writer_healthy = self._gauge(
+            "sidecar_journal_writer_healthy", "1 if the last batch was committed, else 0."
+        )
+        self._kinds: set[str] = set()
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -57,6 +93,25 @@ class Metrics:
             self._counted[key] = found
         found[0].inc()
         found[1].observe(seconds)
+
+    def socket_opened(self, kind: str) -> None:
+        """`kind` is a word of ours."""
+        if kind not in self._kinds:  # a rate needs to have seen a zero
+            self._kinds.add(kind)
+            for reason in FAILURES:
+                self.sockets_failed.labels(kind, reason)
+        self.sockets_opened.labels(kind).inc()
+
+    def socket_closed(self, kind: str, code: int | str, failure: str = "") -> None:
+        """`failure` is one of FAILURES, empty for an end in order."""
+        label = str(code) if code in CLOSE_CODES or code == UPGRADED else "other"
+        self.sockets_closed.labels(kind, label).inc()
+        if failure:
+            self.sockets_failed.labels(kind, failure).inc()
+
+    def socket_error(self, kind: str, code: str) -> None:
+        """`code` is one of our errors'."""
+        self.socket_errors.labels(kind, code).inc()
 
     def _gauge(self, name: str, help: str) -> Gauge:
         return Gauge(name, help, registry=self.registry)

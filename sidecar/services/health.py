@@ -39,6 +39,7 @@ class Health:
         self._connections = connections
         self._subscribers = subscribers
         self._recovered = recovered
+        self._demoted = 0
 
     @property
     def seq(self) -> int:
@@ -69,7 +70,9 @@ class Health:
         metrics.recovered.set(self._recovered())
         metrics.rooms.set(self._hub.room_count)
         metrics.behind.set(self._catchup.behind)
-        metrics.demoted.set(self._catchup.demoted)
+        metrics.demoted.inc(self._catchup.demoted - self._demoted)
+        self._demoted = self._catchup.demoted
         metrics.tail_seq.set(self._tail.last)
         metrics.tail_lag.set(self._tail.lag)
         metrics.writer_waiting.set(self._writer.waiting)
+        metrics.writer_healthy.set(self._writer.healthy)

@@ -104,6 +104,7 @@ class Gate:
         self._proxies = proxies
         self._origins = origins
         self._metrics = metrics
+        metrics.connections_max.set(max_connections)
         self._endpoints = endpoints
         self._connections = connections
         self._is_open = is_open

@@ -8,7 +8,9 @@ import structlog
 from flask_socketio import SocketIO
 
 from sidecar.domain.errors import SidecarError
-from sidecar.sockets.errors import refused
+from sidecar.fanout.transports import EngineSocket
+from sidecar.observability.metrics import Metrics
+from sidecar.sockets.errors import REFUSALS, refused
 from sidecar.sockets.sessions import Sessions
 
 log = structlog.get_logger("sidecar.sockets")
@@ -19,7 +21,8 @@ Answer = dict[str, object]
 class Handlers:
     """Of these namespaces."""
 
-    def __init__(self, socketio: SocketIO, namespaces: tuple[str, ...], sessions: Sessions):
+    def __init__(self, socketio: SocketIO, namespaces: tuple[str, ...], sessions: Sessions, metrics: Metrics):
+        self._metrics = metrics
         self._socketio = socketio
         self._namespaces = namespaces
         self._sessions = sessions
@@ -32,10 +35,14 @@ class Handlers:
             try:
                 return handle(self._sessions.current(), *args)
             except SidecarError as error:
-                return refused(error)
+                return self._refused(error)
             except Exception as error:
                 log.error("sockets.handler_failed", name=name, exc_info=error)
-                return refused(SidecarError("The request failed; the fault has been logged."))
+                return self._refused(SidecarError("The request failed; the fault has been logged."))
 
         for namespace in self._namespaces:
             self._socketio.on_event(name, handler, namespace=namespace)
+
+    def _refused(self, error: SidecarError) -> Answer:
+        self._metrics.socket_error(EngineSocket.kind, REFUSALS[type(error)].code)
+        return refused(error)

@@ -121,6 +121,7 @@ class PlainPermissions(PlainEndpoint):
 class PermissionSocket(PlainSocket):
     """One connection of a user, or of somebody without a name."""
 
+    kind = "permissions"
     __slots__ = ("_house", "_muted", "_session")
 
     def __init__(
@@ -177,6 +178,7 @@ class PermissionSocket(PlainSocket):
             self.error("INTERNAL_ERROR", "The request failed; the fault has been logged.")
 
     def error(self, code: str, message: str, **more: object) -> None:
+        self.count(code)
         self.say(type="error", error_code=code, message=message, **more)
 
     def _beat(self) -> None:

@@ -17,7 +17,7 @@ from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
-from sidecar.fanout.websocket import Connection, Network
+from sidecar.fanout.websocket import UNSUPPORTED, Connection, Network
 from sidecar.services.access import Access
 from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.sockets.credentials import OFFERED_TOKEN, identify
@@ -32,7 +32,6 @@ log = structlog.get_logger("sidecar.plain")
 
 PING_SECONDS = 25.0
 """After so long without a sign of life one is asked for; without one for as long again the peer is gone."""
-UNSUPPORTED = 1003
 TOKEN_ENDED = 4401
 SENT_AWAY = 4403
 
@@ -86,8 +85,9 @@ class PlainEndpoint:
 
 
 class PlainSocket:
-    """One connection: the peer of its WebSocket."""
+    """One connection: the peer of its WebSocket. `kind` is what it goes by in metrics and logs."""
 
+    kind: ClassVar[str] = "plain"
     __slots__ = ("_awaiting", "_endpoint", "address", "connection", "identity", "subscriber")
 
     def __init__(
@@ -104,6 +104,14 @@ class PlainSocket:
         self.subscriber = subscriber
         self.identity = identity
         self.address = address
+
+    @property
+    def who(self) -> str:
+        return self.identity.name
+
+    def count(self, code: str) -> None:
+        """It was answered this error."""
+        self._endpoint.network.metrics.socket_error(self.kind, code)
 
     def obey(self, body: dict[str, Any]) -> None:
         """Do what a message asks for. Raises SidecarError."""
@@ -143,7 +151,7 @@ class PlainSocket:
         if self.connection.heard:
             self.connection.heard = self._awaiting = False
         elif self._awaiting:
-            self.connection.abort()
+            self.connection.abort("heartbeat")
             return None
         else:
             self._awaiting = True

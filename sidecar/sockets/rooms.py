@@ -73,6 +73,7 @@ class PlainRooms(PlainEndpoint):
 class RoomSocket(PlainSocket):
     """One connection in one room."""
 
+    kind = "rooms"
     __slots__ = ("_house", "room")
 
     def __init__(
@@ -100,11 +101,13 @@ class RoomSocket(PlainSocket):
             self.say(type="echo", original_message=body)
 
     def failed(self, error: Exception) -> None:
+        code = REFUSALS[type(error)].code if isinstance(error, SidecarError) else "error"
+        self.count(code)
         if isinstance(error, Unparsable):
             self.say(type="error", error="Invalid JSON format")
         elif isinstance(error, SidecarError):
             fields = [asdict(field) for field in error.fields]
-            self.say(type="error", error=error.detail, code=REFUSALS[type(error)].code, errors=fields)
+            self.say(type="error", error=error.detail, code=code, errors=fields)
         else:
             log.error("plain.handler_failed", exc_info=error)
             self.say(type="error", error="The request failed; the fault has been logged.", code="error")

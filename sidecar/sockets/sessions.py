@@ -24,6 +24,7 @@ from sidecar.fanout.recovery import Recovered, Recovery
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.transports import EngineSocket
 from sidecar.observability.logs import described
+from sidecar.observability.metrics import Metrics
 from sidecar.services.access import Access
 from sidecar.sockets.credentials import identify
 from sidecar.sockets.errors import REFUSALS
@@ -56,6 +57,7 @@ class Sessions:
         rights: Rights,
         watch: Watch,
         recovery: Recovery | None,
+        metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ):
         self._socketio = socketio
@@ -67,6 +69,7 @@ class Sessions:
         self._rights = rights
         self._watch = watch
         self._recovery = recovery
+        self._metrics = metrics
         self._clock = clock
         self._codecs: dict[tuple[str, bool], SocketIoCodec] = {}
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -165,11 +168,13 @@ class Sessions:
                 self._open(request.sid, request.namespace, self._watch.unrevoked(lambda: self._identify(auth)))
         except SidecarError as error:
             refusal = REFUSALS[type(error)]
+            self._metrics.socket_error(EngineSocket.kind, refusal.code)
             if refusal.final:
                 raise ConnectionRefusedError(error.detail, {"code": refusal.code}) from None
             raise
         except Exception as error:
             log.error("sockets.connect_failed", exc_info=error)
+            self._metrics.socket_error(EngineSocket.kind, "error")
             raise ConnectionRefusedError("The connection failed.", {"code": "error"}) from None
 
     def _identify(self, auth: object) -> Identity:
@@ -184,7 +189,7 @@ class Sessions:
         last = self._tail.last
         subscriber = Subscriber(socket.outbox, self._codec(namespace, False), last, user=identity.user)
         session = Session(self, sid, socket.sid, namespace, identity, subscriber)
-        self._register(session)
+        self._register(session, socket)
         for room in own_rooms(identity):
             self._hub.join(subscriber, room, last)
 
@@ -235,7 +240,7 @@ class Sessions:
         kept, pid = recovery.prepare(last)
         subscriber = Subscriber(socket.outbox, self._codec(namespace, True), last, kept.first_replay, identity.user)
         session = Session(self, sid, socket.sid, namespace, identity, subscriber, kept)
-        self._register(session)
+        self._register(session, socket)
         with self._catchup.paused(subscriber, last):
             try:
                 for room in own_rooms(identity):
@@ -266,7 +271,7 @@ class Sessions:
         subscriber = recovered.subscriber(socket.outbox, self._codec(namespace, True), identity.user)
         keep_recoverable(self._socketio, sid, namespace, pid, recovered.sid)
         session = Session(self, recovered.sid, socket.sid, namespace, identity, subscriber, recovered.kept)
-        self._register(session)
+        self._register(session, socket)
         try:
             with recovered.resumed(self._hub, self._catchup, subscriber):
                 for room in own_rooms(identity):
@@ -310,12 +315,12 @@ class Sessions:
             codec = self._codecs[namespace, offsets] = SocketIoCodec(namespace, self._tail.epoch, offsets)
         return codec
 
-    def _register(self, session: Session) -> None:
+    def _register(self, session: Session, socket: EngineSocket) -> None:
         self._sessions[session.namespace, session.sid] = session
         if session.kept is not None:
             self._kept[session.kept.pid_hash] = session
         self._watch.add(session)
-        log.debug("sockets.connected", namespace=session.namespace, who=session.identity.name)
+        log.debug("sockets.connected", namespace=session.namespace, who=session.identity.name, socket=socket.number)
 
     def _store(self, session: Session, pause: ExitStack) -> None:
         with pause:

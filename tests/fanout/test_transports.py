@@ -95,6 +95,12 @@ def connect(network: Network) -> Iterator[Callable[[], Client]]:
         client.sock.close()
 
 
+def failed(house: House, kind: str, reason: str) -> float | None:
+    """How many sockets have, so."""
+    figures = house.network.metrics.registry
+    return figures.get_sample_value("sidecar_sockets_failed_total", {"kind": kind, "reason": reason})
+
+
 def take(session: EngineSocket, connection: Connection) -> None:
     session.handle_get_request({WEBSOCKET: connection}, None)
 
@@ -141,6 +147,7 @@ class TestWebSocket:
         client.expect_end(frame(TEXT, b"2") + close_frame(1000))
         assert "s" not in house.engine.sockets
         assert session.outbox.closed
+        wait_until(lambda: failed(house, "socketio", "heartbeat") == 1, "it was counted")
 
     def test_a_packet_that_no_client_may_send_ends_it(self, slow_house: House, connect):
         session, client = slow_house.session(), connect()
@@ -230,6 +237,7 @@ class TestPolling:
     def test_one_that_polls_no_more_is_closed(self, house: House):
         session = house.polling()
         wait_until(lambda: house.ends == ["ping timeout"], "its end was told")
+        assert failed(house, "polling", "heartbeat") == 1
         assert session.outbox.closed
         assert house.network.flusher.held_bytes == 0
 

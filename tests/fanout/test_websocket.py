@@ -43,6 +43,9 @@ def connect(network: Network) -> Iterator[Callable[..., Client]]:
 class Client:
     """The far end, and the peer of the connection: an echo that notes what it handles."""
 
+    kind = "test"
+    who = None
+
     def __init__(self, network: Network, beginning: bytes = b"", opened: bool = True):
         ours, self.sock = socket.socketpair()
         ours.setblocking(False)
@@ -102,6 +105,11 @@ class Client:
         assert self.ends == [code]
 
 
+def failed(network: Network, reason: str) -> float | None:
+    """How many connections have, so."""
+    return network.metrics.registry.get_sample_value("sidecar_sockets_failed_total", {"kind": "test", "reason": reason})
+
+
 def text(message: str) -> bytes:
     return sent(TEXT, message.encode())
 
@@ -154,7 +162,9 @@ class TestMessages:
         gate.set()
         wait_until(lambda: client.read() or len(client.handled) == total + 10, "all were handled after all")
 
-    def test_a_handler_that_fails_ends_its_connection_alone(self, connect: Callable[..., Client], capsys):
+    def test_a_handler_that_fails_ends_its_connection_alone(
+        self, network: Network, connect: Callable[..., Client], capsys
+    ):
         client, other = connect(), connect()
         client.send(text("good"), text("fail"), text("late"))
         client.busy = False
@@ -163,6 +173,7 @@ class TestMessages:
         other.send(text("well"))
         other.expect(frame(TEXT, b"well"))
         assert "websocket.handler_failed" in capsys.readouterr().out
+        wait_until(lambda: failed(network, "internal") == 1, "it was counted")
 
 
 class TestEnds:
@@ -241,6 +252,7 @@ class TestEnds:
             gevent.sleep(0)
         client.connection.outbox.put(b"x" * 10_000)
         client.expect_ended(ABNORMAL)
+        assert failed(network, "cut_off") == 1
         assert network.flusher.held_bytes == 0
 
     def test_the_peer_hears_of_the_end_after_what_it_is_handling(
@@ -256,13 +268,16 @@ class TestEnds:
         client.gate.set()
         client.expect_ended(ABNORMAL)
 
-    def test_a_connection_that_nobody_opened_is_not_read(self, connect: Callable[..., Client]):
+    def test_a_connection_that_nobody_opened_is_not_read(self, network: Network, connect: Callable[..., Client]):
         client = connect(opened=False)
         client.send(text("x"))
         gevent.sleep(0.01)
         assert not client.connection.opened
         client.connection.abort()
         client.expect_end()
+        wait_until(lambda: network.connections == {}, "it has ended")
+        figures = [sample for family in network.metrics.registry.collect() for sample in family.samples]
+        assert not [sample for sample in figures if sample.name.startswith("sidecar_sockets_")], "nor counted"
 
 
 class TestCrowds:

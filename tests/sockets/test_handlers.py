@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from sidecar.observability.metrics import Metrics
 from sidecar.sockets.handlers import Handlers
 
 
@@ -22,7 +23,7 @@ class Registry:
 def test_a_fault_is_logged_with_the_events_name_and_answered(capsys):
     """The line in the log could not be written, which cut the connection off."""
     registry = Registry()
-    handlers = Handlers(registry, ("/", "/x"), SimpleNamespace(current=lambda: None))
+    handlers = Handlers(registry, ("/", "/x"), SimpleNamespace(current=lambda: None), Metrics())
 
     def broken(session: object) -> dict[str, object]:
         raise RuntimeError("a fault")

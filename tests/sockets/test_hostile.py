@@ -9,14 +9,20 @@ import pytest
 
 from tests.sockets.clients import Polling, Posting, closed_by_server, post_step, wait_until
 
+FIGURES = {
+    "sidecar_socket_connections",
+    "sidecar_rooms",
+    "sidecar_subscribers",
+    "sidecar_subscribers_catching_up",
+    "sidecar_subscribers_demoted_total",
+}
+
 
 def open_sockets(server) -> dict[str, float]:
     """What the server itself counts."""
     metrics = server.get("/metrics").text
     return {
-        line.split(" ")[0]: float(line.split(" ")[1])
-        for line in metrics.splitlines()
-        if line.startswith(("sidecar_socket_connections", "sidecar_rooms", "sidecar_subscribers"))
+        line.split(" ")[0]: float(line.split(" ")[1]) for line in metrics.splitlines() if line.split(" ")[0] in FIGURES
     }
 
 

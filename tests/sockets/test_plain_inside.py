@@ -120,6 +120,8 @@ def test_a_silent_peer_is_pinged_and_then_dropped(house):
     assert peer.socket.due() is None
     wait_until(lambda: bool(peer.frames) and peer.over, "it is dropped")
     wait_until(house.nothing_left, "nothing is left")
+    figures = house.sidecar.core.metrics.registry
+    assert figures.get_sample_value("sidecar_sockets_failed_total", {"kind": "rooms", "reason": "heartbeat"}) == 1
 
 
 @pytest.mark.parametrize(("opcode", "payload"), [(PONG, b""), (PING, b"x"), (TEXT, b'{"message_type":"ping"}')])

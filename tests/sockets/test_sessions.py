@@ -16,6 +16,7 @@ import sidecar.sockets.watch as watch_module
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import Unauthenticated
 from sidecar.fanout.hub import Hub
+from sidecar.observability.metrics import Metrics
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.sessions import Sessions
 from sidecar.sockets.watch import Watch
@@ -80,12 +81,13 @@ class House:
             rights=rights,
             watch=self.watch,
             recovery=None,
+            metrics=Metrics(),
             clock=lambda: self.now,
         )
         self._app = flask.Flask("house")
 
     def connect(self, sid: str, token: str = "x") -> None:
-        self.socketio.engine[sid] = SimpleNamespace(sid=sid, closed=False, outbox=FakeRecipient())
+        self.socketio.engine[sid] = SimpleNamespace(sid=sid, closed=False, number=None, outbox=FakeRecipient())
         self._event("connect", sid, {"token": token})
 
     def disconnect(self, sid: str) -> None:
