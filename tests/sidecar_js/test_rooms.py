@@ -184,6 +184,19 @@ def test_messages_that_name_the_project_are_not_taken_for_its_events(page, serve
     assert events(page, 1) == ["the only one"]
 
 
+def test_an_event_that_comes_twice_is_told_once(page, server, name):
+    """As behind a snapshot that includes what is replayed after it."""
+    connect(page, server.url)
+    follow(page, "project", name)
+    live(page)
+    page.evaluate("room.room.line.socket.on('event', (event) => (window.old ??= event)); null")
+    post(server, name, "first")
+    post(server, name, "second")
+    assert events(page, 2) == ["first", "second"]
+    page.evaluate("room.room.line.socket.listeners('event').forEach((listener) => listener(old))")
+    assert events(page, 2) == ["first", "second"]
+
+
 def test_a_room_without_the_right_to_it_says_so(page, site, server, name):
     site.token = lambda: server.connection_token(sub="ada", rooms=["project:another"])
     connect(page, server.url)

@@ -70,47 +70,42 @@ export class Sidecar {
     this._io = io;
     this._socketAt = [address.origin, { path: path ?? (prefix ? `${prefix}/ws/` : "/socket.io/"), ...socket }];
     this._line = io === null ? null : new Line(this); // of menu and permissions; a room has its own
-    this._parts = new Set();
+    this._parts = new Set(); // what was started
   }
 
   /** The menu that this user may see, to be started. `storage`: where its last copy is kept (null: nowhere), under
    * names that begin with `key`; `every`: how often the version is asked for.
    * @returns {Synced} whose subscribers get Menu & Standing */
   menu({ storage, key, every } = {}) {
-    return this._part(new Synced(this, MENU, storage, key, every));
+    return new Synced(this, MENU, storage, key, every);
   }
 
   /** This user's permissions, to be started; options as for the menu. They are for showing and hiding: the server
    * decides. @returns {Synced} whose subscribers get Permissions & Standing, and that has `can` */
   permissions({ storage, key, every } = {}) {
-    return this._part(new Synced(this, PERMISSIONS, storage, key, every));
+    return new Synced(this, PERMISSIONS, storage, key, every);
   }
 
   /** A project's newest 50 deployments (`{project, deployments}`), then its events: started at once.
    * @param {string} name @param {RoomHandlers} handlers @returns {Room} */
   project(name, handlers) {
-    return this._part(new Room(this, "project", name, handlers)).start();
+    return new Room(this, "project", name, handlers).start();
   }
 
   /** A deployment as GET /api/deployments/<id> shows it (null: nobody has seen it yet), then its events: started at once.
    * @param {string|number} id @param {RoomHandlers} handlers @returns {Room} */
   deployment(id, handlers) {
-    return this._part(new Room(this, "deployment", id, handlers)).start();
+    return new Room(this, "deployment", id, handlers).start();
   }
 
-  /** Stop all that was made here. */
+  /** Stop all that was started. */
   close() {
-    for (const part of this._parts) part.stop();
+    for (const part of [...this._parts]) part.stop();
   }
 
   /** Forget the token and ask for a new one when it is needed next. */
   renew() {
     this._tokens.drop();
-  }
-
-  _part(part) {
-    this._parts.add(part);
-    return part;
   }
 
   /** @returns {number} a wait that grows with the attempts, half of it random */
@@ -404,6 +399,7 @@ class Synced extends Part {
   start() {
     if (this.running !== null) return this.busy ?? Promise.resolve();
     this.running = new AbortController();
+    this.sidecar._parts.add(this);
     Object.assign(this, { attempt: 0, soon: null, retry: null, again: false, wanted: null });
     Object.assign(this, { subscription: null, sureOf: null });
     const user = this.sidecar._tokens.knownUser;
@@ -428,6 +424,7 @@ class Synced extends Part {
     if (this.running === null) return;
     this.running.abort();
     this.running = this.busy = null;
+    this.sidecar._parts.delete(this);
     this._release();
     const line = this.sidecar._line;
     if (line?.connected && this.what.room) line.socket.emit(`unsubscribe_${this.what.room}`);
@@ -475,6 +472,10 @@ class Synced extends Part {
     if (wanted?.epoch === epoch && seq <= wanted.seq) return; // a repetition
     this.wanted = { epoch, seq, version: Math.max(version, wanted?.epoch === epoch ? wanted.version : 0) };
     this._ask();
+  }
+
+  lineState(_, error) {
+    if (error?.code === "closed" && this.subscription !== null) this._ask(); // is the server still there?
   }
 
   // Asking: one request at a time
@@ -625,8 +626,10 @@ class Synced extends Part {
       const copy = this._load(newValue);
       if (copy === null || (this.held?.epoch === copy.body.epoch && !newer(copy.body, this.held))) return;
       if (this.held !== null && this.held.epoch !== copy.body.epoch) return void this._ask(); // the server knows which
-      Object.assign(this, { held: copy.body, etag: copy.etag, told: false });
-      this._stand("copy", false, null);
+      const same = sameText(copy.body, this.held);
+      this.told &&= same;
+      Object.assign(this, { held: copy.body, etag: copy.etag });
+      this._stand(same ? this.source : "copy", false, null);
     }
   }
 
@@ -667,6 +670,7 @@ class Room extends Part {
   start() {
     if (this.running !== null) return this;
     this.running = new AbortController();
+    this.sidecar._parts.add(this);
     this.subscribed = false;
     this._listen(globalThis, "online", () => this.waiting?.());
     this._begin(this.running);
@@ -677,6 +681,7 @@ class Room extends Part {
     if (this.running === null) return;
     this.running.abort();
     this.running = null;
+    this.sidecar._parts.delete(this);
     this._release();
     this.line.leave(this);
     this.lineState("stopped", null);
