@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("version", "config"),
     },
     "server": {"factory", "fanout", "wire", "observability", "domain", "config"},
-    "cli": {"server", "factory", "core", "client", "observability", "domain", "version", "config"},
+    "cli": {"server", "factory", "core", "client", "wire", "observability", "domain", "version", "config"},
     "__main__": {"cli"},
     "client": set(),
     "version": set(),

@@ -1,9 +1,9 @@
-"""docs/protocol.md and docs/messages.md, read as one page, against a real server: every request on it is sent, every
-answer and event compared, and all that the code speaks is on it.
+"""docs/protocol.md, docs/messages.md and docs/menu.md, read as one page, against a real server: every request on it is
+sent, every answer and event compared, and all that the code speaks is on it.
 
-A block's first line says what it is: `json POST <path> [status] [Header=value]` (`text` for a body that is not JSON) or
-`json GET <path>` is sent; the `json answer` and `json event` after it are compared; `json emit <name>` holds arguments,
-the `json ack` after it their answer; `json on <name>` is what the socket is then told.
+A block's first line says what it is: `json POST <path> [status] [Header=value]` (`text` for a body that is no JSON),
+the same with PUT, or `json GET <path>` is sent; the `json answer` and `json event` after it are compared;
+`json emit <name>` holds arguments, the `json ack` after it their answer; `json on <name>` is what the socket is told.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sidecar.sockets.errors import REFUSALS
 from sidecar.wire.deployments import TYPES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("protocol.md", "messages.md"))
+PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("protocol.md", "messages.md", "menu.md"))
 BLOCK = re.compile(r"^```(json|text|) *([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMESPACE = "/project-dashboard/ws"
 WAIT_SECONDS = 15
@@ -54,7 +54,7 @@ def examples(page: str) -> list[Example]:
     found: list[Example] = []
     for _language, info, body in BLOCK.findall(page):
         kind, *rest = info.split() or [""]
-        if kind in ("POST", "GET", "emit"):
+        if kind in ("POST", "PUT", "GET", "emit"):
             numbers = [int(word) for word in rest[1:] if word.isdigit()]
             headers = dict(word.split("=", 1) for word in rest[1:] if "=" in word)
             found.append(Example(kind, rest[0], body.rstrip("\n"), numbers[0] if numbers else 200, headers))
@@ -139,7 +139,7 @@ def test_all_requests_of_the_page_are_answered_as_it_says(sidecar, name):
 
 def sent(sidecar: Any, browser: Browser, example: Example) -> None:
     options = {"headers": example.headers}
-    if example.kind == "POST":
+    if example.kind in ("POST", "PUT"):
         body = example.body.encode()
         options = {"content": body, "headers": {"Content-Type": "application/json"} | example.headers}
     answer: httpx.Response = sidecar.request(example.kind, f"/project-dashboard{example.target}", **options)

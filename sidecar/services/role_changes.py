@@ -35,6 +35,8 @@ from sidecar.store.versions import PERMISSIONS, Changed, Said, ever_changed, log
 CHANGED = "control.permissions"
 """Type of the control event after which the permissions are read again; its payload `{"version"}` says up to where."""
 
+TOLD_KEYS = 100
+
 Held = tuple[str, ...]
 """Roles that somebody was given, in order."""
 
@@ -150,8 +152,7 @@ class _News:
         was, sees = self._sees(before), self._sees(after)
         if was != sees:
             keys.append("menu")
-            changes = {"added": sorted(sees - was), "removed": sorted(was - sees)}
-            self._append(room, "menu_access_changed", userId=user, menuChanges=changes)
+            self._append(room, "menu_access_changed", userId=user, menuChanges=_menu_change(was, sees))
         self._append(room, "cache_invalidation", userId=user, cacheKeys=keys, version=self._version)
 
     def _append(self, room: str, type: str, **payload: object) -> None:
@@ -162,6 +163,13 @@ class _News:
         if found is None:
             found = self._seen[rights] = menu.seen(self._items, rights.menu_verdict())
         return found
+
+
+def _menu_change(was: frozenset[str], sees: frozenset[str]) -> dict[str, object]:
+    """The keys of the items that came and went; the first of many, and that there are more: each user is told it."""
+    added, removed = sorted(sees - was), sorted(was - sees)
+    told: dict[str, object] = {"added": added[:TOLD_KEYS], "removed": removed[:TOLD_KEYS]}
+    return told | {"more": True} if len(added) > TOLD_KEYS or len(removed) > TOLD_KEYS else told
 
 
 def _permission_change(user: str | None, before: Rights, after: Rights, now: str) -> dict[str, object]:

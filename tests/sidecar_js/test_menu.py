@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
 
+from tests.chaos.loop import Loop
+from tests.chaos.proxy import Proxy
 from tests.chromium import Browser
 from tests.conftest import Start
 from tests.servers import RunningSidecar
@@ -305,6 +308,41 @@ def test_many_changes_at_once_are_asked_for_together(page, server):
     assert server.post("/api/menu/sync", {"items": items}).status_code == 200
     until(page, *(f"key-{number}" for number in range(50)))
     assert len(page.evaluate("asked")) < 10
+
+
+def test_after_news_each_browser_waits_for_a_time_of_its_own(page, server):
+    put(server, "home")
+    page.evaluate("""
+        window.waits = [];
+        const { setTimeout } = window;
+        window.setTimeout = (action, wait, ...more) => { waits.push(wait); return setTimeout(action, wait, ...more); };
+        null""")
+    connect(page, server.url, "spread: 1234, random: () => 0.25")
+    sync(page)
+    until(page, "home")
+    page.wait_for("menu.subscription !== null && menu.busy === null && menu.soon === null")
+    page.evaluate("waits.splice(0)")
+    put(server, "help", sort_order=2)
+    until(page, "home", "help")
+    assert 1234 / 4 in page.evaluate("waits")
+
+
+def test_with_two_processes_of_which_either_may_lag_the_last_change_wins(page, site, server, start_sidecar):
+    second = start_sidecar(share=server, **allowing(site))
+    loop = Loop()
+    proxy = Proxy(loop, [server.port, second.port], random.Random(2))
+    put(server, "home")
+    connect(page, proxy.url)
+    sync(page)
+    until(page, "home")
+    for number in range(20):
+        version = put((server, second)[number % 2], "home", name=f"name {number}")
+        if number % 7 == 3:
+            proxy.cut(1.0)
+    page.wait_for(f"told.at(-1).version === {version} && told.at(-1).items[0].name === 'name 19'")
+    assert page.evaluate("told.every(({ version }, at) => at === 0 || version >= told[at - 1].version)")
+    proxy.close()
+    loop.close()
 
 
 def test_without_socket_io_it_is_asked_for_again_and_again(page, server):

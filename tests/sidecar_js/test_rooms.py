@@ -134,6 +134,24 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(page, own_serve
     assert page.evaluate("room.snapshots.length") == 1
 
 
+def test_two_processes_give_a_page_that_changes_between_them_each_event_once(
+    page, site, own_server, start_sidecar, name
+):
+    second = start_sidecar(share=own_server, **allowing(site))
+    loop = Loop()
+    proxy = Proxy(loop, [own_server.port, second.port], random.Random(3))
+    connect(page, proxy.url)
+    follow(page, "project", name)
+    live(page)
+    for number in range(40):
+        if number % 8 == 4:
+            proxy.cut(1.0)
+        post((own_server, second)[number % 2], name, f"line {number}")
+    assert events(page, 40) == numbered(0, 40)
+    proxy.close()
+    loop.close()
+
+
 def test_without_a_session_to_recover_the_last_offset_does(page, site, start_sidecar, name):
     server = start_sidecar(**allowing(site), SIDECAR_RECOVERY_SECONDS="0")
     site.token = lambda: server.connection_token(sub="ada")
