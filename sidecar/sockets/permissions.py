@@ -11,6 +11,7 @@ import structlog
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may_watch_room
 from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated, Unavailable, Unparsable
+from sidecar.domain.events import Offset
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import Past
 from sidecar.fanout.codecs import NoticeCodec
@@ -66,27 +67,26 @@ class PlainPermissions(PlainEndpoint):
 
     def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
         since = past(environ)
+        start = None if since is None else self.catchup.start(Past(since))
         try:
             identity = self.watch.unrevoked(lambda: self._identify(environ, name))
             given = self._groups(identity)
         except (Unauthenticated, NotAllowed) as error:
             self._refuse(environ, connection, error)
             return
-        last = self.tail.last
-        subscriber = Subscriber(connection.outbox, self.codec(frozenset()), last, user=identity.user)
+        offset = self.tail.offset if start is None else start.offset
+        subscriber = Subscriber(connection.outbox, self.codec(frozenset()), offset.seq, user=identity.user)
         socket = PermissionSocket(self, connection, subscriber, identity, environ.get("REMOTE_ADDR", ""))
         self.take_in(socket)
-        socket.confirm(given)
+        socket.confirm(given, offset)
         connection.open(socket)
-        truncated = None
-        for room in _rooms_of(identity):
-            if since is None:
-                self.hub.join(subscriber, room, last)
-            else:
-                answer = self.catchup.subscribe(self.hub, subscriber, room, Past(since))
-                truncated = answer if answer.truncated else truncated
-        if truncated is not None:
-            socket.say(type="truncated", seq=truncated.seq, offset=truncated.offset, epoch=truncated.epoch)
+        if start is None:
+            for room in _rooms_of(identity):
+                self.hub.join(subscriber, room, offset.seq)
+            return
+        if start.truncated:
+            socket.say(type="truncated", seq=offset.seq, offset=offset.text, epoch=self.tail.epoch)
+        self.catchup.resume(self.hub, subscriber, _rooms_of(identity))
 
     def codec(self, muted: frozenset[str]) -> NoticeCodec:
         """One for all who don't hear these types."""
@@ -137,8 +137,9 @@ class PermissionSocket(PlainSocket):
         self._muted: frozenset[str] = frozenset()
         self._session = f"session_{secrets.token_hex(8)}"
 
-    def confirm(self, groups: list[str]) -> None:
-        """In both shapes at once that clients of the older server know: flat, and within `data`."""
+    def confirm(self, groups: list[str], known: Offset) -> None:
+        """In both shapes at once that clients of the older server know: flat, and within `data`. What came up to
+        `known` has been sent, or is not for it."""
         now, user = self._house.clock(), self.identity.user
         common = {"groups": groups, "server_time": utc_text(now), "features": FEATURES}
         self.say(
@@ -147,8 +148,8 @@ class PermissionSocket(PlainSocket):
             **common,
             data={"user_id": 0 if user is None else user, "sessionId": self._session, **common},
             timestamp=int(now * 1000),
-            seq=self._house.tail.last,
-            offset=self._house.tail.offset.text,
+            seq=known.seq,
+            offset=known.text,
             epoch=self._house.tail.epoch,
         )
 
@@ -164,7 +165,9 @@ class PermissionSocket(PlainSocket):
         elif kind == "connect":
             self._house.limited(self)
             user = self.identity.user
-            self.confirm([] if user is None else list(self._house.permissions.given(user)))
+            groups = [] if user is None else list(self._house.permissions.given(user))
+            subscriber = self.subscriber
+            self.confirm(groups, self._house.tail.offset if subscriber.live else Offset(subscriber.position))
         else:
             self.error("UNKNOWN_MESSAGE_TYPE", "Unknown message type")
 
