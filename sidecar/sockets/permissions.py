@@ -10,7 +10,7 @@ import structlog
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may_watch_room
-from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated, Unavailable, Unparsable
+from sidecar.domain.errors import NotAllowed, RateLimited, SidecarError, Unauthenticated, Unavailable, Unparsable
 from sidecar.domain.events import Offset
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import Past
@@ -69,8 +69,7 @@ class PlainPermissions(PlainEndpoint):
         since = past(environ)
         start = None if since is None else self.catchup.start(Past(since))
         try:
-            identity = self.watch.unrevoked(lambda: self._identify(environ, name))
-            given = self._groups(identity)
+            identity, given = self.watch.unrevoked(lambda: self._arrive(environ, name))
         except (Unauthenticated, NotAllowed) as error:
             self._refuse(environ, connection, error)
             return
@@ -95,16 +94,18 @@ class PlainPermissions(PlainEndpoint):
             found = self._codecs[muted] = NoticeCodec(muted)
         return found
 
-    def _identify(self, environ: WSGIEnvironment, name: str) -> Identity:
+    def _arrive(self, environ: WSGIEnvironment, name: str) -> tuple[Identity, list[str]]:
+        """Who comes, and the roles that they were given."""
         identity = self.who(environ, None)
         if name not in ("", ANONYMOUS):
             if not identity.authenticated:
                 raise Unauthenticated("A token is needed.")
             if identity.user != name:
                 raise NotAllowed("The token is another user's.")
-        return identity
+        return identity, self.groups(identity)
 
-    def _groups(self, identity: Identity) -> list[str]:
+    def groups(self, identity: Identity) -> list[str]:
+        """Raises Unavailable."""
         return [] if identity.user is None else list(self.permissions.given(identity.user))
 
     def _refuse(self, environ: WSGIEnvironment, connection: Connection, error: SidecarError) -> None:
@@ -158,16 +159,12 @@ class PermissionSocket(PlainSocket):
         if kind in ("heartbeat", "ping"):
             self._beat()
         elif kind == "permission_check":
-            self._house.limited(self)
             self._check(body)
         elif kind in ("subscribe_notifications", "unsubscribe_notifications"):
             self._choose(body, kind == "subscribe_notifications")
         elif kind == "connect":
             self._house.limited(self)
-            user = self.identity.user
-            groups = [] if user is None else list(self._house.permissions.given(user))
-            subscriber = self.subscriber
-            self.confirm(groups, self._house.tail.offset if subscriber.live else Offset(subscriber.position))
+            self.confirm(self._house.groups(self.identity), self._known())
         else:
             self.error("UNKNOWN_MESSAGE_TYPE", "Unknown message type")
 
@@ -184,6 +181,11 @@ class PermissionSocket(PlainSocket):
         self.count(code)
         self.say(type="error", error_code=code, message=message, **more)
 
+    def _known(self) -> Offset:
+        """What came up to here has been sent."""
+        subscriber = self.subscriber
+        return self._house.tail.offset if subscriber.live else Offset(subscriber.position)
+
     def _beat(self) -> None:
         now = self._house.clock()
         self.say(type="heartbeat_response", timestamp=utc_text(now)[:19].replace("T", " "), server_time=now)
@@ -198,7 +200,11 @@ class PermissionSocket(PlainSocket):
             self.error("missing_parameters", "缺少resource或action参数", request_id=request_id)
             return
         try:
+            self._house.limited(self)
             rights = self._house.permissions.rights(self.identity)
+        except RateLimited as error:
+            self.error(error.code, error.detail, request_id=request_id)
+            return
         except Unavailable as error:
             self.error("permission_check_error", error.detail, request_id=request_id)
             return
