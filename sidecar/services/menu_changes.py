@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from sidecar.domain import menu, rooms
 from sidecar.domain.errors import Invalid
-from sidecar.domain.menu import ItemChange, Items, MenuItem
-from sidecar.domain.permissions import ANONYMOUS, AUTHENTICATED, rights_of
+from sidecar.domain.menu import ItemChange, Items, MenuItem, Verdict
+from sidecar.domain.permissions import ANONYMOUS, AUTHENTICATED, Rights, Roles, rights_of
 from sidecar.services.role_changes import rules_of
 from sidecar.services.versions import then
 from sidecar.store.journal import Transaction
@@ -75,20 +75,41 @@ def carry_out_menu(transaction: Transaction, plan: MenuPlan, version: int) -> Me
     save_items(connection, changed.values())
     log_changes(connection, MENU, version, done.logged)
     transaction.append(CHANGED, {"version": version}, ())
-    rules = rules_of(connection, load_roles(connection))
-    members = rights_of((AUTHENTICATED,), rules).menu_verdict()
+    done = replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
+    _tell(transaction, done)
+    return done
+
+
+def _tell(transaction: Transaction, done: MenuPlan) -> None:
+    """Whoever is signed in hears of each change, but not what an item is like that some of them don't see. Strangers
+    hear of what they see, or saw."""
+    rules = rules_of(transaction.connection, load_roles(transaction.connection))
     strangers = rights_of((ANONYMOUS,), rules).menu_verdict()
-    for change in changes:
+    seen, strangers_see = menu.seen(done.after, _verdict_of_all(rules)), menu.seen(done.after, strangers)
+    strangers_hear = strangers_see | menu.seen(done.before, strangers)
+    for change in done.changes:
         key = change.item.key
-        payload: dict[str, object] = {
-            "menuId": key,
-            "action": change.type,
-            "menuData": menu.shown(change.after) if change.after is not None and members(key) else None,
-            "version": version,
-            "affectedUsers": [],
-        }
-        transaction.append(UPDATED, payload, [rooms.MENU, rooms.ANONYMOUS] if strangers(key) else [rooms.MENU])
-    return replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
+        if key not in strangers_hear:
+            told = {rooms.MENU: key in seen}
+        else:
+            told = {rooms.MENU: key in seen, rooms.ANONYMOUS: key in strangers_see}
+        for shown in sorted(set(told.values())):
+            payload: dict[str, object] = {
+                "menuId": key,
+                "action": change.type,
+                "menuData": menu.shown(change.item) if shown else None,
+                "version": done.version,
+                "affectedUsers": [],
+            }
+            transaction.append(UPDATED, payload, [room for room in told if told[room] == shown])
+
+
+def _verdict_of_all(rules: Roles) -> Verdict:
+    """About what everybody may see who is signed in, whichever roles they have."""
+    everybodys = rights_of((AUTHENTICATED,), rules)
+    all = rights_of((name for name in rules if name != ANONYMOUS), rules)
+    grants = {*everybodys.grants, *(grant for grant in all.grants if not grant.allows)}
+    return Rights(everybodys.roles, tuple(sorted(grants))).menu_verdict()
 
 
 def made_item(items: Items, key: str, given: Given, now: str) -> MenuItem:

@@ -342,6 +342,8 @@ def _rooms_of(connection: Connection, user: str | None, role: str | None) -> lis
     if role not in roles:
         raise Invalid("There is no such role.", (FieldError("to.role", "names a role that does not exist"),))
     holding = [name for name in roles if role in inherited([name], roles)]
+    if AUTHENTICATED in holding:
+        return [rooms.PERMISSIONS]
     return [rooms.permissions(name) for name in sorted(users_with_roles(connection, holding))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import Connection
@@ -62,6 +62,14 @@ class Plan:
     held_after: dict[str, Held]
     changes: list[Changed]
 
+    def touched_by(self, changed: Set[str]) -> set[str]:
+        """These roles, and those that inherit one of them or did."""
+        return {
+            name
+            for name in {*self.before, *self.after}
+            if changed & inherited([name], self.before) or changed & inherited([name], self.after)
+        }
+
 
 def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow], wanted: Wanted) -> Plan:
     problems = permissions.problems(wanted.roles)
@@ -96,7 +104,8 @@ def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow
 
 
 def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
-    """Store it, and tell whom it touches. The control event comes first: whoever is told and asks finds it done."""
+    """Store it, and tell whom it touches; what touches everybody who is signed in is told to all of them at once. The
+    control event comes first: whoever is told and asks finds it done."""
     connection = transaction.connection
     delete_roles(connection, plan.gone)
     save_roles(connection, plan.roles.values(), version)
@@ -105,12 +114,9 @@ def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
     transaction.append(CHANGED, {"version": version}, ())
     news = _News(transaction, plan, version)
     changed = {name for name in {*plan.before, *plan.after} if plan.before.get(name) != plan.after.get(name)}
-    touched = {
-        name
-        for name in {*plan.before, *plan.after}
-        if changed & inherited([name], plan.before) or changed & inherited([name], plan.after)
-    }
-    users = users_with_roles(connection, touched) | set(plan.held_after)
+    touched = plan.touched_by(changed)
+    everybodys = inherited([AUTHENTICATED], plan.before) & inherited([AUTHENTICATED], plan.after)
+    users = users_with_roles(connection, plan.touched_by(changed - everybodys)) | set(plan.held_after)
     held = roles_of_users(connection, users)
     for user in sorted(users):
         now = held.get(user, ())
