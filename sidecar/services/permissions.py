@@ -18,7 +18,7 @@ from sidecar.domain.permissions import (
     Rights,
     Role,
     Roles,
-    inherited,
+    heirs,
     rights_of,
 )
 from sidecar.domain.versions import UNCONDITIONAL, Condition
@@ -341,8 +341,7 @@ def _rooms_of(connection: Connection, user: str | None, role: str | None) -> lis
     roles = roles_in(load_roles(connection))
     if role not in roles:
         raise Invalid("There is no such role.", (FieldError("to.role", "names a role that does not exist"),))
-    holding = [name for name in roles if role in inherited([name], roles)]
-    return [rooms.permissions(name) for name in sorted(users_with_roles(connection, holding))]
+    return [rooms.permissions(name) for name in sorted(users_with_roles(connection, heirs([role], roles)))]
 
 
 def _kept(written: Written) -> dict[str, Any]:

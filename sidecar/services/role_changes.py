@@ -17,7 +17,7 @@ from sidecar.domain.permissions import (
     Rights,
     Role,
     Roles,
-    inherited,
+    heirs,
     rights_of,
 )
 from sidecar.store.journal import Transaction
@@ -103,11 +103,7 @@ def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
     transaction.append(CHANGED, {"version": version}, ())
     news = _News(transaction, plan, version)
     changed = {name for name in {*plan.before, *plan.after} if plan.before.get(name) != plan.after.get(name)}
-    touched = {
-        name
-        for name in {*plan.before, *plan.after}
-        if changed & inherited([name], plan.before) or changed & inherited([name], plan.after)
-    }
+    touched = heirs(changed, plan.before) | heirs(changed, plan.after)
     users = users_with_roles(connection, touched) | set(plan.held_after)
     held = roles_of_users(connection, users)
     for user in sorted(users):
