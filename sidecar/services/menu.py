@@ -265,7 +265,7 @@ class Menu:
             return written
 
         if dry_run:
-            plan = self._database.read(lambda c: planned(c, self.state.at))
+            plan = self._database.read(lambda c: planned(c, read_version(c, MENU).at))
             return MenuWritten(plan.version, menu.checksum(plan.before.values()), None, plan.logged, None)
         written = self._submit(command)
         self.heard(written.version)
