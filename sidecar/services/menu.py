@@ -18,7 +18,17 @@ from sidecar.services.access import require
 from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.services.menu_changes import Change, Given, MenuPlan, carry_out_menu, made_item, menu_at, plan_menu
 from sidecar.services.permissions import Permissions
-from sidecar.services.versions import SHOWN_CHANGES, Edit, Latest, Past, edit_by, history, revise, version_answer
+from sidecar.services.versions import (
+    SHOWN_CHANGES,
+    Edit,
+    Latest,
+    Past,
+    edit_by,
+    history,
+    revise,
+    revised,
+    version_answer,
+)
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.menu import load_menu
@@ -250,7 +260,9 @@ class Menu:
         def command(transaction: Transaction) -> MenuWritten:
             first = answered(transaction, request)
             if first is not None:
-                return MenuWritten(first["version"], first["checksum"], None, [], first["seq"], duplicate=True)
+                revision, changes = revised(transaction.connection, MENU, first)
+                version, checksum, seq = first["version"], first["checksum"], first["seq"]
+                return MenuWritten(version, checksum, revision, changes, seq, duplicate=True)
             plan = planned(transaction.connection, transaction.now)
             if plan.changes:
                 revision = revise(transaction, MENU, edit)

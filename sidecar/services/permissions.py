@@ -35,7 +35,7 @@ from sidecar.services.role_changes import (
     rules_of,
     said_role,
 )
-from sidecar.services.versions import Edit, Latest, Past, edit_by, history, revise, then
+from sidecar.services.versions import Edit, Latest, Past, edit_by, history, revise, revised, then
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.permissions import (
@@ -312,7 +312,9 @@ class Permissions:
         def command(transaction: Transaction) -> Written:
             first = answered(transaction, request)
             if first is not None:
-                return _repeated(first)
+                return Written(
+                    first["version"], *revised(transaction.connection, PERMISSIONS, first), first["seq"], True
+                )
             planned = plan(transaction.connection)
             if not planned.changes:
                 written = Written(planned.version, None, [], None)
@@ -346,7 +348,3 @@ def _rooms_of(connection: Connection, user: str | None, role: str | None) -> lis
 
 def _kept(written: Written) -> dict[str, Any]:
     return {"version": written.version, "seq": written.seq}
-
-
-def _repeated(first: Mapping[str, Any]) -> Written:
-    return Written(first["version"], None, [], first["seq"], True)
