@@ -159,6 +159,14 @@ def rights_of(held: Iterable[str], roles: Roles) -> Rights:
     return Rights(tuple(names), tuple(sorted(grants)))
 
 
+def rights_of_all(roles: Roles) -> Rights:
+    """What everybody may who is signed in, whichever roles they have: AUTHENTICATED allows it and no role denies it."""
+    shared = rights_of((AUTHENTICATED,), roles)
+    others = rights_of((name for name in roles if name != ANONYMOUS), roles)
+    denials = {grant for grant in others.grants if not grant.allows}
+    return Rights(shared.roles, tuple(sorted({*shared.grants, *denials})))
+
+
 def problems(roles: Roles) -> list[FieldError]:
     """What is wrong with the whole."""
     found = []

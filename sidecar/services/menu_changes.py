@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sidecar.domain import menu, rooms
 from sidecar.domain.errors import Invalid
 from sidecar.domain.menu import ItemChange, Items, MenuItem
-from sidecar.domain.permissions import ANONYMOUS, AUTHENTICATED, rights_of
+from sidecar.domain.permissions import ANONYMOUS, rights_of, rights_of_all
 from sidecar.services.role_changes import rules_of
 from sidecar.services.versions import then
 from sidecar.store.journal import Transaction
@@ -51,7 +51,7 @@ class MenuPlan:
 
 def plan_menu(version: int, before: Items, after: Items, path: Callable[[str], str]) -> MenuPlan:
     """Raises Invalid for what is no tree; `path` says where in the request the item of a key names its parent."""
-    problems = menu.problems(after, path)
+    problems = list(dict.fromkeys(menu.problems(after, path)))
     if problems:
         told = "; ".join(f"{problem.path} {problem.message}" for problem in problems[:10])
         raise Invalid(f"This can't be a menu: {told}.", tuple(problems))
@@ -76,18 +76,22 @@ def carry_out_menu(transaction: Transaction, plan: MenuPlan, version: int) -> Me
     log_changes(connection, MENU, version, done.logged)
     transaction.append(CHANGED, {"version": version}, ())
     rules = rules_of(connection, load_roles(connection))
-    members = rights_of((AUTHENTICATED,), rules).menu_verdict()
-    strangers = rights_of((ANONYMOUS,), rules).menu_verdict()
+    stranger = rights_of((ANONYMOUS,), rules).menu_verdict()
+    members = menu.seen(plan.after, rights_of_all(rules).menu_verdict())
+    strangers = menu.seen(plan.after, stranger)
+    lost = menu.seen(plan.before, stranger) - strangers
     for change in changes:
         key = change.item.key
+        shared = change.after is not None and key in members and key not in lost
         payload: dict[str, object] = {
             "menuId": key,
             "action": change.type,
-            "menuData": menu.shown(change.after) if change.after is not None and members(key) else None,
+            "menuData": menu.shown(change.item) if shared else None,
             "version": version,
             "affectedUsers": [],
         }
-        transaction.append(UPDATED, payload, [rooms.MENU, rooms.ANONYMOUS] if strangers(key) else [rooms.MENU])
+        told = [rooms.MENU, rooms.ANONYMOUS] if key in strangers | lost else [rooms.MENU]
+        transaction.append(UPDATED, payload, told)
     return replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
 
 
