@@ -8,6 +8,8 @@ import pytest
 
 from sidecar.domain.patterns import fits
 from sidecar.domain.permissions import (
+    ANONYMOUS,
+    AUTHENTICATED,
     EVERYTHING,
     MAX_ROLES,
     UNGOVERNED,
@@ -21,6 +23,7 @@ from sidecar.domain.permissions import (
     menu_resource,
     problems,
     rights_of,
+    rights_of_all,
 )
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
@@ -209,3 +212,20 @@ class TestProblems:
         many["r999"] = Role("r999", circle)
         assert len(problems(many)) == (1_000 if circle else 0)
         assert len(heirs({"r999"}, many)) == 1_000
+
+
+class TestEverybody:
+    @hypothesis.given(any_roles(), st.lists(st.sampled_from(NAMES)), st.sampled_from("abx"))
+    def test_what_everybody_may_nobody_is_denied(self, made: dict[str, Role], held: list[str], key: str):
+        roles = made | {AUTHENTICATED: Role(AUTHENTICATED, ("e",))}
+        if rights_of_all(roles).menu_verdict()(key):
+            assert rights_of([*held, AUTHENTICATED], roles).menu_verdict()(key)
+
+    def test_what_is_denied_to_strangers_alone_is_for_everybody(self):
+        roles = {
+            AUTHENTICATED: Role(AUTHENTICATED, menus=("*",)),
+            ANONYMOUS: Role(ANONYMOUS, grants=(Grant("menu:a", "*", "deny"),)),
+            "r": Role("r", grants=(Grant("menu:b", "*", "deny"),)),
+        }
+        assert [rights_of_all(roles).menu_verdict()(key) for key in "abc"] == [True, False, True]
+        assert rights_of_all(UNGOVERNED) == rights_of([AUTHENTICATED], UNGOVERNED)
