@@ -167,8 +167,8 @@ def rights_of_all(roles: Roles) -> Rights:
     return Rights(shared.roles, tuple(sorted({*shared.grants, *denials})))
 
 
-def problems(roles: Roles) -> list[FieldError]:
-    """What is wrong with the whole."""
+def problems(roles: Roles, path: Callable[[str], str]) -> list[FieldError]:
+    """What is wrong with the whole; `path` says where in the request a role tells what it inherits."""
     found = []
     up, down = _parents(roles), _children(roles)
     circling = _endless(up, down) & _endless(down, up)  # in circles, or between two of them
@@ -177,9 +177,9 @@ def problems(roles: Roles) -> list[FieldError]:
     for role in roles.values():
         unknown = [name for name in role.inherits if name not in roles]
         if unknown:
-            found.append(FieldError(f"{role.name}.inherits", "names a role that does not exist"))
+            found.append(FieldError(path(role.name), "names a role that does not exist"))
         elif role.name in circling:
-            found.append(FieldError(f"{role.name}.inherits", "leads in a circle"))
+            found.append(FieldError(path(role.name), "leads in a circle"))
     return found
 
 

@@ -26,6 +26,7 @@ from sidecar.services.access import require
 from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.services.role_changes import (
     Held,
+    Path,
     Plan,
     Wanted,
     carry_out,
@@ -181,7 +182,8 @@ class Permissions:
                 raise NotFound("There is no such role.")
             return Wanted({key: row.role for key, row in rows.items() if key != name})
 
-        return self._write(edit_by(identity, "delete", reason), identity, change, condition, name)
+        edit = edit_by(identity, "delete", reason)
+        return self._write(edit, identity, change, condition, name, path=lambda _kind, heir: f"{heir}.inherits")
 
     def put_user(
         self, identity: Identity, user: str, held: Held, reason: str, condition: Condition = UNCONDITIONAL
@@ -207,7 +209,7 @@ class Permissions:
             return Wanted(dict(whole.roles), dict(whole.users or {}))
 
         edit = edit_by(identity, "sync", whole.reason)
-        return self._write(edit, identity, change, condition, request=request, dry_run=dry_run)
+        return self._write(edit, identity, change, condition, request=request, dry_run=dry_run, path=whole.path)
 
     def rollback(
         self,
@@ -299,6 +301,7 @@ class Permissions:
         name: str | None = None,
         request: KeyedRequest | None = None,
         dry_run: bool = False,
+        path: Path = lambda kind, _name: "inherits" if kind == "role" else "roles",
     ) -> Written:
         require(identity, WRITE)
 
@@ -307,7 +310,7 @@ class Permissions:
             version = read_version(connection, PERMISSIONS).version
             own = version if name is None else rows[name].version if name in rows else None
             condition.check(version, own)
-            return plan_change(connection, version, rows, change(connection, rows))
+            return plan_change(connection, version, rows, change(connection, rows), path)
 
         def command(transaction: Transaction) -> Written:
             first = answered(transaction, request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import Connection
@@ -61,14 +61,22 @@ class Plan:
     changes: list[Changed]
 
 
-def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow], wanted: Wanted) -> Plan:
-    problems = permissions.problems(wanted.roles)
+Path = Callable[[str, str], str]
+"""Where in the request a thing ("role" or "user") of this name tells which roles it has."""
+
+
+def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow], wanted: Wanted, path: Path) -> Plan:
+    """Raises Invalid for what can't be."""
+    problems = permissions.problems(wanted.roles, lambda name: path("role", name))
     for user, given in wanted.users.items():
         if any(role not in wanted.roles for role in given):
-            problems.append(FieldError(f"users.{user}", "names a role that does not exist"))
+            problems.append(FieldError(path("user", user), "names a role that does not exist"))
         elif IMPLIED.intersection(given):
-            problems.append(FieldError(f"users.{user}", f"names {ANONYMOUS} or {AUTHENTICATED}, which nobody is given"))
+            problems.append(
+                FieldError(path("user", user), f"names {ANONYMOUS} or {AUTHENTICATED}, which nobody is given")
+            )
     if problems:
+        problems = list(dict.fromkeys(problems))
         raise Invalid("; ".join(f"{item.path} {item.message}" for item in problems[:10]) + ".", tuple(problems))
     gone = sorted(set(rows) - set(wanted.roles))
     concerned = set(wanted.users) | users_with_roles(connection, gone)

@@ -93,6 +93,10 @@ class WholePermissions:
     users: dict[str, tuple[str, ...]] | None
     reason: str
 
+    def path(self, kind: str, name: str) -> str:
+        """Where the request tells which roles this role inherits, or this user has."""
+        return f"users.{name}" if kind == "user" else f"roles[{list(self.roles).index(name)}].inherits"
+
 
 class To(StrictBody):
     """One of them."""
