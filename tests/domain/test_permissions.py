@@ -177,11 +177,11 @@ class TestInheritance:
 class TestProblems:
     @hypothesis.given(any_roles())
     def test_circles_and_unknown_roles_are_all_told(self, made: dict[str, Role]):
-        told = {problem.path: problem.message for problem in problems(made)}
+        told = {problem.path: problem.message for problem in problems(made, str)}
         for name, role in made.items():
             unknown = any(parent not in made for parent in role.inherits)
             circling = any(name in inherited([parent], made) for parent in role.inherits)
-            message = told.get(f"{name}.inherits", "")
+            message = told.get(name, "")
             assert ("does not exist" in message) is unknown
             if circling and not unknown:
                 assert "circle" in message
@@ -193,24 +193,24 @@ class TestProblems:
                 ), "it leads into one at least"
 
     def test_circles_of_any_length(self):
-        told = [problem.path for problem in problems(roles(a="b", b="c", c="a", d="a", e="", f="f e", g="e"))]
-        assert told == ["a.inherits", "b.inherits", "c.inherits", "f.inherits"]
+        told = [problem.path for problem in problems(roles(a="b", b="c", c="a", d="a", e="", f="f e", g="e"), str)]
+        assert told == ["a", "b", "c", "f"]
 
     def test_a_lattice_is_no_circle(self):
-        assert problems(roles(a="b c", b="d", c="d", d="")) == []
+        assert problems(roles(a="b c", b="d", c="d", d=""), str) == []
 
     def test_too_many(self):
         many = {f"r{n}": Role(f"r{n}") for n in range(MAX_ROLES + 1)}
-        assert [problem.path for problem in problems(many)] == ["roles"]
+        assert [problem.path for problem in problems(many, str)] == ["roles"]
         del many["r0"]
-        assert problems(many) == []
+        assert problems(many, str) == []
 
     @pytest.mark.parametrize("circle", [(), ("r0",)])
     def test_the_densest_roles_are_looked_through_before_anybody_waits(self, circle: tuple[str, ...]):
         """(It used to take minutes, within the one transaction that writes.)"""
         many = {f"r{n}": Role(f"r{n}", tuple(f"r{m}" for m in range(n + 1, min(n + 101, 1_000)))) for n in range(1_000)}
         many["r999"] = Role("r999", circle)
-        assert len(problems(many)) == (1_000 if circle else 0)
+        assert len(problems(many, str)) == (1_000 if circle else 0)
         assert len(heirs({"r999"}, many)) == 1_000
 
 
