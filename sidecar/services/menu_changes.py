@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from sidecar.domain import menu, rooms
 from sidecar.domain.errors import Invalid
-from sidecar.domain.menu import ItemChange, Items, MenuItem, Verdict
-from sidecar.domain.permissions import ANONYMOUS, AUTHENTICATED, Rights, Roles, rights_of
+from sidecar.domain.menu import ItemChange, Items, MenuItem
+from sidecar.domain.permissions import ANONYMOUS, rights_of, rights_of_all
 from sidecar.services.role_changes import rules_of
 from sidecar.services.versions import then
 from sidecar.store.journal import Transaction
@@ -51,7 +51,7 @@ class MenuPlan:
 
 def plan_menu(version: int, before: Items, after: Items, path: Callable[[str], str]) -> MenuPlan:
     """Raises Invalid for what is no tree; `path` says where in the request the item of a key names its parent."""
-    problems = menu.problems(after, path)
+    problems = list(dict.fromkeys(menu.problems(after, path)))
     if problems:
         told = "; ".join(f"{problem.path} {problem.message}" for problem in problems[:10])
         raise Invalid(f"This can't be a menu: {told}.", tuple(problems))
@@ -75,41 +75,24 @@ def carry_out_menu(transaction: Transaction, plan: MenuPlan, version: int) -> Me
     save_items(connection, changed.values())
     log_changes(connection, MENU, version, done.logged)
     transaction.append(CHANGED, {"version": version}, ())
-    done = replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
-    _tell(transaction, done)
-    return done
-
-
-def _tell(transaction: Transaction, done: MenuPlan) -> None:
-    """Whoever is signed in hears of each change, but not what an item is like that some of them don't see. Strangers
-    hear of what they see, or saw."""
-    rules = rules_of(transaction.connection, load_roles(transaction.connection))
-    strangers = rights_of((ANONYMOUS,), rules).menu_verdict()
-    seen, strangers_see = menu.seen(done.after, _verdict_of_all(rules)), menu.seen(done.after, strangers)
-    strangers_hear = strangers_see | menu.seen(done.before, strangers)
-    for change in done.changes:
+    rules = rules_of(connection, load_roles(connection))
+    stranger = rights_of((ANONYMOUS,), rules).menu_verdict()
+    members = menu.seen(plan.after, rights_of_all(rules).menu_verdict())
+    strangers = menu.seen(plan.after, stranger)
+    lost = menu.seen(plan.before, stranger) - strangers
+    for change in changes:
         key = change.item.key
-        if key not in strangers_hear:
-            told = {rooms.MENU: key in seen}
-        else:
-            told = {rooms.MENU: key in seen, rooms.ANONYMOUS: key in strangers_see}
-        for shown in sorted(set(told.values())):
-            payload: dict[str, object] = {
-                "menuId": key,
-                "action": change.type,
-                "menuData": menu.shown(change.item) if shown else None,
-                "version": done.version,
-                "affectedUsers": [],
-            }
-            transaction.append(UPDATED, payload, [room for room in told if told[room] == shown])
-
-
-def _verdict_of_all(rules: Roles) -> Verdict:
-    """About what everybody may see who is signed in, whichever roles they have."""
-    everybodys = rights_of((AUTHENTICATED,), rules)
-    all = rights_of((name for name in rules if name != ANONYMOUS), rules)
-    grants = {*everybodys.grants, *(grant for grant in all.grants if not grant.allows)}
-    return Rights(everybodys.roles, tuple(sorted(grants))).menu_verdict()
+        shared = change.after is not None and key in members and key not in lost
+        payload: dict[str, object] = {
+            "menuId": key,
+            "action": change.type,
+            "menuData": menu.shown(change.item) if shared else None,
+            "version": version,
+            "affectedUsers": [],
+        }
+        told = [rooms.MENU, rooms.ANONYMOUS] if key in strangers | lost else [rooms.MENU]
+        transaction.append(UPDATED, payload, told)
+    return replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
 
 
 def made_item(items: Items, key: str, given: Given, now: str) -> MenuItem:
