@@ -75,24 +75,32 @@ def carry_out_menu(transaction: Transaction, plan: MenuPlan, version: int) -> Me
     save_items(connection, changed.values())
     log_changes(connection, MENU, version, done.logged)
     transaction.append(CHANGED, {"version": version}, ())
-    rules = rules_of(connection, load_roles(connection))
+    done = replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
+    _tell(transaction, done)
+    return done
+
+
+def _tell(transaction: Transaction, done: MenuPlan) -> None:
+    """Whoever is signed in hears of each change, strangers of what they see or saw; what an item is like is told only
+    where all who hear it see it."""
+    rules = rules_of(transaction.connection, load_roles(transaction.connection))
+    members_see = menu.seen(done.after, rights_of_all(rules).menu_verdict())
     stranger = rights_of((ANONYMOUS,), rules).menu_verdict()
-    members = menu.seen(plan.after, rights_of_all(rules).menu_verdict())
-    strangers = menu.seen(plan.after, stranger)
-    lost = menu.seen(plan.before, stranger) - strangers
-    for change in changes:
+    strangers_see, strangers_saw = menu.seen(done.after, stranger), menu.seen(done.before, stranger)
+    for change in done.changes:
         key = change.item.key
-        shared = change.after is not None and key in members and key not in lost
-        payload: dict[str, object] = {
-            "menuId": key,
-            "action": change.type,
-            "menuData": menu.shown(change.item) if shared else None,
-            "version": version,
-            "affectedUsers": [],
-        }
-        told = [rooms.MENU, rooms.ANONYMOUS] if key in strangers | lost else [rooms.MENU]
-        transaction.append(UPDATED, payload, told)
-    return replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
+        told = {rooms.MENU: key in members_see}
+        if key in strangers_see | strangers_saw:
+            told[rooms.ANONYMOUS] = key in strangers_see
+        for whole in sorted(set(told.values())):
+            payload: dict[str, object] = {
+                "menuId": key,
+                "action": change.type,
+                "menuData": menu.shown(change.item) if whole else None,
+                "version": done.version,
+                "affectedUsers": [],
+            }
+            transaction.append(UPDATED, payload, [room for room in told if told[room] == whole])
 
 
 def made_item(items: Items, key: str, given: Given, now: str) -> MenuItem:
