@@ -81,8 +81,10 @@ class Latest(Generic[State]):
             try:
                 self._doubtful = False
                 state = self._state = self._database.read(self._load)
-            except Unavailable:
+            except BaseException as error:  # also for who is killed meanwhile: nothing was read then either
                 self._doubtful = True
+                if not isinstance(error, Unavailable):
+                    raise
                 self._retry_at = self._clock() + RETRY_SECONDS
                 if state is None:
                     raise
