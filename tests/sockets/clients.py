@@ -22,7 +22,7 @@ import requests
 import socketio
 import websocket
 
-from tests.programs import JsClient, Line
+from tests.programs import JsClient, Line, Nginx
 from tests.servers import RunningSidecar
 
 Result = TypeVar("Result")
@@ -188,11 +188,11 @@ class PythonPage:
 
 
 class Plain:
-    """One plain WebSocket; `next()` is its next frame, parsed."""
+    """One plain WebSocket to a server, or to a proxy before it; `next()` is its next frame, parsed."""
 
-    def __init__(self, server: RunningSidecar, path: str, token: str | None = None, **options: Any):
+    def __init__(self, server: RunningSidecar | Nginx, path: str, token: str | None = None, **options: Any):
         header = list(options.pop("header", ()))
-        if token is None:
+        if token is None and isinstance(server, RunningSidecar):
             token = server.token
         if token:
             header.append(f"Authorization: Token {token}")

@@ -3,6 +3,7 @@ where it stood, get exactly what they missed."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -195,4 +196,66 @@ def test_a_page_whose_past_is_not_ours_is_shown_what_it_sees(governed, js):
     snapshot = page.told("snapshot")["snapshot"]
     assert keys(snapshot["items"]) == seen(governed, token) == {shown}
     assert snapshot["version"] == governed.get("/api/menu/version").json()["version"]
+    page.disconnect()
+
+
+class Editing:
+    """Changes of all that ada is told of, by a thread, as long as it is entered, `count` times."""
+
+    def __init__(self, server: RunningSidecar, ada: str):
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._edit, args=[server, ada])
+        self.count = 0
+
+    def _edit(self, server: RunningSidecar, ada: str) -> None:
+        item = short_name()
+        while not self._stop.is_set():
+            self.count += 1
+            put_item(server, item, description=f"{self.count}")
+            put_role(server, ada, allow("a", f"{self.count}"))
+            notify(server, "all" if self.count % 2 else {"user": ada})
+
+    def __enter__(self) -> Editing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_cut_off_again_and_again_while_all_changes(governed, js):
+    """A page that is dropped and comes back by itself, and a plain socket that is reset after some frames and comes
+    back to the last one that it read: each gets everything once, in one order."""
+    ada = short_name()
+    put_role(governed, ada)
+    give(governed, ada, ada)
+    token = governed.connection_token(sub=ada)
+    page = watching(js, governed, token)
+    plain = Plain(governed, "/ws/permissions/", token)
+    begin = offset = plain.next()["offset"]
+    got: list[int] = []
+    with Editing(governed, ada) as editing:
+        for turn in range(12):
+            for _ in range(turn):
+                frame = plain.next()
+                got.append(frame["seq"])
+                offset = frame["offset"]
+            plain.reset()
+            plain = Plain(governed, f"/ws/permissions/?since={offset}", token)
+            assert plain.next()["offset"] == offset
+            if turn % 3 == 0:
+                page.drop()
+                page.next("disconnect")
+                assert page.next("connect")["recovered"] is True
+    last = notify(governed, {"user": ada})
+    got += [frame["seq"] for frame in until(plain, last)] + [last]
+    plain.close()
+    whole = Plain(governed, f"/ws/permissions/?since={begin}", token)
+    whole.next()
+    every = [frame["seq"] for frame in until(whole, last)] + [last]
+    whole.close()
+    assert len(every) >= 4 * editing.count
+    assert got == every
+    assert page.wait_for(len(every)) == every
     page.disconnect()
