@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Blueprint, Response, json, jsonify, request
 
 from sidecar.domain import rooms
 from sidecar.domain.access import may
 from sidecar.domain.errors import Invalid, Unavailable
-from sidecar.domain.menu import shown, tree
+from sidecar.domain.menu import tree
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
 from sidecar.http.paging import Query
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
-from sidecar.services.menu import WRITE, Menu, MenuWritten
-from sidecar.services.versions import SYSTEM, shown_change, shown_past
-from sidecar.store.versions import MENU
+from sidecar.services.menu import WRITE, Menu, shown_item
+from sidecar.services.versions import SYSTEM, Written, named_change, shown_change, shown_past
 from sidecar.wire.checks import read
 from sidecar.wire.menu import MAX_REASON_CHARACTERS, ReasonBody, read_edit, read_whole
 
@@ -57,7 +54,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     @routes.get("/api/menu/<key>")
     def item(key: str) -> Response:
         found = service.item(caller.identity(), key)
-        return tagged(jsonify(shown(found) | {"version": found.version}), str(found.version))
+        return tagged(jsonify(shown_item(found)), str(found.version))
 
     @routes.put("/api/menu/<key>")
     def put(key: str) -> Response:
@@ -106,39 +103,34 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         keyed = keyed_request(identity, f"menu-rollback-{number}", raw)
         return written(service.rollback(identity, keyed, number, reason, condition()))
 
-    def written(result: MenuWritten) -> Response:
-        answer = told(result.version, result.changes, result.duplicate, result.seq, tail.epoch)
-        answer["checksum"] = result.checksum
-        answer["recipients"] = hub.count([rooms.MENU]) if result.changes else 0
-        revision = result.revision
-        if revision is not None:
-            answer["changes"] = [shown_change(revision, change) for change in result.changes]
-        else:
-            answer["changes"] = [
-                {"type": change.type, "target": MENU, "targetId": change.name, "targetName": change.label}
-                for change in result.changes
-            ]
-        if result.item is not None:
-            answer["item"] = shown(result.item) | {"version": result.item.version}
-        response = jsonify(answer)
-        response.set_etag(str(result.version))
-        return response
+    def written(result: Written) -> Response:
+        recipients = hub.count([rooms.MENU]) if result.changes else 0
+        return told(result, tail.epoch, recipients=recipients)
 
     return routes
 
 
-def told(version: int, changes: list[Any], duplicate: bool, seq: int | None, epoch: str) -> dict[str, Any]:
+def told(result: Written, epoch: str, **more: object) -> Response:
     """What every write of something versioned is answered."""
-    return {
+    seq, revision = result.seq, result.revision
+    body = {
         "success": True,
         "status": "success",
-        "message": "Changed." if seq is not None else "This would change." if changes else "Nothing to change.",
-        "version": version,
-        "changed": bool(changes),
+        "message": "Changed." if seq is not None else "This would change." if result.changes else "Nothing to change.",
+        "version": result.version,
+        "changed": bool(result.changes),
         "event_id": None if seq is None else str(seq),
         "epoch": epoch,
-        "duplicate": duplicate,
+        "duplicate": result.duplicate,
+        **more,
+        "changes": [
+            named_change(change) if revision is None else shown_change(revision, change) for change in result.changes
+        ],
+        **result.said,
     }
+    response = jsonify(body)
+    response.set_etag(str(result.version))
+    return response
 
 
 def paged() -> tuple[int | None, int]:

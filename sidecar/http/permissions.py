@@ -17,9 +17,9 @@ from sidecar.http.paging import Query
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.services.access import require
 from sidecar.services.menu import Menu
-from sidecar.services.permissions import READ, WRITE, Permissions, Written
+from sidecar.services.permissions import READ, WRITE, Permissions
 from sidecar.services.role_changes import said_role
-from sidecar.services.versions import shown_change, shown_past, version_answer
+from sidecar.services.versions import Written, shown_past, version_answer
 from sidecar.store.permissions import RoleRow
 from sidecar.store.versions import PERMISSIONS
 from sidecar.wire.checks import read
@@ -117,14 +117,14 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         identity = caller.require(WRITE)
         raw = raw_body()
         body = read_notice(parsed(raw, unique=True))
-        sent, names = service.notify(identity, keyed_request(identity, "permissions-notify", raw), body)
+        sent = service.notify(identity, keyed_request(identity, "permissions-notify", raw), body)
         return jsonify(
             success=True,
             status="success",
             message="Sent.",
             event_id=str(sent.seq),
             epoch=tail.epoch,
-            recipients=hub.count(names),
+            recipients=hub.count(sent.rooms),
             duplicate=sent.duplicate,
         )
 
@@ -176,16 +176,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         return None if given is None else rooms.clean_name(given, "user")
 
     def written(result: Written) -> Response:
-        answer: dict[str, Any] = told(result.version, result.changes, result.duplicate, result.seq, tail.epoch)
-        answer["changes"] = [
-            {"type": change.type, "target": change.kind, "targetId": change.name}
-            if result.revision is None
-            else shown_change(result.revision, change)
-            for change in result.changes
-        ]
-        response = jsonify(answer)
-        response.set_etag(str(result.version))
-        return response
+        return told(result, tail.epoch)
 
     return routes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -15,24 +16,21 @@ from sidecar.domain.menu import Items, MenuItem
 from sidecar.domain.permissions import Rights
 from sidecar.domain.versions import UNCONDITIONAL, Condition
 from sidecar.services.access import require
-from sidecar.services.idempotency import KeyedRequest, answered, remember
+from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.menu_changes import Change, Given, MenuPlan, carry_out_menu, made_item, menu_at, plan_menu
 from sidecar.services.permissions import Permissions
 from sidecar.services.versions import (
     SHOWN_CHANGES,
     Edit,
-    Latest,
     Past,
+    Versioned,
+    Written,
     edit_by,
-    history,
-    revise,
-    revised,
     version_answer,
 )
 from sidecar.store.database import Database
-from sidecar.store.journal import Transaction
 from sidecar.store.menu import load_menu
-from sidecar.store.versions import MENU, Changed, Logged, Revision, newest_changes, read_version
+from sidecar.store.versions import MENU, Logged, newest_changes, read_version
 from sidecar.store.writer import Submit
 from sidecar.wire.menu import WholeMenu
 
@@ -76,20 +74,6 @@ class Seen:
     items: list[dict[str, object]]
 
 
-@dataclass(frozen=True, slots=True)
-class MenuWritten:
-    """What became of a write: version and checksum now, what it changed (nothing: there was nothing to change), the
-    seq of its last event, and the one item that it was about, as it is now."""
-
-    version: int
-    checksum: str
-    revision: Revision | None
-    changes: list[Changed]
-    seq: int | None
-    item: MenuItem | None = None
-    duplicate: bool = False
-
-
 def load_state(connection: Connection) -> MenuState:
     version = read_version(connection, MENU)
     items = load_menu(connection)
@@ -100,28 +84,13 @@ def load_state(connection: Connection) -> MenuState:
     return MenuState(version.version, version.at, items, checksum, newest, public)
 
 
-class Menu:
-    """`submit` runs a command in the writer. Writes raise Unauthenticated or NotAllowed for who may not, Invalid,
-    NotFound, PreconditionFailed, and Unavailable."""
+class Menu(Versioned[MenuState, MenuPlan]):
+    """Writes raise Unauthenticated or NotAllowed for who may not, Invalid, NotFound, PreconditionFailed, Conflict, and
+    Unavailable. Of each is said the `checksum` that the menu has then."""
 
     def __init__(self, database: Database, submit: Submit, permissions: Permissions):
-        self._database = database
-        self._submit = submit
+        super().__init__(database, submit, MENU, WRITE, load_state, carry_out_menu, _said)
         self._permissions = permissions
-        self._latest = Latest(database, load_state)
-
-    def heard(self, version: int) -> None:
-        """The menu has come to this version. Never yields."""
-        self._latest.heard(version)
-
-    def doubt(self) -> None:
-        """It may have changed without our hearing of it. Never yields."""
-        self._latest.doubt()
-
-    @property
-    def state(self) -> MenuState:
-        """The newest there is, from memory unless it has changed. Raises Unavailable if it was never read."""
-        return self._latest.get()
 
     def seen(self, identity: Identity, all: bool = False) -> Seen:
         """What this caller sees: who may write the menu sees what is active; with `all` everything.
@@ -151,18 +120,18 @@ class Menu:
 
     def put(
         self, identity: Identity, key: str, given: Given, reason: str, condition: Condition = UNCONDITIONAL
-    ) -> MenuWritten:
+    ) -> Written:
         """Make the item, or make it so: what is not given is as in a new one."""
 
         def change(_connection: Connection, items: Items, now: str) -> dict[str, MenuItem]:
             made = {**items, key: made_item(items, key, given, now)}
             return made if "menu_level" in given else menu.levelled(made, {key})
 
-        return self._write(edit_by(identity, "put", reason), identity, change, condition, key)
+        return self._change(identity, edit_by(identity, "put", reason), change, condition, key)
 
     def patch(
         self, identity: Identity, key: str, given: Given, reason: str, condition: Condition = UNCONDITIONAL
-    ) -> MenuWritten:
+    ) -> Written:
         """Change what is given of it. The levels of what moves with it follow, as far as they told its depth."""
 
         def change(_connection: Connection, items: Items, _now: str) -> dict[str, MenuItem]:
@@ -174,7 +143,7 @@ class Menu:
                 moving.discard(key)
             return menu.levelled({**items, key: replace(before, **given)}, moving)
 
-        return self._write(edit_by(identity, "patch", reason), identity, change, condition, key)
+        return self._change(identity, edit_by(identity, "patch", reason), change, condition, key)
 
     def delete(
         self,
@@ -183,7 +152,7 @@ class Menu:
         reason: str,
         children: bool = False,
         condition: Condition = UNCONDITIONAL,
-    ) -> MenuWritten:
+    ) -> Written:
         """Delete it; with `children` all below it too. Raises Conflict if there is something below it otherwise."""
 
         def change(_connection: Connection, items: Items, _now: str) -> dict[str, MenuItem]:
@@ -194,7 +163,7 @@ class Menu:
                 raise Conflict(f"{len(under)} items lie below it: delete those first, or all of it with ?children=1.")
             return {name: item for name, item in items.items() if name != key and name not in under}
 
-        return self._write(edit_by(identity, "delete", reason), identity, change, condition, key)
+        return self._change(identity, edit_by(identity, "delete", reason), change, condition, key)
 
     def sync(
         self,
@@ -203,7 +172,7 @@ class Menu:
         whole: WholeMenu,
         condition: Condition = UNCONDITIONAL,
         dry_run: bool = False,
-    ) -> MenuWritten:
+    ) -> Written:
         """This is the whole menu now, in one version. With `dry_run` only say what that would change."""
 
         def change(_connection: Connection, items: Items, now: str) -> dict[str, MenuItem]:
@@ -211,7 +180,7 @@ class Menu:
             return menu.levelled(made, {item.key for item in whole.items if "menu_level" not in item.given})
 
         edit = edit_by(identity, "sync", whole.reason)
-        return self._write(edit, identity, change, condition, None, request, dry_run, whole.path)
+        return self._change(identity, edit, change, condition, None, request, dry_run, whole.path)
 
     def rollback(
         self,
@@ -220,68 +189,54 @@ class Menu:
         version: int,
         reason: str,
         condition: Condition = UNCONDITIONAL,
-    ) -> MenuWritten:
+    ) -> Written:
         """A new version in which the menu is as it was at that one. Raises NotFound."""
 
         def change(connection: Connection, items: Items, _now: str) -> dict[str, MenuItem]:
             return menu_at(connection, items, version)
 
         edit = edit_by(identity, f"rollback to {version}", reason)
-        return self._write(edit, identity, change, condition, None, request)
+        return self._change(identity, edit, change, condition, None, request)
 
     def past(self, identity: Identity, below: int | None, limit: int) -> Past:
         require(identity, WRITE)
-        return self._database.read(lambda c: history(c, MENU, below, limit))
+        return self._history(below, limit)
 
     def at(self, identity: Identity, version: int) -> Items:
         """The menu as it was at that version. Raises NotFound."""
         require(identity, WRITE)
         return self._database.read(lambda c: menu_at(c, load_menu(c), version))
 
-    def _write(
+    def _change(
         self,
-        edit: Edit,
         identity: Identity,
+        edit: Edit,
         change: Change,
         condition: Condition,
         key: str | None = None,
         request: KeyedRequest | None = None,
         dry_run: bool = False,
         path: Callable[[str], str] = lambda _key: "parent",
-    ) -> MenuWritten:
-        require(identity, WRITE)
-
-        def planned(connection: Connection, now: str) -> MenuPlan:
+    ) -> Written:
+        def plan(connection: Connection, now: str) -> MenuPlan:
             items, version = load_menu(connection), read_version(connection, MENU).version
             own = items[key].version if key in items else None
             condition.check(version, version if key is None else own)
-            return plan_menu(version, items, change(connection, items, now), path)
+            return plan_menu(version, items, change(connection, items, now), path, key)
 
-        def command(transaction: Transaction) -> MenuWritten:
-            first = answered(transaction, request)
-            if first is not None:
-                revision, changes = revised(transaction.connection, MENU, first)
-                version, checksum, seq = first["version"], first["checksum"], first["seq"]
-                return MenuWritten(version, checksum, revision, changes, seq, duplicate=True)
-            plan = planned(transaction.connection, transaction.now)
-            if plan.changes:
-                revision = revise(transaction, MENU, edit)
-                plan = carry_out_menu(transaction, plan, revision.version)
-                checksum, item = menu.checksum(plan.after.values()), plan.after.get(key or "")
-                written = MenuWritten(revision.version, checksum, revision, plan.logged, transaction.seq, item)
-            else:
-                checksum, item = menu.checksum(plan.before.values()), plan.before.get(key or "")
-                written = MenuWritten(plan.version, checksum, None, [], None, item)
-            kept = {"version": written.version, "checksum": written.checksum, "seq": written.seq}
-            remember(transaction, request, kept)
-            return written
+        return self._write(identity, edit, plan, request, dry_run)
 
-        if dry_run:
-            plan = self._database.read(lambda c: planned(c, read_version(c, MENU).at))
-            return MenuWritten(plan.version, menu.checksum(plan.before.values()), None, plan.logged, None)
-        written = self._submit(command)
-        self.heard(written.version)
-        return written
+
+def _said(plan: MenuPlan) -> dict[str, Any]:
+    said: dict[str, Any] = {"checksum": menu.checksum(plan.after.values())}
+    if plan.item is not None:
+        said["item"] = shown_item(plan.item)
+    return said
+
+
+def shown_item(item: MenuItem) -> dict[str, object]:
+    """An item with the version at which it was last changed."""
+    return menu.shown(item) | {"version": item.version}
 
 
 def _seen(state: MenuState, identity: Identity, rights: Rights, all: bool) -> Seen:

@@ -34,12 +34,18 @@ SidecarError."""
 
 @dataclass(frozen=True, slots=True)
 class MenuPlan:
-    """What a write changes, at this version."""
+    """What a write changes, at this version. `key` is of the one item that it is about, if it is about one."""
 
     version: int
     before: Items
     after: Items
     changes: list[ItemChange]
+    key: str | None
+
+    @property
+    def item(self) -> MenuItem | None:
+        """That item as it is after it; None if there is none."""
+        return None if self.key is None else self.after.get(self.key)
 
     @property
     def logged(self) -> list[Changed]:
@@ -49,13 +55,16 @@ class MenuPlan:
         ]
 
 
-def plan_menu(version: int, before: Items, after: Items, path: Callable[[str], str]) -> MenuPlan:
+def plan_menu(
+    version: int, before: Items, after: Items, path: Callable[[str], str], key: str | None = None
+) -> MenuPlan:
     """Raises Invalid for what is no tree; `path` says where in the request the item of a key names its parent."""
     problems = list(dict.fromkeys(menu.problems(after, path)))
     if problems:
         told = "; ".join(f"{problem.path} {problem.message}" for problem in problems[:10])
         raise Invalid(f"This can't be a menu: {told}.", tuple(problems))
-    return MenuPlan(version, before, after, menu.diff(before, after))
+    changes = menu.diff(before, after)
+    return MenuPlan(version, before, after if changes else before, changes, key)
 
 
 def carry_out_menu(transaction: Transaction, plan: MenuPlan, version: int) -> MenuPlan:

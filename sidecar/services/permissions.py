@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -36,7 +35,7 @@ from sidecar.services.role_changes import (
     rules_of,
     said_role,
 )
-from sidecar.services.versions import Edit, Latest, Past, edit_by, history, revise, revised, then
+from sidecar.services.versions import Edit, Past, Versioned, Written, edit_by, then
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.permissions import (
@@ -48,9 +47,7 @@ from sidecar.store.permissions import (
 )
 from sidecar.store.versions import (
     PERMISSIONS,
-    Changed,
     Logged,
-    Revision,
     Said,
     changed_since,
     has_version,
@@ -88,14 +85,11 @@ class PermissionsState:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What became of a write: the version now, what it changed (nothing: there was nothing to change), and the seq of
-    its last event."""
+class Notified:
+    """A notice that was sent: its seq, and the rooms that it went to."""
 
-    version: int
-    revision: Revision | None
-    changes: list[Changed]
-    seq: int | None
+    seq: int
+    rooms: list[str]
     duplicate: bool = False
 
 
@@ -115,26 +109,12 @@ def load_permissions(connection: Connection) -> PermissionsState:
     return PermissionsState(version.version, version.at, rows, rules_of(connection, rows))
 
 
-class Permissions:
-    """`submit` runs a command in the writer. Writes raise Unauthenticated or NotAllowed for who may not, Invalid,
-    PreconditionFailed, and Unavailable."""
+class Permissions(Versioned[PermissionsState, Plan]):
+    """Writes raise Unauthenticated or NotAllowed for who may not, Invalid, NotFound, PreconditionFailed, Conflict, and
+    Unavailable."""
 
     def __init__(self, database: Database, submit: Submit):
-        self._database = database
-        self._submit = submit
-        self._latest = Latest(database, load_permissions)
-
-    def heard(self, version: int) -> None:
-        """The permissions have come to this version. Never yields."""
-        self._latest.heard(version)
-
-    def doubt(self) -> None:
-        """It may have changed without our hearing of it. Never yields."""
-        self._latest.doubt()
-
-    @property
-    def state(self) -> PermissionsState:
-        return self._latest.get()
+        super().__init__(database, submit, PERMISSIONS, WRITE, load_permissions, carry_out)
 
     def rights(self, identity: Identity) -> Rights:
         """What the holder of this identity may. Raises Unavailable."""
@@ -172,7 +152,7 @@ class Permissions:
         def change(_connection: Connection, rows: Mapping[str, RoleRow]) -> Wanted:
             return Wanted({**roles_in(rows), role.name: role})
 
-        return self._write(edit_by(identity, "put", reason), identity, change, condition, role.name)
+        return self._change(identity, edit_by(identity, "put", reason), change, condition, role.name)
 
     def delete_role(self, identity: Identity, name: str, reason: str, condition: Condition = UNCONDITIONAL) -> Written:
         """Nobody has it any more. Raises NotFound; Invalid while others inherit from it."""
@@ -183,7 +163,7 @@ class Permissions:
             return Wanted({key: row.role for key, row in rows.items() if key != name})
 
         edit = edit_by(identity, "delete", reason)
-        return self._write(edit, identity, change, condition, name, path=lambda _kind, heir: f"{heir}.inherits")
+        return self._change(identity, edit, change, condition, name, path=lambda _kind, heir: f"{heir}.inherits")
 
     def put_user(
         self, identity: Identity, user: str, held: Held, reason: str, condition: Condition = UNCONDITIONAL
@@ -193,7 +173,7 @@ class Permissions:
         def change(_connection: Connection, rows: Mapping[str, RoleRow]) -> Wanted:
             return Wanted(roles_in(rows), {user: held})
 
-        return self._write(edit_by(identity, "put", reason), identity, change, condition)
+        return self._change(identity, edit_by(identity, "put", reason), change, condition)
 
     def sync(
         self,
@@ -209,7 +189,7 @@ class Permissions:
             return Wanted(dict(whole.roles), dict(whole.users or {}))
 
         edit = edit_by(identity, "sync", whole.reason)
-        return self._write(edit, identity, change, condition, request=request, dry_run=dry_run, path=whole.path)
+        return self._change(identity, edit, change, condition, request=request, dry_run=dry_run, path=whole.path)
 
     def rollback(
         self,
@@ -234,13 +214,13 @@ class Permissions:
                     wanted[name] = read_role(name, before)
             return Wanted(wanted, users)
 
-        return self._write(
-            edit_by(identity, f"rollback to {version}", reason), identity, change, condition, request=request
+        return self._change(
+            identity, edit_by(identity, f"rollback to {version}", reason), change, condition, request=request
         )
 
     def past(self, identity: Identity, below: int | None, limit: int) -> Past:
         require(identity, READ)
-        return self._database.read(lambda c: history(c, PERMISSIONS, below, limit))
+        return self._history(below, limit)
 
     def at(self, identity: Identity, version: int) -> tuple[list[Role], dict[str, Held]]:
         """All roles, and who had which, at that version. Raises NotFound."""
@@ -257,19 +237,19 @@ class Permissions:
 
         return self._database.read(query)
 
-    def notify(self, identity: Identity, request: KeyedRequest | None, body: NoticeBody) -> tuple[Written, list[str]]:
-        """Tell users something; the rooms that it went to. Raises Invalid for a role that there is none of."""
+    def notify(self, identity: Identity, request: KeyedRequest | None, body: NoticeBody) -> Notified:
+        """Tell users something. Raises Invalid for a role that there is none of."""
         require(identity, WRITE)
         to = body.to
 
-        def command(transaction: Transaction) -> tuple[Written, list[str]]:
+        def command(transaction: Transaction) -> Notified:
             first = answered(transaction, request)
             if first is not None:
-                return Written(0, None, [], first["seq"], True), first["rooms"]
+                return Notified(first["seq"], first["rooms"], duplicate=True)
             names = _rooms_of(transaction.connection, to.user, to.role)
             event = transaction.append(body.type, body.data, names)
             remember(transaction, request, {"seq": event.seq, "rooms": names})
-            return Written(0, None, [], event.seq), names
+            return Notified(event.seq, names)
 
         return self._submit(command)
 
@@ -292,10 +272,10 @@ class Permissions:
         given = () if identity.user is None else held(state, identity.user)
         return state.rights_with((*given, AUTHENTICATED))
 
-    def _write(
+    def _change(
         self,
-        edit: Edit,
         identity: Identity,
+        edit: Edit,
         change: Callable[[Connection, Mapping[str, RoleRow]], Wanted],
         condition: Condition,
         name: str | None = None,
@@ -303,37 +283,14 @@ class Permissions:
         dry_run: bool = False,
         path: Path = lambda kind, _name: "inherits" if kind == "role" else "roles",
     ) -> Written:
-        require(identity, WRITE)
-
-        def plan(connection: Connection) -> Plan:
+        def plan(connection: Connection, _now: str) -> Plan:
             rows = load_roles(connection)
             version = read_version(connection, PERMISSIONS).version
             own = version if name is None else rows[name].version if name in rows else None
             condition.check(version, own)
             return plan_change(connection, version, rows, change(connection, rows), path)
 
-        def command(transaction: Transaction) -> Written:
-            first = answered(transaction, request)
-            if first is not None:
-                return Written(
-                    first["version"], *revised(transaction.connection, PERMISSIONS, first), first["seq"], True
-                )
-            planned = plan(transaction.connection)
-            if not planned.changes:
-                written = Written(planned.version, None, [], None)
-            else:
-                revision = revise(transaction, PERMISSIONS, edit)
-                carry_out(transaction, planned, revision.version)
-                written = Written(revision.version, revision, planned.changes, transaction.seq)
-            remember(transaction, request, _kept(written))
-            return written
-
-        if dry_run:
-            planned = self._database.read(plan)
-            return Written(planned.version, None, planned.changes, None)
-        written = self._submit(command)
-        self.heard(written.version)
-        return written
+        return self._write(identity, edit, plan, request, dry_run)
 
 
 def _rooms_of(connection: Connection, user: str | None, role: str | None) -> list[str]:
@@ -350,7 +307,3 @@ def _rooms_of(connection: Connection, user: str | None, role: str | None) -> lis
     if AUTHENTICATED in holding:
         return [rooms.PERMISSIONS]
     return [rooms.permissions(name) for name in sorted(users_with_roles(connection, holding))]
-
-
-def _kept(written: Written) -> dict[str, Any]:
-    return {"version": written.version, "seq": written.seq}

@@ -61,7 +61,7 @@ class Plan:
     gone: list[str]
     held_before: dict[str, Held]
     held_after: dict[str, Held]
-    changes: list[Changed]
+    logged: list[Changed]
 
 
 Path = Callable[[str, str], str]
@@ -104,14 +104,14 @@ def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow
     return Plan(version, rules_of(connection, rows), wanted.roles, roles, gone, before, after, changes)
 
 
-def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
+def carry_out(transaction: Transaction, plan: Plan, version: int) -> Plan:
     """Store it, and tell whom it touches; what touches everybody who is signed in is told to all of them at once. The
     control event comes first: whoever is told and asks finds it done."""
     connection = transaction.connection
     delete_roles(connection, plan.gone)
     save_roles(connection, plan.roles.values(), version)
     save_user_roles(connection, plan.held_after)
-    log_changes(connection, PERMISSIONS, version, plan.changes)
+    log_changes(connection, PERMISSIONS, version, plan.logged)
     transaction.append(CHANGED, {"version": version}, ())
     news = _News(transaction, plan, version)
     changed = {name for name in {*plan.before, *plan.after} if plan.before.get(name) != plan.after.get(name)}
@@ -127,6 +127,7 @@ def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
         news.tell(rooms.PERMISSIONS, None, (), ())
     if ANONYMOUS in touched:
         news.tell(rooms.ANONYMOUS, None, (), (), ANONYMOUS)
+    return plan
 
 
 class _News:

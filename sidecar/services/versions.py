@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import NotFound, Unavailable
 from sidecar.domain.times import unix_seconds
+from sidecar.services.access import require
+from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.versions import (
@@ -27,7 +29,9 @@ from sidecar.store.versions import (
     find_revision,
     has_version,
     list_revisions,
+    read_version,
 )
+from sidecar.store.writer import Submit
 
 DESCRIPTIONS = {"menu": "菜单配置版本信息", "permissions": "权限配置版本信息"}
 """What a version is of, in the words of the older server; its clients show it."""
@@ -37,12 +41,23 @@ RETRY_SECONDS = 1.0
 MAX_VERSION = 2**63 - 1
 
 
-class Versioned(Protocol):
+class HasVersion(Protocol):
     @property
     def version(self) -> int: ...
 
 
-State = TypeVar("State", bound=Versioned)
+class Planned(Protocol):
+    """What a write comes to, worked out at a `version`; `logged` is what it changes, nothing if there is nothing to
+    change."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def logged(self) -> list[Changed]: ...
+
+
+State = TypeVar("State", bound=HasVersion)
+Plan = TypeVar("Plan", bound=Planned)
 
 
 class Latest(Generic[State]):
@@ -121,6 +136,98 @@ def revised(connection: Connection, subject: str, first: Mapping[str, Any]) -> t
     return find_revision(connection, subject, version), changes_of(connection, subject, [version])[version]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write: the version now, its `revision` and `changes` (none: there was nothing to change, or it
+    was only tried), the seq of its last event, and what is `said` of it besides."""
+
+    version: int
+    revision: Revision | None
+    changes: list[Changed]
+    seq: int | None
+    said: Mapping[str, Any]
+    duplicate: bool = False
+
+
+class Versioned(Generic[State, Plan]):
+    """A subject that is versioned: its newest state, and writes, each of which is one version or none.
+
+    `submit` runs a command in the writer; `scope` is what a writer needs. `load` reads the state, `carry_out` stores a
+    plan under a new version and tells it, `say` gives what is said of a plan, as JSON can hold it."""
+
+    def __init__(
+        self,
+        database: Database,
+        submit: Submit,
+        subject: str,
+        scope: str,
+        load: Callable[[Connection], State],
+        carry_out: Callable[[Transaction, Plan, int], Plan],
+        say: Callable[[Plan], Mapping[str, Any]] = lambda _plan: {},
+    ):
+        self._database = database
+        self._submit = submit
+        self._subject = subject
+        self._scope = scope
+        self._latest = Latest(database, load)
+        self._carry_out = carry_out
+        self._say = say
+
+    def heard(self, version: int) -> None:
+        """It has come to this version. Never yields."""
+        self._latest.heard(version)
+
+    def doubt(self) -> None:
+        """It may have changed without our hearing of it. Never yields."""
+        self._latest.doubt()
+
+    @property
+    def state(self) -> State:
+        """The newest there is, from memory unless it has changed. Raises Unavailable if it was never read."""
+        return self._latest.get()
+
+    def _history(self, below: int | None, limit: int) -> Past:
+        return self._database.read(lambda c: history(c, self._subject, below, limit))
+
+    def _write(
+        self,
+        identity: Identity,
+        edit: Edit,
+        plan: Callable[[Connection, str], Plan],
+        request: KeyedRequest | None = None,
+        dry_run: bool = False,
+    ) -> Written:
+        """Carry out what `plan` makes of what there is, at this time. With `dry_run` only say what it would change.
+        Raises Unauthenticated or NotAllowed for who may not, what `plan` raises, Conflict for a key that was used with
+        another body, and Unavailable."""
+        require(identity, self._scope)
+
+        def command(transaction: Transaction) -> Written:
+            connection = transaction.connection
+            first = answered(transaction, request)
+            if first is not None:
+                found = revised(connection, self._subject, first)
+                return Written(first["version"], *found, first["seq"], first["said"], duplicate=True)
+            planned = plan(connection, transaction.now)
+            if planned.logged:
+                revision = revise(transaction, self._subject, edit)
+                planned = self._carry_out(transaction, planned, revision.version)
+                seq, said = transaction.seq, self._say(planned)
+                written = Written(revision.version, revision, planned.logged, seq, said)
+            else:
+                written = Written(planned.version, None, [], None, self._say(planned))
+            kept = {"version": written.version, "seq": written.seq, "said": dict(written.said)}
+            remember(transaction, request, kept)
+            return written
+
+        if dry_run:
+            planned = self._database.read(lambda c: plan(c, read_version(c, self._subject).at))
+            return Written(planned.version, None, planned.logged, None, {})
+        written = self._submit(command)
+        self.heard(written.version)
+        return written
+
+
 def version_answer(
     subject: str, version: int, at: str, checksum: str, newest: Iterable[Logged], full: bool
 ) -> dict[str, object]:
@@ -137,12 +244,13 @@ def version_answer(
     }
 
 
+def named_change(change: Changed) -> dict[str, object]:
+    return {"type": change.type, "target": change.kind, "targetId": change.name, "targetName": change.label}
+
+
 def shown_change(revision: Revision, change: Changed, full: bool = True) -> dict[str, object]:
-    return {
-        "type": change.type,
-        "target": change.kind,
-        "targetId": change.name,
-        "targetName": change.label,
+    """With when it was, and with `full` who did it and why."""
+    return named_change(change) | {
         "timestamp": int(unix_seconds(revision.at)),
         "author": revision.author if full else SYSTEM,
         "reason": revision.reason if full else "",
