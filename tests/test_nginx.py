@@ -17,6 +17,7 @@ import httpx
 import pytest
 import websocket
 
+from tests import governing
 from tests.programs import (
     DEADLINE_SECONDS,
     ROOT,
@@ -29,6 +30,7 @@ from tests.programs import (
     wait_until,
     write_nginx_conf,
 )
+from tests.sockets.clients import Plain
 
 SHIPPED = (ROOT / "nginx" / "sidecar.conf").read_text()
 GUIDE = (ROOT / "tests" / "nginx" / "guide.conf").read_text()
@@ -302,6 +304,80 @@ def test_a_plain_websocket_gets_what_an_older_client_posts(
         assert json.loads(socket.recv())["message"]["content"] == "through nginx"
     finally:
         socket.close()
+
+
+SIX_KEYS = {"version", "timestamp", "checksum", "changes", "author", "description"}
+MENU_ROOTS = ["/api/menu", "/project-dashboard/api/menu"]
+
+
+def test_the_menus_version_is_the_same_by_every_way(shipped: Nginx, sidecar: Any) -> None:
+    """Older clients ask without the last slash, and follow no redirect."""
+    governing.put_item(sidecar, governing.short_name())
+    answers = [
+        httpx.get(f"{origin}{root}/version{end}")
+        for origin in (shipped.url, sidecar.url)
+        for root in MENU_ROOTS
+        for end in ("", "/")
+    ]
+    assert {answer.status_code for answer in answers} == {200}
+    assert set(answers[0].json()) == SIX_KEYS
+    assert all(answer.content == answers[0].content for answer in answers)
+    assert {answer.headers["etag"] for answer in answers} == {f'"{answers[0].json()["version"]}"'}
+    assert {answer.headers["content-type"] for answer in answers} == {"application/json"}
+
+
+@pytest.mark.parametrize("root", MENU_ROOTS)
+def test_etags_pass(shipped: Nginx, sidecar: Any, root: str) -> None:
+    """What was read is not sent again, and what was changed meanwhile is not overwritten."""
+    key, headers = governing.short_name(), {"Authorization": f"Token {sidecar.token}"}
+    with httpx.Client(base_url=shipped.url + root, headers=headers) as http:
+        made = http.put(f"/{key}", json={"name": key})
+        assert made.status_code == 200
+        for path in ("/version", "/version/", "", "/", f"/{key}", f"/{key}/"):
+            read = http.get(path)
+            assert (read.status_code, read.headers["etag"][:1]) == (200, '"')
+            again = http.get(path, headers={"If-None-Match": read.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["etag"] == read.headers["etag"]
+        read = {"If-Match": made.headers["etag"]}
+        changed = http.patch(f"/{key}", json={"icon": "one"}, headers=read)
+        assert (changed.status_code, changed.json()["item"]["icon"]) == (200, "one")
+        refused = http.patch(f"/{key}/", json={"icon": "two"}, headers=read)
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+        assert http.delete(f"/{key}", headers=read).status_code == 412
+        assert http.get(f"/{key}").json()["icon"] == "one"
+        fresh = http.get("/version", headers={"If-None-Match": made.headers["etag"]})
+        assert (fresh.status_code, fresh.json()["version"]) == (200, changed.json()["version"])
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize(("conf", "root"), PLAIN)
+def test_permissions_over_a_plain_websocket(
+    sites: dict[str, Nginx], sidecar: Any, conf: str, root: str, end: str
+) -> None:
+    """The confirmation comes before the client speaks; a user's own events come; a refusal is a close code."""
+    user = governing.short_name()
+    token = sidecar.connection_token(sub=user)
+
+    def opened(name: str, *offered: str) -> Plain:
+        path = f"{root}/permissions/{name}{end}"
+        return Plain(sites[conf], path, "", subprotocols=["menu-protocol", *offered])
+
+    stranger, one, refused = opened("anonymous"), opened(user, f"bearer.{token}"), opened(user)
+    try:
+        for socket, told in ((stranger, None), (one, user)):
+            assert socket.made.getsubprotocol() == "menu-protocol"
+            confirmed = socket.next()
+            assert (confirmed["type"], confirmed["user_id"]) == ("connection_confirmed", told)
+            assert socket.say(type="heartbeat")["type"] == "heartbeat_response"
+            assert socket.say(type="permission_check", resource="a", action="b")["has_permission"] is False
+        assert (refused.next()["error_code"], refused.closed()) == ("unauthenticated", 4401)
+        seq = governing.notify(sidecar, {"user": user}, word="through nginx")
+        notice = one.next()
+        assert (notice["seq"], notice["data"]) == (seq, {"word": "through nginx"})
+    finally:
+        for socket in (stranger, one, refused):
+            socket.close()
 
 
 def test_the_shipped_file_is_correct(tmp_path: Path) -> None:

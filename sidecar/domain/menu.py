@@ -104,7 +104,7 @@ def problems(items: Items, path: Callable[[str], str]) -> list[FieldError]:
             continue
         above = ancestors(items, item)
         if above is None:
-            found.append(FieldError(path(item.key), "is an ancestor of itself"))
+            found.append(FieldError(path(item.key), "leads in a circle"))
         elif len(above) >= MAX_DEPTH:
             found.append(FieldError(path(item.key), f"lies deeper than {MAX_DEPTH} levels"))
     return found
@@ -112,14 +112,14 @@ def problems(items: Items, path: Callable[[str], str]) -> list[FieldError]:
 
 def ancestors(items: Items, item: MenuItem) -> list[str] | None:
     """The keys above it, the nearest first, as far as they exist; None if they lead in a circle."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     parent = item.parent
     while parent is not None and parent in items:
         if parent in found or parent == item.key:
             return None
-        found.append(parent)
+        found[parent] = None
         parent = items[parent].parent
-    return found
+    return list(found)
 
 
 def below(items: Items, key: str) -> set[str]:

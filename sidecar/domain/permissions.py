@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sidecar.domain.errors import FieldError
@@ -139,6 +139,19 @@ def inherited(held: Iterable[str], roles: Roles) -> frozenset[str]:
     return frozenset(found)
 
 
+def heirs(names: Iterable[str], roles: Roles) -> frozenset[str]:
+    """These roles and all that inherit from them, as far as they exist."""
+    children = _children(roles)
+    found: set[str] = set()
+    waiting = [name for name in names if name in roles]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += children[name]
+    return frozenset(found)
+
+
 def rights_of(held: Iterable[str], roles: Roles) -> Rights:
     """The rights of who holds these roles."""
     names = sorted(inherited(held, roles))
@@ -146,15 +159,49 @@ def rights_of(held: Iterable[str], roles: Roles) -> Rights:
     return Rights(tuple(names), tuple(sorted(grants)))
 
 
-def problems(roles: Roles) -> list[FieldError]:
-    """What is wrong with the whole."""
+def rights_of_all(roles: Roles) -> Rights:
+    """What everybody may who is signed in, whichever roles they have: AUTHENTICATED allows it and no role denies it."""
+    shared = rights_of((AUTHENTICATED,), roles)
+    others = rights_of((name for name in roles if name != ANONYMOUS), roles)
+    denials = {grant for grant in others.grants if not grant.allows}
+    return Rights(shared.roles, tuple(sorted({*shared.grants, *denials})))
+
+
+def problems(roles: Roles, path: Callable[[str], str]) -> list[FieldError]:
+    """What is wrong with the whole; `path` says where in the request a role tells what it inherits."""
     found = []
+    up, down = _parents(roles), _children(roles)
+    circling = _endless(up, down) & _endless(down, up)  # in circles, or between two of them
     if len(roles) > MAX_ROLES:
         found.append(FieldError("roles", f"are {len(roles)}; at most {MAX_ROLES} fit"))
     for role in roles.values():
         unknown = [name for name in role.inherits if name not in roles]
         if unknown:
-            found.append(FieldError(f"{role.name}.inherits", "names a role that does not exist"))
-        elif any(role.name in inherited([parent], roles) for parent in role.inherits):
-            found.append(FieldError(f"{role.name}.inherits", "leads back to the role itself"))
+            found.append(FieldError(path(role.name), "names a role that does not exist"))
+        elif role.name in circling:
+            found.append(FieldError(path(role.name), "leads in a circle"))
+    return found
+
+
+def _endless(edges: Mapping[str, Collection[str]], back: Mapping[str, Collection[str]]) -> set[str]:
+    """From where one can go on for ever along the edges; `back` are the same edges turned round."""
+    left = {name: len(edges[name]) for name in edges}
+    ends = [name for name, count in left.items() if not count]
+    while ends:
+        for name in back[ends.pop()]:
+            left[name] -= 1
+            if not left[name]:
+                ends.append(name)
+    return {name for name, count in left.items() if count}
+
+
+def _parents(roles: Roles) -> dict[str, set[str]]:
+    return {name: {parent for parent in role.inherits if parent in roles} for name, role in roles.items()}
+
+
+def _children(roles: Roles) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {name: set() for name in roles}
+    for name, parents in _parents(roles).items():
+        for parent in parents:
+            found[parent].add(name)
     return found

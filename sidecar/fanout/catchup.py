@@ -22,7 +22,7 @@ from sidecar.domain.events import Event, Offset
 from sidecar.fanout.hub import Guard, Hub, Replay, Room, Subscriber, cut_off
 from sidecar.fanout.tail import Tail
 from sidecar.store.database import Database
-from sidecar.store.journal import Page, count_room_events, mark_of, read_head, room_events
+from sidecar.store.journal import Head, Page, count_room_events, mark_of, read_head, room_events
 
 log = structlog.get_logger("sidecar.catchup")
 
@@ -58,6 +58,15 @@ class Subscription:
     truncated: bool = False
     snapshot: object = None
     snapshot_offset: Offset | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where somebody begins who comes with a past: everything up to `offset` they know, or can't be given any more,
+    which is said by `truncated`."""
+
+    offset: Offset
+    truncated: bool
 
 
 class Owed:
@@ -174,6 +183,26 @@ class CatchUp:
                     hub.leave(subscriber, room)
                 raise
         return answer
+
+    def start(self, past: Past) -> Start:
+        """From where on a subscriber of this past can be given everything. Raises Unavailable."""
+        if past.since.seq > self._tail.last:
+            self._tail.reach(past.since.seq)
+        last = self._tail.last
+
+        def query(connection: Connection) -> Start:
+            place = _place(connection, past, last)
+            return Start(Offset(place.after, mark_of(connection, place.after)), place.truncated)
+
+        return self._database.read(query)
+
+    def resume(self, hub: Hub, subscriber: Subscriber, rooms: Iterable[str]) -> None:
+        """Put a new subscriber into these rooms as if it had been in them since its position: what they had after that
+        comes from all of them together in its order, each event with its own place. So a client that has several rooms
+        but one offset can be cut off anywhere and lacks nothing. Never yields."""
+        with self.paused(subscriber, subscriber.position):
+            for room in rooms:
+                hub.join(subscriber, room, subscriber.position)
 
     def _take_off(self, subscriber: Subscriber, position: int) -> Owed:
         owed = self._behind.get(subscriber)
@@ -303,6 +332,26 @@ class _Plan:
     offset: Offset | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    head: Head
+    after: int
+    truncated: bool
+
+
+def _place(connection: Connection, past: Past, upto: int) -> _Place:
+    """After which event, at most `upto`, this past can be told. An offset whose mark is not the journal's own points
+    into another journal: nothing can be told from there."""
+    head, since = read_head(connection), past.since
+    foreign = (
+        since.seq > head.seq
+        or past.epoch not in (None, head.epoch)
+        or (since.mark is not None and since.seq > head.floor and mark_of(connection, since.seq) != since.mark)
+    )
+    after = upto if foreign else min(max(since.known, head.floor), upto)
+    return _Place(head, after, foreign or since.known < head.floor)
+
+
 def _plan(
     connection: Connection,
     room: str,
@@ -312,17 +361,10 @@ def _plan(
     snapshot: Snapshot | None,
     user: str | None,
 ) -> _Plan:
-    """Where a replay can begin, decided with its count in one read transaction. An offset whose mark is not the
-    journal's own points into another journal: nothing can be replayed from there."""
-    head = read_head(connection)
-    since = past.since
-    foreign = (
-        since.seq > head.seq
-        or past.epoch not in (None, head.epoch)
-        or (since.mark is not None and since.seq > head.floor and mark_of(connection, since.seq) != since.mark)
-    )
-    after = upto if foreign else min(max(since.known, head.floor), upto)
+    """Where a replay can begin, decided with its count in one read transaction."""
+    place = _place(connection, past, upto)
+    after = place.after
     count = count_room_events(connection, room, after, upto, held, user) if after < upto else 0
-    if not foreign and since.known >= head.floor:
+    if not place.truncated:
         return _Plan(after, False, count)
-    return _Plan(after, True, count, snapshot(connection) if snapshot is not None else None, head.offset)
+    return _Plan(after, True, count, snapshot(connection) if snapshot is not None else None, place.head.offset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response, json, jsonify, request
@@ -10,7 +9,7 @@ from flask import Blueprint, Response, json, jsonify, request
 from sidecar.domain import rooms
 from sidecar.domain.access import may
 from sidecar.domain.errors import Invalid, Unavailable
-from sidecar.domain.menu import MenuItem, shown, tree
+from sidecar.domain.menu import shown, tree
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
@@ -64,13 +63,13 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     def put(key: str) -> Response:
         identity = caller.require(WRITE)
         key, edit = read_edit(json_body(unique=True), key, whole=True)
-        return written(service.put(identity, key, edit.given, edit.reason, condition()), key)
+        return written(service.put(identity, key, edit.given, edit.reason, condition()))
 
     @routes.patch("/api/menu/<key>")
     def patch(key: str) -> Response:
         identity = caller.require(WRITE)
         key, edit = read_edit(json_body(unique=True), key, whole=False)
-        return written(service.patch(identity, key, edit.given, edit.reason, condition()), key)
+        return written(service.patch(identity, key, edit.given, edit.reason, condition()))
 
     @routes.delete("/api/menu/<key>")
     def delete(key: str) -> Response:
@@ -107,7 +106,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         keyed = keyed_request(identity, f"menu-rollback-{number}", raw)
         return written(service.rollback(identity, keyed, number, reason, condition()))
 
-    def written(result: MenuWritten, key: str | None = None) -> Response:
+    def written(result: MenuWritten) -> Response:
         answer = told(result.version, result.changes, result.duplicate, result.seq, tail.epoch)
         answer["checksum"] = result.checksum
         answer["recipients"] = hub.count([rooms.MENU]) if result.changes else 0
@@ -119,8 +118,8 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
                 {"type": change.type, "target": MENU, "targetId": change.name, "targetName": change.label}
                 for change in result.changes
             ]
-        if key is not None:
-            answer["item"] = _item(service.state.items, key)
+        if result.item is not None:
+            answer["item"] = shown(result.item) | {"version": result.item.version}
         response = jsonify(answer)
         response.set_etag(str(result.version))
         return response
@@ -162,11 +161,6 @@ def _version(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise Invalid("is not a cursor of this server")
     return int(text)
-
-
-def _item(items: Mapping[str, MenuItem], key: str) -> dict[str, object] | None:
-    item = items.get(key)
-    return None if item is None else shown(item) | {"version": item.version}
 
 
 def _unreadable(error: Unavailable) -> Response:

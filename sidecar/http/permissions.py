@@ -27,10 +27,10 @@ from sidecar.wire.menu import MAX_REASON_CHARACTERS, ReasonBody
 from sidecar.wire.permissions import (
     MAX_ACTION_CHARACTERS,
     MAX_RESOURCE_CHARACTERS,
-    UserRolesBody,
     read_all,
     read_notice,
     read_role,
+    read_user,
 )
 
 
@@ -168,8 +168,8 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
     def put_user_roles(id: str) -> Response:
         identity = caller.require(WRITE)
         user = rooms.clean_name(id, "the user's id")
-        body = read(UserRolesBody, json_body(unique=True))
-        return written(service.put_user(identity, user, body.names, body.reason, condition()))
+        roles, reason = read_user(json_body(unique=True), user)
+        return written(service.put_user(identity, user, roles, reason, condition()))
 
     def asked_user() -> str | None:
         given = request.args.get("user")

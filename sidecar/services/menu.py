@@ -18,7 +18,17 @@ from sidecar.services.access import require
 from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.services.menu_changes import Change, Given, MenuPlan, carry_out_menu, made_item, menu_at, plan_menu
 from sidecar.services.permissions import Permissions
-from sidecar.services.versions import SHOWN_CHANGES, Edit, Latest, Past, edit_by, history, revise, version_answer
+from sidecar.services.versions import (
+    SHOWN_CHANGES,
+    Edit,
+    Latest,
+    Past,
+    edit_by,
+    history,
+    revise,
+    revised,
+    version_answer,
+)
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.menu import load_menu
@@ -68,14 +78,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class MenuWritten:
-    """What became of a write: version and checksum now, what it changed (nothing: there was nothing to change), and
-    the seq of its last event."""
+    """What became of a write: version and checksum now, what it changed (nothing: there was nothing to change), the
+    seq of its last event, and the one item that it was about, as it is now."""
 
     version: int
     checksum: str
     revision: Revision | None
     changes: list[Changed]
     seq: int | None
+    item: MenuItem | None = None
     duplicate: bool = False
 
 
@@ -249,15 +260,18 @@ class Menu:
         def command(transaction: Transaction) -> MenuWritten:
             first = answered(transaction, request)
             if first is not None:
-                return MenuWritten(first["version"], first["checksum"], None, [], first["seq"], True)
+                revision, changes = revised(transaction.connection, MENU, first)
+                version, checksum, seq = first["version"], first["checksum"], first["seq"]
+                return MenuWritten(version, checksum, revision, changes, seq, duplicate=True)
             plan = planned(transaction.connection, transaction.now)
             if plan.changes:
                 revision = revise(transaction, MENU, edit)
                 plan = carry_out_menu(transaction, plan, revision.version)
-                checksum = menu.checksum(plan.after.values())
-                written = MenuWritten(revision.version, checksum, revision, plan.logged, transaction.seq)
+                checksum, item = menu.checksum(plan.after.values()), plan.after.get(key or "")
+                written = MenuWritten(revision.version, checksum, revision, plan.logged, transaction.seq, item)
             else:
-                written = MenuWritten(plan.version, menu.checksum(plan.before.values()), None, [], None)
+                checksum, item = menu.checksum(plan.before.values()), plan.before.get(key or "")
+                written = MenuWritten(plan.version, checksum, None, [], None, item)
             kept = {"version": written.version, "checksum": written.checksum, "seq": written.seq}
             remember(transaction, request, kept)
             return written

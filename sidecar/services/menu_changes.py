@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sidecar.domain import menu, rooms
 from sidecar.domain.errors import Invalid
 from sidecar.domain.menu import ItemChange, Items, MenuItem
-from sidecar.domain.permissions import ANONYMOUS, AUTHENTICATED, rights_of
+from sidecar.domain.permissions import ANONYMOUS, rights_of, rights_of_all
 from sidecar.services.role_changes import rules_of
 from sidecar.services.versions import then
 from sidecar.store.journal import Transaction
@@ -51,7 +51,7 @@ class MenuPlan:
 
 def plan_menu(version: int, before: Items, after: Items, path: Callable[[str], str]) -> MenuPlan:
     """Raises Invalid for what is no tree; `path` says where in the request the item of a key names its parent."""
-    problems = menu.problems(after, path)
+    problems = list(dict.fromkeys(menu.problems(after, path)))
     if problems:
         told = "; ".join(f"{problem.path} {problem.message}" for problem in problems[:10])
         raise Invalid(f"This can't be a menu: {told}.", tuple(problems))
@@ -75,20 +75,32 @@ def carry_out_menu(transaction: Transaction, plan: MenuPlan, version: int) -> Me
     save_items(connection, changed.values())
     log_changes(connection, MENU, version, done.logged)
     transaction.append(CHANGED, {"version": version}, ())
-    rules = rules_of(connection, load_roles(connection))
-    members = rights_of((AUTHENTICATED,), rules).menu_verdict()
-    strangers = rights_of((ANONYMOUS,), rules).menu_verdict()
-    for change in changes:
+    done = replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
+    _tell(transaction, done)
+    return done
+
+
+def _tell(transaction: Transaction, done: MenuPlan) -> None:
+    """Whoever is signed in hears of each change, strangers of what they see or saw; what an item is like is told only
+    where all who hear it see it."""
+    rules = rules_of(transaction.connection, load_roles(transaction.connection))
+    members_see = menu.seen(done.after, rights_of_all(rules).menu_verdict())
+    stranger = rights_of((ANONYMOUS,), rules).menu_verdict()
+    strangers_see, strangers_saw = menu.seen(done.after, stranger), menu.seen(done.before, stranger)
+    for change in done.changes:
         key = change.item.key
-        payload: dict[str, object] = {
-            "menuId": key,
-            "action": change.type,
-            "menuData": menu.shown(change.after) if change.after is not None and members(key) else None,
-            "version": version,
-            "affectedUsers": [],
-        }
-        transaction.append(UPDATED, payload, [rooms.MENU, rooms.ANONYMOUS] if strangers(key) else [rooms.MENU])
-    return replace(done, after={key: changed.get(key) or plan.before[key] for key in plan.after})
+        told = {rooms.MENU: key in members_see}
+        if key in strangers_see | strangers_saw:
+            told[rooms.ANONYMOUS] = key in strangers_see
+        for whole in sorted(set(told.values())):
+            payload: dict[str, object] = {
+                "menuId": key,
+                "action": change.type,
+                "menuData": menu.shown(change.item) if whole else None,
+                "version": done.version,
+                "affectedUsers": [],
+            }
+            transaction.append(UPDATED, payload, [room for room in told if told[room] == whole])
 
 
 def made_item(items: Items, key: str, given: Given, now: str) -> MenuItem:

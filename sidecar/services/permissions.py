@@ -18,7 +18,7 @@ from sidecar.domain.permissions import (
     Rights,
     Role,
     Roles,
-    inherited,
+    heirs,
     rights_of,
 )
 from sidecar.domain.versions import UNCONDITIONAL, Condition
@@ -26,6 +26,7 @@ from sidecar.services.access import require
 from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.services.role_changes import (
     Held,
+    Path,
     Plan,
     Wanted,
     carry_out,
@@ -35,7 +36,7 @@ from sidecar.services.role_changes import (
     rules_of,
     said_role,
 )
-from sidecar.services.versions import Edit, Latest, Past, edit_by, history, revise, then
+from sidecar.services.versions import Edit, Latest, Past, edit_by, history, revise, revised, then
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.permissions import (
@@ -181,7 +182,8 @@ class Permissions:
                 raise NotFound("There is no such role.")
             return Wanted({key: row.role for key, row in rows.items() if key != name})
 
-        return self._write(edit_by(identity, "delete", reason), identity, change, condition, name)
+        edit = edit_by(identity, "delete", reason)
+        return self._write(edit, identity, change, condition, name, path=lambda _kind, heir: f"{heir}.inherits")
 
     def put_user(
         self, identity: Identity, user: str, held: Held, reason: str, condition: Condition = UNCONDITIONAL
@@ -207,7 +209,7 @@ class Permissions:
             return Wanted(dict(whole.roles), dict(whole.users or {}))
 
         edit = edit_by(identity, "sync", whole.reason)
-        return self._write(edit, identity, change, condition, request=request, dry_run=dry_run)
+        return self._write(edit, identity, change, condition, request=request, dry_run=dry_run, path=whole.path)
 
     def rollback(
         self,
@@ -299,6 +301,7 @@ class Permissions:
         name: str | None = None,
         request: KeyedRequest | None = None,
         dry_run: bool = False,
+        path: Path = lambda kind, _name: "inherits" if kind == "role" else "roles",
     ) -> Written:
         require(identity, WRITE)
 
@@ -307,12 +310,14 @@ class Permissions:
             version = read_version(connection, PERMISSIONS).version
             own = version if name is None else rows[name].version if name in rows else None
             condition.check(version, own)
-            return plan_change(connection, version, rows, change(connection, rows))
+            return plan_change(connection, version, rows, change(connection, rows), path)
 
         def command(transaction: Transaction) -> Written:
             first = answered(transaction, request)
             if first is not None:
-                return _repeated(first)
+                return Written(
+                    first["version"], *revised(transaction.connection, PERMISSIONS, first), first["seq"], True
+                )
             planned = plan(transaction.connection)
             if not planned.changes:
                 written = Written(planned.version, None, [], None)
@@ -341,13 +346,11 @@ def _rooms_of(connection: Connection, user: str | None, role: str | None) -> lis
     roles = roles_in(load_roles(connection))
     if role not in roles:
         raise Invalid("There is no such role.", (FieldError("to.role", "names a role that does not exist"),))
-    holding = [name for name in roles if role in inherited([name], roles)]
+    holding = heirs([role], roles)
+    if AUTHENTICATED in holding:
+        return [rooms.PERMISSIONS]
     return [rooms.permissions(name) for name in sorted(users_with_roles(connection, holding))]
 
 
 def _kept(written: Written) -> dict[str, Any]:
     return {"version": written.version, "seq": written.seq}
-
-
-def _repeated(first: Mapping[str, Any]) -> Written:
-    return Written(first["version"], None, [], first["seq"], True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import Connection
@@ -17,6 +17,7 @@ from sidecar.domain.permissions import (
     Rights,
     Role,
     Roles,
+    heirs,
     inherited,
     rights_of,
 )
@@ -63,14 +64,22 @@ class Plan:
     changes: list[Changed]
 
 
-def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow], wanted: Wanted) -> Plan:
-    problems = permissions.problems(wanted.roles)
+Path = Callable[[str, str], str]
+"""Where in the request a thing ("role" or "user") of this name tells which roles it has."""
+
+
+def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow], wanted: Wanted, path: Path) -> Plan:
+    """Raises Invalid for what can't be."""
+    problems = permissions.problems(wanted.roles, lambda name: path("role", name))
     for user, given in wanted.users.items():
         if any(role not in wanted.roles for role in given):
-            problems.append(FieldError(f"users.{user}", "names a role that does not exist"))
+            problems.append(FieldError(path("user", user), "names a role that does not exist"))
         elif IMPLIED.intersection(given):
-            problems.append(FieldError(f"users.{user}", f"names {ANONYMOUS} or {AUTHENTICATED}, which nobody is given"))
+            problems.append(
+                FieldError(path("user", user), f"names {ANONYMOUS} or {AUTHENTICATED}, which nobody is given")
+            )
     if problems:
+        problems = list(dict.fromkeys(problems))
         raise Invalid("; ".join(f"{item.path} {item.message}" for item in problems[:10]) + ".", tuple(problems))
     gone = sorted(set(rows) - set(wanted.roles))
     concerned = set(wanted.users) | users_with_roles(connection, gone)
@@ -96,7 +105,8 @@ def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow
 
 
 def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
-    """Store it, and tell whom it touches. The control event comes first: whoever is told and asks finds it done."""
+    """Store it, and tell whom it touches; what touches everybody who is signed in is told to all of them at once. The
+    control event comes first: whoever is told and asks finds it done."""
     connection = transaction.connection
     delete_roles(connection, plan.gone)
     save_roles(connection, plan.roles.values(), version)
@@ -105,12 +115,10 @@ def carry_out(transaction: Transaction, plan: Plan, version: int) -> None:
     transaction.append(CHANGED, {"version": version}, ())
     news = _News(transaction, plan, version)
     changed = {name for name in {*plan.before, *plan.after} if plan.before.get(name) != plan.after.get(name)}
-    touched = {
-        name
-        for name in {*plan.before, *plan.after}
-        if changed & inherited([name], plan.before) or changed & inherited([name], plan.after)
-    }
-    users = users_with_roles(connection, touched) | set(plan.held_after)
+    touched = heirs(changed, plan.before) | heirs(changed, plan.after)
+    everybodys = inherited([AUTHENTICATED], plan.before) & inherited([AUTHENTICATED], plan.after)
+    own = changed - everybodys
+    users = users_with_roles(connection, heirs(own, plan.before) | heirs(own, plan.after)) | set(plan.held_after)
     held = roles_of_users(connection, users)
     for user in sorted(users):
         now = held.get(user, ())

@@ -24,6 +24,7 @@ from sidecar.store.versions import (
     add_revision,
     changed_since,
     changes_of,
+    find_revision,
     has_version,
     list_revisions,
 )
@@ -80,8 +81,10 @@ class Latest(Generic[State]):
             try:
                 self._doubtful = False
                 state = self._state = self._database.read(self._load)
-            except Unavailable:
+            except BaseException as error:  # also for who is killed meanwhile: nothing was read then either
                 self._doubtful = True
+                if not isinstance(error, Unavailable):
+                    raise
                 self._retry_at = self._clock() + RETRY_SECONDS
                 if state is None:
                     raise
@@ -108,6 +111,14 @@ def edit_by(identity: Identity, action: str, reason: str) -> Edit:
 def revise(transaction: Transaction, subject: str, edit: Edit) -> Revision:
     """Give the subject its next version; the changes are logged by `log_changes`."""
     return add_revision(transaction, subject, edit.action, edit.author, edit.token_id, edit.reason)
+
+
+def revised(connection: Connection, subject: str, first: Mapping[str, Any]) -> tuple[Revision | None, list[Changed]]:
+    """The revision of which a keyed request was told `first`, with its changes; nothing if it changed nothing."""
+    version = first["version"]
+    if first["seq"] is None:
+        return None, []
+    return find_revision(connection, subject, version), changes_of(connection, subject, [version])[version]
 
 
 def version_answer(

@@ -10,7 +10,8 @@ import structlog
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may_watch_room
-from sidecar.domain.errors import NotAllowed, SidecarError, Unauthenticated, Unavailable, Unparsable
+from sidecar.domain.errors import NotAllowed, RateLimited, SidecarError, Unauthenticated, Unavailable, Unparsable
+from sidecar.domain.events import Offset
 from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import Past
 from sidecar.fanout.codecs import NoticeCodec
@@ -66,27 +67,25 @@ class PlainPermissions(PlainEndpoint):
 
     def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
         since = past(environ)
+        start = None if since is None else self.catchup.start(Past(since))
         try:
-            identity = self.watch.unrevoked(lambda: self._identify(environ, name))
-            given = self._groups(identity)
+            identity, given = self.watch.unrevoked(lambda: self._arrive(environ, name))
         except (Unauthenticated, NotAllowed) as error:
             self._refuse(environ, connection, error)
             return
-        last = self.tail.last
-        subscriber = Subscriber(connection.outbox, self.codec(frozenset()), last, user=identity.user)
+        offset = self.tail.offset if start is None else start.offset
+        subscriber = Subscriber(connection.outbox, self.codec(frozenset()), offset.seq, user=identity.user)
         socket = PermissionSocket(self, connection, subscriber, identity, environ.get("REMOTE_ADDR", ""))
         self.take_in(socket)
-        socket.confirm(given)
+        socket.confirm(given, offset)
         connection.open(socket)
-        truncated = None
-        for room in _rooms_of(identity):
-            if since is None:
-                self.hub.join(subscriber, room, last)
-            else:
-                answer = self.catchup.subscribe(self.hub, subscriber, room, Past(since))
-                truncated = answer if answer.truncated else truncated
-        if truncated is not None:
-            socket.say(type="truncated", seq=truncated.seq, offset=truncated.offset, epoch=truncated.epoch)
+        if start is None:
+            for room in _rooms_of(identity):
+                self.hub.join(subscriber, room, offset.seq)
+            return
+        if start.truncated:
+            socket.say(type="truncated", seq=offset.seq, offset=offset.text, epoch=self.tail.epoch)
+        self.catchup.resume(self.hub, subscriber, _rooms_of(identity))
 
     def codec(self, muted: frozenset[str]) -> NoticeCodec:
         """One for all who don't hear these types."""
@@ -95,16 +94,18 @@ class PlainPermissions(PlainEndpoint):
             found = self._codecs[muted] = NoticeCodec(muted)
         return found
 
-    def _identify(self, environ: WSGIEnvironment, name: str) -> Identity:
+    def _arrive(self, environ: WSGIEnvironment, name: str) -> tuple[Identity, list[str]]:
+        """Who comes, and the roles that they were given."""
         identity = self.who(environ, None)
         if name not in ("", ANONYMOUS):
             if not identity.authenticated:
                 raise Unauthenticated("A token is needed.")
             if identity.user != name:
                 raise NotAllowed("The token is another user's.")
-        return identity
+        return identity, self.groups(identity)
 
-    def _groups(self, identity: Identity) -> list[str]:
+    def groups(self, identity: Identity) -> list[str]:
+        """Raises Unavailable."""
         return [] if identity.user is None else list(self.permissions.given(identity.user))
 
     def _refuse(self, environ: WSGIEnvironment, connection: Connection, error: SidecarError) -> None:
@@ -137,8 +138,9 @@ class PermissionSocket(PlainSocket):
         self._muted: frozenset[str] = frozenset()
         self._session = f"session_{secrets.token_hex(8)}"
 
-    def confirm(self, groups: list[str]) -> None:
-        """In both shapes at once that clients of the older server know: flat, and within `data`."""
+    def confirm(self, groups: list[str], known: Offset) -> None:
+        """In both shapes at once that clients of the older server know: flat, and within `data`. What came up to
+        `known` has been sent, or is not for it."""
         now, user = self._house.clock(), self.identity.user
         common = {"groups": groups, "server_time": utc_text(now), "features": FEATURES}
         self.say(
@@ -147,8 +149,8 @@ class PermissionSocket(PlainSocket):
             **common,
             data={"user_id": 0 if user is None else user, "sessionId": self._session, **common},
             timestamp=int(now * 1000),
-            seq=self._house.tail.last,
-            offset=self._house.tail.offset.text,
+            seq=known.seq,
+            offset=known.text,
             epoch=self._house.tail.epoch,
         )
 
@@ -157,14 +159,12 @@ class PermissionSocket(PlainSocket):
         if kind in ("heartbeat", "ping"):
             self._beat()
         elif kind == "permission_check":
-            self._house.limited(self)
             self._check(body)
         elif kind in ("subscribe_notifications", "unsubscribe_notifications"):
             self._choose(body, kind == "subscribe_notifications")
         elif kind == "connect":
             self._house.limited(self)
-            user = self.identity.user
-            self.confirm([] if user is None else list(self._house.permissions.given(user)))
+            self.confirm(self._house.groups(self.identity), self._known())
         else:
             self.error("UNKNOWN_MESSAGE_TYPE", "Unknown message type")
 
@@ -181,6 +181,11 @@ class PermissionSocket(PlainSocket):
         self.count(code)
         self.say(type="error", error_code=code, message=message, **more)
 
+    def _known(self) -> Offset:
+        """What came up to here has been sent."""
+        subscriber = self.subscriber
+        return self._house.tail.offset if subscriber.live else Offset(subscriber.position)
+
     def _beat(self) -> None:
         now = self._house.clock()
         self.say(type="heartbeat_response", timestamp=utc_text(now)[:19].replace("T", " "), server_time=now)
@@ -195,7 +200,11 @@ class PermissionSocket(PlainSocket):
             self.error("missing_parameters", "缺少resource或action参数", request_id=request_id)
             return
         try:
+            self._house.limited(self)
             rights = self._house.permissions.rights(self.identity)
+        except RateLimited as error:
+            self.error(error.code, error.detail, request_id=request_id)
+            return
         except Unavailable as error:
             self.error("permission_check_error", error.detail, request_id=request_id)
             return

@@ -108,8 +108,12 @@ class Sessions:
 
     def renew(self, session: Session, identity: Identity, projects: Projects) -> None:
         """The session's rooms are looked through again; `projects` as `Rights.projects` found them."""
+        former, own = own_rooms(session.identity), own_rooms(identity)
         session.identity = identity
-        for room in own_rooms(identity):
+        for room in former:
+            if room not in own:
+                self._hub.leave(session.subscriber, room)
+        for room in own:
             self._hub.join(session.subscriber, room, self._tail.last)
         self._rights.recheck(session, projects, self._tail.last)
         self._watch.add(session)

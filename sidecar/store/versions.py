@@ -154,9 +154,14 @@ def changes_of(connection: Connection, subject: str, wanted: Collection[int]) ->
     return found
 
 
+def find_revision(connection: Connection, subject: str, version: int) -> Revision | None:
+    query = select(*_REVISION).where(revisions.c.subject == subject, revisions.c.version == version)
+    row = connection.execute(query).first()
+    return None if row is None else Revision(*row)
+
+
 def has_version(connection: Connection, subject: str, version: int) -> bool:
-    query = select(revisions.c.version).where(revisions.c.subject == subject, revisions.c.version == version)
-    return connection.execute(query).first() is not None
+    return find_revision(connection, subject, version) is not None
 
 
 def changed_since(connection: Connection, subject: str, version: int) -> dict[Thing, Said | None]:

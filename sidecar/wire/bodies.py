@@ -45,12 +45,12 @@ def parse_body(raw: bytes, content_type: str | None, unique: bool = False) -> Pa
         text = _form_payload(text)
     elif media and media not in _UNTYPED and not re.fullmatch(r"(application|text)/([\w.-]+\+)?json", media):
         raise UnsupportedMedia("Send application/json.")
-    value, repaired = _load(text)
+    value, read, strict = _load(text)
     if unique:
-        _check_unique(text)
+        _check_unique(read)
     if not isinstance(value, dict):
         raise Invalid("The body must be a JSON object.", (FieldError("", "must be an object"),))
-    return ParsedBody(_clean(value, [0]) if _may_be_unclean(text) else value, repaired)
+    return ParsedBody(_clean(value, [0]) if _may_be_unclean(text) else value, not strict)
 
 
 def parse_message(text: str) -> Any:
@@ -73,13 +73,13 @@ def _form_payload(text: str) -> str:
         raise Unparsable("The form has no readable field `payload`.") from None
 
 
-def _load(text: str) -> tuple[Any, bool]:
-    """The value, and whether it took a repair. A line that stands in doubled quotes is outside of strings until it is
-    repaired, so that its brackets look like nesting before."""
+def _load(text: str) -> tuple[Any, str, bool]:
+    """The value, the text that it was read from, and whether that is strictly what came. A line that stands in doubled
+    quotes is outside of strings until it is repaired, so that its brackets look like nesting before."""
     problem: Unparsable | None = None
     for candidate, strict in _candidates(text):
         try:
-            return _decode(candidate, strict), not strict
+            return _decode(candidate, strict), candidate, strict
         except Unparsable as error:
             problem = problem or error
     assert problem is not None

@@ -48,7 +48,7 @@ def _url(value: Any) -> str:
 
 
 class ItemBody(StrictBody):
-    """The fields of an item that somebody chose; `model_fields_set` says which. Those that the server writes (times)
+    """The fields of an item that somebody chose; `model_fields_set` says which. Those that the server writes
     may be there, as they are read, and are not looked at."""
 
     key: Annotated[str, BeforeValidator(clean_key)] = ""
@@ -62,6 +62,7 @@ class ItemBody(StrictBody):
     parent: Annotated[str | None, BeforeValidator(_parent)] = None
     created_at: Any = None
     updated_at: Any = None
+    version: Any = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -79,10 +80,16 @@ class EditBody(ItemBody):
 
 
 class _WholeBody(StrictBody):
+    """What else the menu is answered with may be there and is not looked at."""
+
     items: list[Any]
     reason: Annotated[str, text(MAX_REASON_CHARACTERS)] = ""
     version: Any = None
     checksum: Any = None
+    roles: Any = None
+    seq: Any = None
+    epoch: Any = None
+    offset: Any = None
 
 
 class ReasonBody(StrictBody):
@@ -152,20 +159,21 @@ def _placed(values: list[Any], path: str, parent: str | None, problems: list[Fie
             problems.append(FieldError(here, "must be an object"))
             continue
         children = value.get("children")
+        key = None
         found = located(ItemBody, {name: value[name] for name in value if name != "children"}, here, problems)
-        if found is None:
-            continue
-        given: dict[str, Any] = {"sort_order": number + 1, **found.given}
-        missing = [name for name in ("key", "name") if name not in found.model_fields_set]
-        problems += [FieldError(f"{here}.{name}", "Field required") for name in missing]
-        if parent is not None and given.setdefault("parent", parent) != parent:
-            problems.append(FieldError(f"{here}.parent", "is not the item that it is a child of"))
-        if not missing:
-            yield Placed(here, found.key, given)
+        if found is not None:
+            given: dict[str, Any] = {"sort_order": number + 1, **found.given}
+            missing = [name for name in ("key", "name") if name not in found.model_fields_set]
+            problems += [FieldError(f"{here}.{name}", "Field required") for name in missing]
+            if parent is not None and given.setdefault("parent", parent) != parent:
+                problems.append(FieldError(f"{here}.parent", "is not the item that it is a child of"))
+            if not missing:
+                yield Placed(here, found.key, given)
+            key = found.key or None
         if children is not None and not isinstance(children, list):
             problems.append(FieldError(f"{here}.children", "must be a list"))
         elif children:
-            yield from _placed(children, f"{here}.children", found.key, problems)
+            yield from _placed(children, f"{here}.children", key, problems)
 
 
 def located(kind: type[Model], value: Mapping[str, Any], here: str, problems: list[FieldError]) -> Model | None:

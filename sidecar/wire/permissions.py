@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from sidecar.domain.errors import FieldError
 from sidecar.domain.permissions import MAX_GRANTS, MAX_ROLES, Grant, Role
-from sidecar.wire.checks import Body, Name, StrictBody, invalid, name, read, text, word
+from sidecar.wire.checks import Body, Name, OptionalName, StrictBody, invalid, name, read, text, word
 from sidecar.wire.menu import MAX_REASON_CHARACTERS, located
 
 MAX_ROLE_CHARACTERS = 100
@@ -67,7 +67,7 @@ class EditRoleBody(RoleBody):
 
 
 class UserRolesBody(StrictBody):
-    user: Any = None
+    user: OptionalName = None
     version: Any = None
     roles: RoleNames
     reason: Reason = ""
@@ -92,6 +92,10 @@ class WholePermissions:
     roles: dict[str, Role]
     users: dict[str, tuple[str, ...]] | None
     reason: str
+
+    def path(self, kind: str, name: str) -> str:
+        """Where the request tells which roles this role inherits, or this user has."""
+        return f"users.{name}" if kind == "user" else f"roles[{list(self.roles).index(name)}].inherits"
 
 
 class To(StrictBody):
@@ -118,6 +122,14 @@ def read_role(body: Mapping[str, Any], role: str) -> tuple[Role, str]:
     if "name" in found.model_fields_set and found.name != role:
         raise invalid([FieldError("name", "is not the one in the address")])
     return found.role(role), found.reason
+
+
+def read_user(body: Mapping[str, Any], user: str) -> tuple[tuple[str, ...], str]:
+    """The roles of the user whom the address names, and why they change. Raises Invalid."""
+    found = read(UserRolesBody, body)
+    if found.user is not None and found.user != user:
+        raise invalid([FieldError("user", "is not the one in the address")])
+    return found.names, found.reason
 
 
 def read_all(body: Mapping[str, Any]) -> WholePermissions:

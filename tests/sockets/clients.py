@@ -1,11 +1,14 @@
-"""Clients of the socket tests: the official one in node, python-socketio's, and bare Engine.IO over HTTP."""
+"""Clients of the socket tests: the official one in node, python-socketio's, bare Engine.IO over HTTP, and plain
+WebSockets."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ import requests
 import socketio
 import websocket
 
-from tests.programs import JsClient, Line
+from tests.programs import JsClient, Line, Nginx
 from tests.servers import RunningSidecar
 
 Result = TypeVar("Result")
@@ -182,6 +185,51 @@ class PythonPage:
     @property
     def seqs(self) -> list[int]:
         return [event["seq"] for event in self.events]
+
+
+class Plain:
+    """One plain WebSocket to a server, or to a proxy before it; `next()` is its next frame, parsed."""
+
+    def __init__(self, server: RunningSidecar | Nginx, path: str, token: str | None = None, **options: Any):
+        header = list(options.pop("header", ()))
+        if token is None and isinstance(server, RunningSidecar):
+            token = server.token
+        if token:
+            header.append(f"Authorization: Token {token}")
+        self.made = websocket.create_connection(
+            f"ws://127.0.0.1:{server.port}{path}", timeout=15, header=header, suppress_origin=True, **options
+        )
+        self._socket = self.made.sock
+
+    def next(self) -> dict[str, Any]:
+        frame: dict[str, Any] = json.loads(self.made.recv())
+        return frame
+
+    def say(self, **fields: Any) -> dict[str, Any]:
+        """Send it; the next frame."""
+        self.send(**fields)
+        return self.next()
+
+    def send(self, **fields: Any) -> None:
+        self.made.send(json.dumps(fields))
+
+    def closed(self) -> int:
+        """Read until the Close frame; its code."""
+        while True:
+            opcode, data = self.made.recv_data(control_frame=True)
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                return int.from_bytes(data[:2], "big")
+
+    def reset(self) -> None:
+        """End without a word, as a process that is killed does."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    def close(self) -> None:
+        """websocket-client leaves its socket open where the server has closed it in some ways."""
+        with contextlib.suppress(OSError):
+            self.made.close()
+        self._socket.close()
 
 
 class Polling:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
 import os
-import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -17,54 +13,9 @@ import pytest
 import websocket
 
 from tests.servers import RunningSidecar
-from tests.sockets.clients import in_time, login_cookie, wait_until
+from tests.sockets.clients import Plain, in_time, login_cookie, wait_until
 
 SEND = "/api/send-websocket/"
-
-
-class Plain:
-    """One plain WebSocket; `next()` is its next frame, parsed."""
-
-    def __init__(self, server: RunningSidecar, path: str, token: str | None = None, **options: Any):
-        header = list(options.pop("header", ()))
-        if token is None:
-            token = server.token
-        if token:
-            header.append(f"Authorization: Token {token}")
-        self.made = websocket.create_connection(
-            f"ws://127.0.0.1:{server.port}{path}", timeout=15, header=header, suppress_origin=True, **options
-        )
-        self._socket = self.made.sock
-
-    def next(self) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(self.made.recv())
-        return frame
-
-    def say(self, **fields: Any) -> dict[str, Any]:
-        """Send it; the next frame."""
-        self.send(**fields)
-        return self.next()
-
-    def send(self, **fields: Any) -> None:
-        self.made.send(json.dumps(fields))
-
-    def closed(self) -> int:
-        """Read until the Close frame; its code."""
-        while True:
-            opcode, data = self.made.recv_data(control_frame=True)
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                return int.from_bytes(data[:2], "big")
-
-    def reset(self) -> None:
-        """End without a word, as a process that is killed does."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
-
-    def close(self) -> None:
-        """websocket-client leaves its socket open where the server has closed it in some ways."""
-        with contextlib.suppress(OSError):
-            self.made.close()
-        self._socket.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,107 +9,18 @@ from typing import Any
 
 import pytest
 
-from config.settings import load_settings
-from sidecar.domain.errors import SidecarError, Unauthenticated, Unavailable
-from sidecar.factory import Sidecar, create_app
+from sidecar.domain.errors import Unauthenticated, Unavailable
 from sidecar.sockets import plain as plain_module
-from sidecar.sockets.rooms import PlainRooms, RoomSocket
 from sidecar.wire.frames import CLOSE, PING, PONG, TEXT
 from tests.fanout.stages import wait_until
-from tests.wire.test_frames import sent
-
-
-class Installation:
-    def __init__(self, folder: Path):
-        self.sidecar: Sidecar = create_app(load_settings(instance_dir=folder))
-        self.sidecar.start()
-        self.token = self.sidecar.core.tokens.create("admin", ["admin"]).text
-        plain = self.sidecar.gate._endpoints["rooms"]
-        assert isinstance(plain, PlainRooms)
-        self.plain = plain
-        self.peers: list[Peer] = []
-
-    def send(self, room: str, message: str) -> int:
-        body, headers = {"room": room, "message": message}, {"Authorization": f"Token {self.token}"}
-        answer = self.sidecar.app.test_client().post("/api/send-websocket/", json=body, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return int(answer.get_json()["event_id"])
-
-    def connect(self, room: str = "r", query: str = "", token: str | None = None) -> Peer:
-        return Peer(self, room, query, token or self.token)
-
-    def nothing_left(self) -> bool:
-        held = (self.plain.sockets, self.sidecar.watch._members, self.sidecar.network.connections)
-        return not any(held) and self.sidecar.core.hub.room_count == 0
-
-
-class Peer:
-    """The far end of a plain WebSocket. `socket` is the server's part of it."""
-
-    def __init__(self, house: Installation, room: str, query: str, token: str):
-        environ = {"QUERY_STRING": query, "HTTP_AUTHORIZATION": f"Token {token}", "REMOTE_ADDR": "127.0.0.1"}
-        environ |= {"HTTP_HOST": "localhost", "wsgi.url_scheme": "http"}
-        self._read, self._frames = b"", []
-        self.over = False
-        before = set(house.plain.sockets)
-        house.plain.admit(environ, room)
-        ours, self.far = socket.socketpair()
-        house.peers.append(self)
-        ours.setblocking(False)
-        self.far.setblocking(False)
-        self.connection = house.sidecar.network.take_over(ours, b"")
-        try:
-            house.plain.open(environ, room, self.connection)
-        except SidecarError:  # as the gate does
-            self.connection.abort()
-            raise
-        (self.socket,) = house.plain.sockets - before
-        assert isinstance(self.socket, RoomSocket)
-
-    @property
-    def frames(self) -> list[tuple[int, bytes]]:
-        """(opcode, payload) of all that came."""
-        try:
-            while data := self.far.recv(65_536):
-                self._read += data
-            self.over = True
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.over = True
-        while len(self._read) >= 2:
-            length, head = self._read[1], 2
-            if length == 126:
-                length, head = int.from_bytes(self._read[2:4]), 4
-            if len(self._read) < head + length:
-                break
-            self._frames.append((self._read[0] & 0xF, self._read[head : head + length]))
-            self._read = self._read[head + length :]
-        return self._frames
-
-    @property
-    def told(self) -> list[dict[str, Any]]:
-        return [json.loads(payload) for opcode, payload in self.frames if opcode == TEXT]
-
-    @property
-    def contents(self) -> list[str]:
-        return [frame["message"]["content"] for frame in self.told if frame["type"] == "api_message"]
-
-    def count(self, kind: int) -> int:
-        return sum(opcode == kind for opcode, _ in self.frames)
-
-    def send(self, opcode: int, payload: bytes) -> None:
-        self.far.send(sent(opcode, payload))
+from tests.sockets.inside import Installation
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[Installation]:
     made = Installation(tmp_path)
     yield made
-    made.sidecar.stop()
-    made.sidecar.network.stop()
-    for peer in made.peers:
-        peer.far.close()
+    made.close()
 
 
 def test_a_silent_peer_is_pinged_and_then_dropped(house):
@@ -192,7 +102,7 @@ def test_a_token_revoked_as_it_opens_opens_nothing(house, monkeypatch):
 
 def test_a_replay_that_can_not_be_read_leaves_nothing(house, monkeypatch):
     house.send("r", "before")
-    monkeypatch.setattr(house.plain, "_catchup", Broken())
+    monkeypatch.setattr(house.plain, "catchup", Broken())
     with pytest.raises(Unavailable):
         house.connect(query="since=0")
     wait_until(house.nothing_left, "nothing is left")

@@ -17,8 +17,8 @@ import websocket
 
 from tests.conftest import Start
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Polling, wait_until
-from tests.sockets.test_plain import Plain, handshake
+from tests.sockets.clients import Plain, Polling, wait_until
+from tests.sockets.test_plain import handshake
 
 FAMILIES = re.compile(r"^(sidecar_(?:sockets?|handshakes)_\w+_total)\{(.*)\} (\S+)$", re.MULTILINE)
 SAID = "what-was-said-stays-here"

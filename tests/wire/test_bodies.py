@@ -298,3 +298,24 @@ def test_any_json_object_comes_back_as_it_was(value):
         return
     if "\x00" not in repr(value) and "\\x00" not in repr(value):
         assert body(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"a":2}', '{"b":[{"a":1,"a":1}]}', '{"a":1,"\\u0061":2}', '{"message":""x"","message":"y"}',
+        '{"a":"x\\ny","a":2}', '\ufeff{"a":1,"a":2}',
+    ],
+)  # fmt: skip
+def test_where_it_matters_no_field_is_named_twice(text: str):
+    assert parse_body(text.encode(), None).value
+    with pytest.raises(Invalid) as caught:
+        parse_body(text.encode(), None, unique=True)
+    assert not isinstance(caught.value, Unparsable)
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"b":{"a":1}}', '{"message": ""say [x\\n""}', '{"a":"x\ny"}', "payload={}"])
+def test_where_it_matters_the_same_repairs_are_made(text: str):
+    """What could only be read after a repair used to be looked through unrepaired, and failed as our own fault."""
+    media = "application/x-www-form-urlencoded"
+    assert parse_body(text.encode(), media, unique=True) == parse_body(text.encode(), media)
