@@ -251,8 +251,11 @@ def test_before_a_token_ends_a_new_one_takes_its_place_on_the_live_connection(pa
         const { line } = room.room, { ask } = line;
         line.ask = (...given) => ask.apply(line, given).finally(() => answered.push(given[0]));
     """)
+    follow(page, "deployment", name, "other")
     page.wait_for("answered.includes('refresh_token')")
     live(page)
+    live(page, "other")
+    assert site.asked == 2
     assert server.request("DELETE", f"/api/tokens/{first['id']}").status_code == 200
     post(server, name, "line 0")
     assert events(page, 1) == ["line 0"]

@@ -56,7 +56,7 @@ export class Sidecar {
    * @param {function} [options.fetch] @param {function(): number} [options.random] in place of the browser's own
    */
   constructor(options = {}) {
-    const { url = "/project-dashboard", token = null, user = null, io = globalThis.io ?? null, path, socket = {} } = options;
+    const { url = "/project-dashboard", token = null, user = null, io = globalThis.io ?? null } = options;
     const address = new URL(url, globalThis.location?.href);
     const prefix = address.pathname.replace(/\/+$/, "");
     this.base = address.origin + prefix;
@@ -68,7 +68,8 @@ export class Sidecar {
     this.random = options.random ?? Math.random;
     this._tokens = new Tokens(token, user, this.timeout);
     this._io = io;
-    this._socketAt = [address.origin, { path: path ?? (prefix ? `${prefix}/ws/` : "/socket.io/"), ...socket }];
+    const path = options.path ?? (prefix ? `${prefix}/ws/` : "/socket.io/");
+    this._socketAt = [address.origin, { path, ...options.socket }];
     this._line = io === null ? null : new Line(this); // of menu and permissions; a room has its own
     this._parts = new Set(); // what was started
   }
@@ -92,7 +93,7 @@ export class Sidecar {
     return new Room(this, "project", name, handlers).start();
   }
 
-  /** A deployment as GET /api/deployments/<id> shows it (null: nobody has seen it yet), then its events: started at once.
+  /** A deployment as GET /api/deployments/<id> shows it (null: not seen yet), then its events: started at once.
    * @param {string|number} id @param {RoomHandlers} handlers @returns {Room} */
   deployment(id, handlers) {
     return new Room(this, "deployment", id, handlers).start();
@@ -114,7 +115,8 @@ export class Sidecar {
     return Math.max(error?.retryAfter ?? 0, most * (0.5 + this.random() / 2));
   }
 
-  /** GET as JSON. Raises SidecarError. @returns {Promise<{unchanged: boolean, body: ?Object, etag: ?string, user: ?string}>} */
+  /** GET as JSON. Raises SidecarError.
+   * @returns {Promise<{unchanged: boolean, body: ?Object, etag: ?string, user: ?string}>} */
   async _get(path, signal, etag = null, again = true) {
     const token = await this._tokens.get();
     const headers = { Accept: "application/json" };
@@ -234,12 +236,13 @@ class Part {
   }
 }
 
-/** One Socket.IO connection of one or more members, which are told `connected(recovered)`, `event`, `snapshot`, `revoked`
- * and `lineState`. It comes back by itself, with a new token where that is what it takes. */
+/** One Socket.IO connection of one or more members, which are told `connected(recovered)`, `event`, `snapshot`,
+ * `revoked` and `lineState`. It comes back by itself, with a new token where that is what it takes. */
 class Line extends Part {
   constructor(sidecar) {
     super(sidecar);
     Object.assign(this, { members: new Set(), socket: null, life: null, attempt: 0, waiting: null, end: null });
+    this.token = null; // that the connection rests on
   }
 
   get connected() {
@@ -294,7 +297,9 @@ class Line extends Part {
       const { engine } = this.socket.io;
       try {
         const token = await tokens.get();
-        if (this.socket?.io.engine === engine && engine.readyState === "open") give(token ? { token } : {});
+        if (this.socket?.io.engine !== engine || engine.readyState !== "open") return;
+        this.token = token;
+        give(token ? { token } : {});
       } catch (error) {
         if (this.socket?.io.engine === engine) this._lost(error);
       }
@@ -333,15 +338,17 @@ class Line extends Part {
   async _renew() {
     const tokens = this.sidecar._tokens;
     if (!tokens.renewable) return;
-    tokens.drop();
+    tokens.drop(this.token); // another line may have a new one already
     const token = await tokens.get();
-    if (token && this.connected) await this.ask("refresh_token", token);
+    if (!token || !this.connected) return;
+    await this.ask("refresh_token", token);
+    this.token = token;
   }
 
   /** socket.io-client does not try again: we do, unless there is nothing to try. */
   _lost(why) {
     const tokens = this.sidecar._tokens;
-    if (FINAL.has(why.code)) tokens.drop();
+    if (FINAL.has(why.code)) tokens.drop(this.token);
     const final = why.code === "disconnected" || (FINAL.has(why.code) && !tokens.renewable);
     this.socket.disconnect();
     this._tell("lineState", final ? "refused" : "away", why);
@@ -652,8 +659,8 @@ class Synced extends Part {
  * rooms an event comes once, by whichever replays it first, and so out of order for the others.
  *
  * @typedef {Object} RoomHandlers
- * @property {function(?Object, {seq: number, epoch: ?string, reason: "start"|"truncated"}): void} [onSnapshot] replaces all
- *   that was known
+ * @property {function(?Object, {seq: number, epoch: ?string, reason: "start"|"truncated"}): void} [onSnapshot] replaces
+ *   all that was known
  * @property {function(LiveEvent): void} [onEvent]
  * @property {function(LineState): void} [onState]
  */
@@ -735,9 +742,9 @@ class Room extends Part {
     const { running, line } = this;
     const { life } = line;
     this.subscribed = false;
-    const { offset, epoch } = this.last;
+    const { offset: since, epoch } = this.last;
     try {
-      await line.ask(`subscribe_${this.kind}`, this.name, epoch === null ? { since: offset } : { since: offset, epoch });
+      await line.ask(`subscribe_${this.kind}`, this.name, epoch === null ? { since } : { since, epoch });
       if (this.running !== running || line.life !== life) return;
       this.subscribed = true;
       this.lineState("live", null);
