@@ -425,14 +425,20 @@ class TestHides:
         assert (menu["type"], notice["type"]) == ("menu_updated", "system_notification")
         assert [line["what"] for line in ada.page.lines()].count("disconnect") == 0
 
-    def test_a_token_that_does_not_name_the_menu_is_not_told_of_it(self, governed, who):
-        """Of its permissions it is."""
+    def test_a_token_that_does_not_name_the_menu_is_not_told_of_it(self, governed, js, who):
+        """Of its permissions it is. Nor is a page that has not asked for the menu."""
         token = governed.connection_token(sub=who("ada"), rooms=["project:x"])
         one = Plain(governed, "/ws/permissions/", token)
         one.next()
+        page = Page(js, governed, token=token).connected()
+        assert page.call("subscribe_menu")["code"] == "not_allowed"
+        other = Page(js, governed, token=governed.connection_token(sub=who("ada"))).connected()
         put_item(governed, who("item"))
         last = notify(governed, {"user": who("ada")})
         assert one.next()["seq"] == last
+        assert page.wait_for(1) == other.wait_for(1) == [last]
+        for each in (page, other):
+            each.disconnect()
         one.close()
 
 

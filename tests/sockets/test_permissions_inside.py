@@ -118,6 +118,28 @@ class TestCatchingUp:
         finally:
             house.close()
 
+    def test_what_is_declined_while_it_catches_up_does_not_come_any_more(self, house):
+        def command(transaction: Transaction) -> list[int]:
+            heard = []
+            for _ in range(1_500):
+                transaction.append("tool_status_changed", {"text": "x" * 400}, ["permissions:ada"])
+                heard.append(transaction.append("system_notification", {"text": "x" * 400}, ["permissions"]).seq)
+            return heard
+
+        heard = house.sidecar.core.writer.submit(command)
+        peer = house.connect("ada", "since=0", house.ada)
+        peer.say(type="unsubscribe_notifications", types=["tool_status_changed"])
+        kinds: list[str] = []
+
+        def all_heard() -> bool:
+            kinds[:] = [frame["type"] for frame in peer.told]
+            return kinds.count("system_notification") == len(heard)
+
+        wait_until(all_heard, "the rest has come")
+        declined = kinds.index("unsubscription_confirmed")
+        assert set(kinds[declined + 1 :]) == {"system_notification"}
+        assert [frame["seq"] for frame in peer.told if frame["type"] == "system_notification"] == heard
+
     @pytest.mark.parametrize("since", [10**12, "1.deadbeef"])
     def test_a_place_that_is_not_ours_is_told_first(self, house, since: object):
         house.mixed(3)

@@ -334,3 +334,27 @@ def test_above_debug_there_is_no_line_a_socket(start_sidecar: Start, name):
     one.close()
     wait_until(lambda: figures(server)["sockets_closed rooms 1000"] == 1, "it has ended")
     assert "websocket." not in server.output()
+
+
+def test_a_socket_about_permissions_has_a_kind_of_its_own(server):
+    """Also one that is refused after its handshake, and its errors."""
+    before, token = figures(server), server.connection_token(sub="ada")
+    one, refused = Plain(server, "/ws/permissions/ada", token), Plain(server, "/ws/permissions/eve", token)
+    assert one.next()["type"] == "connection_confirmed"
+    assert one.say(type="nonsense")["error_code"] == "UNKNOWN_MESSAGE_TYPE"
+    assert refused.closed() == 4403
+    one.close()
+    refused.close()
+    names = [
+        "sockets_opened permissions",
+        "sockets_closed permissions 1000",
+        "sockets_closed permissions 4403",
+        "socket_errors permissions UNKNOWN_MESSAGE_TYPE",
+        "socket_errors permissions not_allowed",
+    ]
+    wait_until(
+        lambda: [figures(server)[name] - before[name] for name in names] == [2, 1, 1, 1, 1],
+        "all is counted",
+        lambda: figures(server) - before,
+    )
+    assert token not in server.output()
