@@ -29,5 +29,5 @@ def condition() -> Condition:
     exists = True if match.star_tag else False if none_match.star_tag else None
     if "If-Match" not in request.headers or match.star_tag:
         return Condition(exists=exists)
-    tags = [found[1] for tag in match.as_set(include_weak=True) if (found := _VERSION.fullmatch(tag))]
+    tags = [found[1] for tag in match.as_set(include_weak=True) if (found := _VERSION.fullmatch(tag or ""))]
     return Condition(frozenset(map(int, tags)), exists)
