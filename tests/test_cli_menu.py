@@ -65,7 +65,7 @@ def test_a_dry_run_tells_and_changes_nothing(server, tmp_path):
         ("users: {ada: [x]}\n", "The file has users, but no roles for them."),
         ("menu: [{key: a, name: A, colour: red}]\n", "items[0].colour: is no field here"),
         ("menu: [{key: a, name: A}, {key: a, name: B}]\n", "items[1].key: is there twice"),
-        ("menu: [{key: a, name: A, parent: b}, {key: b, name: B, parent: a}]\n", "is an ancestor of itself"),
+        ("menu: [{key: a, name: A, parent: b}, {key: b, name: B, parent: a}]\n", "items[0].parent: leads in a circle"),
         ("menu: [{key: a, name: A}]\nroles: [{name: x, inherits: [y]}]\n", "names a role that does not exist"),
         ("menu: [{key: a, name: A, parent: z}]\nroles: [{name: x}]\n", "names a parent that does not exist"),
     ],

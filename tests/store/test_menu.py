@@ -25,6 +25,7 @@ from sidecar.domain.menu import MAX_ITEMS
 from sidecar.domain.times import unix_seconds
 from sidecar.domain.versions import Condition
 from sidecar.services.idempotency import KeyedRequest
+from sidecar.services.menu import shown_item
 from sidecar.wire.menu import read_whole
 from tests.store.menus import EDITOR, STRANGER, Broken, House, contents, failing, user, whole
 from tests.store.stores import Store
@@ -101,8 +102,8 @@ class TestVersions:
         before = house.everything()
         for again in (house.put("a", icon="x"), house.menu.patch(EDITOR, "a", {"icon": "x"}, "why")):
             assert (again.version, again.changes, again.seq, again.revision) == (first.version, [], None, None)
-            assert again.checksum == first.checksum == house.menu.state.checksum
-            assert again.item == first.item
+            assert again.said == first.said
+            assert again.said["checksum"] == house.menu.state.checksum
         assert house.sync({"key": "a", "name": "a", "icon": "x", "sort_order": 0}).version == first.version
         assert house.menu.rollback(EDITOR, None, first.version, "").version == first.version
         assert house.everything() == before
@@ -116,7 +117,7 @@ class TestVersions:
         assert unix_seconds(items["a"].created_at) == clock.now - 10
         assert unix_seconds(items["a"].updated_at) == clock.now
         assert items["a"].version == written.version > items["b"].version
-        assert written.item == items["a"]
+        assert written.said["item"] == shown_item(items["a"])
 
 
 class TestPast:
@@ -153,7 +154,7 @@ class TestPast:
             written = house.menu.rollback(EDITOR, None, version, "back")
             assert house.contents() == contents(known[version])
             assert (written.version > last) is (before != house.contents())
-            assert written.checksum == house.menu.state.checksum
+            assert written.said["checksum"] == house.menu.state.checksum
         for version, items in known.items():
             assert house.menu.at(EDITOR, version) == items, "the past stays as it was"
 
@@ -269,7 +270,6 @@ class TestSync:
         written = fresh.sync("a", {"key": "b", "name": "B"}, "c", dry_run=True)
         assert [(change.type, change.name) for change in written.changes] == [("create", "c"), ("update", "b")]
         assert (written.version, written.revision, written.seq) == (version, None, None)
-        assert written.checksum == house.menu.state.checksum
         with pytest.raises(Invalid):
             fresh.sync({"key": "a", "name": "a", "parent": "a"}, dry_run=True)
         with pytest.raises(PreconditionFailed):
@@ -335,7 +335,7 @@ class TestEdits:
         written = house.menu.delete(EDITOR, "a", "", children=True)
         assert [(change.type, change.name) for change in written.changes] == [("delete", "a"), ("delete", "b")]
         assert set(house.contents()) == {"c"}
-        assert written.item is None
+        assert "item" not in written.said
 
     def test_what_is_not_there(self, house: House):
         for write in (house.menu.patch, house.menu.delete):
@@ -350,7 +350,7 @@ class TestEdits:
         )
         assert [isinstance(one, PreconditionFailed) for one in done].count(False) == 1
         (won,) = (one for one in done if not isinstance(one, PreconditionFailed))
-        assert house.menu.state.items["a"] == won.item
+        assert shown_item(house.menu.state.items["a"]) == won.said["item"]
 
     def test_of_several_who_make_the_same_one_wins(self, house: House):
         done = all_at_once(

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -16,6 +17,7 @@ from sidecar.domain.errors import Conflict, Invalid, NotAllowed, NotFound, Preco
 from sidecar.domain.permissions import Role
 from sidecar.domain.versions import Condition
 from sidecar.services.idempotency import KeyedRequest
+from sidecar.services.permissions import Notified
 from sidecar.services.role_changes import said_role
 from sidecar.wire.permissions import read_all, read_notice
 from tests.store.menus import EDITOR, STRANGER, Broken, House, failing, user
@@ -432,7 +434,7 @@ class TestNews:
 
 
 class TestNotices:
-    def notify(self, house: House, to: Any, key: str | None = None) -> tuple[Any, list[str]]:
+    def notify(self, house: House, to: Any, key: str | None = None) -> Notified:
         body = read_notice({"type": "tool_status_changed", "to": to, "data": {"toolId": 7}})
         asked = KeyedRequest.of(EDITOR, "", "notify", key, json.dumps(to).encode())
         return house.permissions.notify(EDITOR, asked, body)
@@ -450,17 +452,16 @@ class TestNotices:
             ({"role": "anonymous"}, ["anonymous"]),
             ("all", ["permissions"]),
         ):
-            written, named = self.notify(house, to)
-            assert named == rooms
-            assert house.events(written.seq - 1) == [("tool_status_changed", {"toolId": 7}, tuple(rooms))]
+            notified = self.notify(house, to)
+            assert notified.rooms == rooms
+            assert house.events(notified.seq - 1) == [("tool_status_changed", {"toolId": 7}, tuple(rooms))]
         with pytest.raises(Invalid) as caught:
             self.notify(house, {"role": "nobody"})
         assert [field.path for field in caught.value.fields] == ["to.role"]
 
     def test_once_by_its_key(self, house: House):
-        first, rooms = self.notify(house, {"user": "ada"}, "k")
-        again, same = self.notify(house, {"user": "ada"}, "k")
-        assert (again.seq, again.duplicate, same) == (first.seq, True, rooms)
+        first, again = (self.notify(house, {"user": "ada"}, "k") for _ in range(2))
+        assert again == replace(first, duplicate=True)
         assert house.store.head() == first.seq
         with pytest.raises(Conflict):
             self.notify(house, "all", "k")
