@@ -60,7 +60,7 @@ export class Sidecar {
     const address = new URL(url, globalThis.location?.href);
     const prefix = address.pathname.replace(/\/+$/, "");
     this.base = address.origin + prefix;
-    this.spread = options.spread ?? 1_000;
+    this.spread = options.spread ?? 200;
     this.retry = { first: 1_000, most: 60_000, ...options.retry };
     this.timeout = options.timeout ?? 15_000;
     this.credentials = options.credentials ?? "same-origin";
