@@ -107,8 +107,8 @@ def _tell(transaction: Transaction, done: MenuPlan) -> None:
 def _verdict_of_all(rules: Roles) -> Verdict:
     """About what everybody may see who is signed in, whichever roles they have."""
     everybodys = rights_of((AUTHENTICATED,), rules)
-    all = rights_of((name for name in rules if name != ANONYMOUS), rules)
-    grants = {*everybodys.grants, *(grant for grant in all.grants if not grant.allows)}
+    together = rights_of((name for name in rules if name != ANONYMOUS), rules)
+    grants = {*everybodys.grants, *(grant for grant in together.grants if not grant.allows)}
     return Rights(everybodys.roles, tuple(sorted(grants))).menu_verdict()
 
 
