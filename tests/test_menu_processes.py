@@ -18,7 +18,7 @@ from tests.servers import RunningSidecar
 from tests.sockets.clients import Page, Plain
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
-EDITS = 40
+EDITS = 24
 Stage = list[RunningSidecar]
 
 

@@ -61,7 +61,7 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Beginning:
     """Where somebody begins who comes with a past: everything up to `offset` they know, or can't be given any more,
     which is said by `truncated`."""
 
@@ -184,15 +184,15 @@ class CatchUp:
                 raise
         return answer
 
-    def start(self, past: Past) -> Start:
+    def beginning(self, past: Past) -> Beginning:
         """From where on a subscriber of this past can be given everything. Raises Unavailable."""
         if past.since.seq > self._tail.last:
             self._tail.reach(past.since.seq)
         last = self._tail.last
 
-        def query(connection: Connection) -> Start:
+        def query(connection: Connection) -> Beginning:
             place = _place(connection, past, last)
-            return Start(Offset(place.after, mark_of(connection, place.after)), place.truncated)
+            return Beginning(Offset(place.after, mark_of(connection, place.after)), place.truncated)
 
         return self._database.read(query)
 

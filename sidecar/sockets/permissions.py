@@ -13,7 +13,6 @@ from sidecar.domain.access import Identity, may_watch_room
 from sidecar.domain.errors import NotAllowed, RateLimited, SidecarError, Unauthenticated, Unavailable, Unparsable
 from sidecar.domain.events import Offset
 from sidecar.domain.times import utc_text
-from sidecar.fanout.catchup import Past
 from sidecar.fanout.codecs import NoticeCodec
 from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.websocket import Connection
@@ -66,26 +65,21 @@ class PlainPermissions(PlainEndpoint):
         past(environ)
 
     def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
-        since = past(environ)
-        start = None if since is None else self.catchup.start(Past(since))
+        beginning = self.beginning(environ)
         try:
             identity, given = self.watch.unrevoked(lambda: self._arrive(environ, name))
         except (Unauthenticated, NotAllowed) as error:
             self._refuse(environ, connection, error)
             return
-        offset = self.tail.offset if start is None else start.offset
+        offset = self.tail.offset if beginning is None else beginning.offset
         subscriber = Subscriber(connection.outbox, self.codec(frozenset()), offset.seq, user=identity.user)
         socket = PermissionSocket(self, connection, subscriber, identity, environ.get("REMOTE_ADDR", ""))
         self.take_in(socket)
         socket.confirm(given, offset)
-        connection.open(socket)
-        if start is None:
-            for room in _rooms_of(identity):
-                self.hub.join(subscriber, room, offset.seq)
-            return
-        if start.truncated:
+        if beginning is not None and beginning.truncated:
             socket.say(type="truncated", seq=offset.seq, offset=offset.text, epoch=self.tail.epoch)
-        self.catchup.resume(self.hub, subscriber, _rooms_of(identity))
+        connection.open(socket)
+        self.enter(socket, _rooms_of(identity), beginning)
 
     def codec(self, muted: frozenset[str]) -> NoticeCodec:
         """One for all who don't hear these types."""

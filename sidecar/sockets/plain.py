@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
 
@@ -14,7 +14,7 @@ from sidecar.domain.access import Identity
 from sidecar.domain.errors import Invalid
 from sidecar.domain.events import Offset, parse_offset
 from sidecar.domain.times import utc_text
-from sidecar.fanout.catchup import CatchUp
+from sidecar.fanout.catchup import Beginning, CatchUp, Past
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.fanout.websocket import UNSUPPORTED, Connection, Network
@@ -77,6 +77,19 @@ class PlainEndpoint:
         self.sockets.discard(socket)
         self.watch.remove(socket)
         self.hub.drop(socket.subscriber)
+
+    def beginning(self, environ: WSGIEnvironment) -> Beginning | None:
+        """Where a socket begins whose handshake names a place; None without one. Raises Invalid, Unavailable."""
+        since = past(environ)
+        return None if since is None else self.catchup.beginning(Past(since))
+
+    def enter(self, socket: PlainSocket, rooms: Iterable[str], beginning: Beginning | None) -> None:
+        """Put it into these rooms, from its subscriber's position on; what it missed comes first. Never yields."""
+        if beginning is not None:
+            self.catchup.resume(self.hub, socket.subscriber, rooms)
+            return
+        for room in rooms:
+            self.hub.join(socket.subscriber, room, socket.subscriber.position)
 
     def limited(self, socket: PlainSocket) -> None:
         """It asks for something that costs. Raises RateLimited."""

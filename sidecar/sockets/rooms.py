@@ -10,7 +10,6 @@ import structlog
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may_watch_room
 from sidecar.domain.errors import NotAllowed, SidecarError, Unparsable
-from sidecar.fanout.catchup import Past
 from sidecar.fanout.codecs import BareCodec
 from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.websocket import Connection
@@ -44,30 +43,20 @@ class PlainRooms(PlainEndpoint):
             raise NotAllowed("The token does not give the right to this room.")
 
     def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
-        since = past(environ)
+        beginning = self.beginning(environ)
         room = rooms.clean_name(name, "the room")
         identity = self.watch.unrevoked(lambda: self.who(environ, SCOPE))  # from here on it does not yield
-        last = self.tail.last
-        subscriber = Subscriber(connection.outbox, self._codecs[since is not None], last, user=identity.user)
+        offset = self.tail.offset if beginning is None else beginning.offset
+        codec = self._codecs[beginning is not None]
+        subscriber = Subscriber(connection.outbox, codec, offset.seq, user=identity.user)
         socket = RoomSocket(self, connection, subscriber, identity, environ.get("REMOTE_ADDR", ""), room)
         self.take_in(socket)
-        socket.say(
-            type="connection_status",
-            status="connected",
-            room=room,
-            message=WELCOME,
-            seq=last,
-            epoch=self.tail.epoch,
-            offset=self.tail.offset.text,
-        )
-        if since is None:
-            self.hub.join(subscriber, rooms.free(room), last)
-            connection.open(socket)
-        else:
-            connection.open(socket)
-            answer = self.catchup.subscribe(self.hub, subscriber, rooms.free(room), Past(since))
-            if answer.truncated:
-                socket.say(type="truncated", room=room, seq=answer.seq, offset=answer.offset, epoch=answer.epoch)
+        place = {"seq": offset.seq, "epoch": self.tail.epoch, "offset": offset.text}
+        socket.say(type="connection_status", status="connected", room=room, message=WELCOME, **place)
+        if beginning is not None and beginning.truncated:
+            socket.say(type="truncated", room=room, **place)
+        connection.open(socket)
+        self.enter(socket, [rooms.free(room)], beginning)
 
 
 class RoomSocket(PlainSocket):

@@ -251,7 +251,7 @@ def test_a_token_revoked_while_its_users_roles_are_read_opens_nothing(house, mon
 
 def test_a_past_that_can_not_be_read_leaves_nothing(house, monkeypatch):
     class Broken:
-        def start(self, *_: object) -> None:
+        def beginning(self, *_: object) -> None:
             raise Unavailable("not now")
 
     monkeypatch.setattr(house.plain, "catchup", Broken())

@@ -109,7 +109,7 @@ def test_a_replay_that_can_not_be_read_leaves_nothing(house, monkeypatch):
 
 
 class Broken:
-    def subscribe(self, *_: object) -> None:
+    def beginning(self, *_: object) -> None:
         raise Unavailable("not now")
 
 
