@@ -14,8 +14,11 @@ MAX_CALLERS = 10_000
 
 
 def bucket_of(identity: Identity, otherwise: str) -> str:
-    """The caller that is counted: a token has its own bucket on all edges together; who has none, the other one."""
-    return f"token:{identity.token_id}" if identity.token_id else otherwise
+    """The caller that is counted, on all edges together: a token has its own bucket, and so has each user of one that
+    issues tokens for them; who has none, the other one."""
+    if identity.token_id is None:
+        return otherwise
+    return f"token:{identity.token_id}" if identity.user is None else f"user:{identity.token_id} {identity.user}"
 
 
 class RateLimit:
