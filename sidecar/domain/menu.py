@@ -159,14 +159,14 @@ def content(item: MenuItem) -> tuple[object, ...]:
 def seen(items: Items, verdict: Verdict) -> frozenset[str]:
     """The keys of the items that somebody sees of whom `verdict` tells: active and allowed, with nothing inactive or
     denied above them; and what stands above those, which is the way to them."""
+    said = {key: verdict(key) for key in items}
+    hidden = {key for key, item in items.items() if not item.is_active or said[key] is False}
     found: set[str] = set()
-    for item in items.values():
-        if verdict(item.key) is not True:
-            continue
-        above = ancestors(items, item) or []
-        way = [item, *(items[key] for key in above)]
-        if all(step.is_active and verdict(step.key) is not False for step in way):
-            found.update(step.key for step in way)
+    for key, item in items.items():
+        if said[key] is True:
+            way = {key, *(ancestors(items, item) or ())}
+            if way.isdisjoint(hidden):
+                found |= way
     return frozenset(found)
 
 
