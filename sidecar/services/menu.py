@@ -121,11 +121,13 @@ class Menu(Versioned[MenuState, MenuPlan]):
     def put(
         self, identity: Identity, key: str, given: Given, reason: str, condition: Condition = UNCONDITIONAL
     ) -> Written:
-        """Make the item, or make it so: what is not given is as in a new one."""
+        """Make the item, or make it so: what is not given is as in a new one. Levels follow as in `patch`."""
 
         def change(_connection: Connection, items: Items, now: str) -> dict[str, MenuItem]:
-            made = {**items, key: made_item(items, key, given, now)}
-            return made if "menu_level" in given else menu.levelled(made, {key})
+            moving = menu.below(items, key) & menu.telling_depth(items)
+            if "menu_level" not in given:
+                moving.add(key)
+            return menu.levelled({**items, key: made_item(items, key, given, now)}, moving)
 
         return self._change(identity, edit_by(identity, "put", reason), change, condition, key)
 
