@@ -242,8 +242,9 @@ def shown_item(item: MenuItem) -> dict[str, object]:
 
 
 def _seen(state: MenuState, identity: Identity, rights: Rights, all: bool) -> Seen:
+    tag = rights.checksum[:8]
     if all:
-        return Seen(state, rights.roles, "all", menu.tree(state.items))
+        return Seen(state, rights.roles, f"{tag}-all", menu.tree(state.items))
     if may(identity, WRITE):
-        return Seen(state, rights.roles, "active", menu.tree(state.items, menu.active(state.items)))
-    return Seen(state, rights.roles, rights.checksum[:8], menu.tree(state.items, state.seen_with(rights)))
+        return Seen(state, rights.roles, f"{tag}-active", menu.tree(state.items, menu.active(state.items)))
+    return Seen(state, rights.roles, tag, menu.tree(state.items, state.seen_with(rights)))
