@@ -137,6 +137,16 @@ class TestMine:
         assert (changed.status_code, changed.json()["menus"]) == (200, ["a", "b1", "b2"])
 
 
+def test_an_editor_of_the_menu_hears_of_their_new_roles(house):
+    editor = house.connection_token(sub="zoe", scopes=["menu:write"])
+    for query in ("", "?all=1"):
+        put(house, "/api/users/zoe/roles", {"roles": []})
+        tag = house.get("/api/menu" + query, editor).headers["ETag"]
+        put(house, "/api/users/zoe/roles", {"roles": ["reader"]})
+        again = house.get("/api/menu" + query, editor, headers={"If-None-Match": tag})
+        assert (again.status_code, again.json()["roles"]) == (200, ["authenticated", "reader"])
+
+
 class TestVersion:
     @pytest.mark.parametrize("path", both(VERSION))
     def test_its_fields(self, house, path: str):

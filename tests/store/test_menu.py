@@ -314,6 +314,12 @@ class TestEdits:
         levels = {key: item.menu_level for key, item in house.menu.state.items.items()}
         assert levels == {"a": "root", "b": "level1", "c": "root", "d": "level2"}, "c says something else on purpose"
 
+    def test_so_does_writing_it_whole_at_another_place(self, house: House):
+        house.sync("a", {"key": "b", "name": "b", "children": [{"key": "c", "name": "c"}]})
+        house.put("b", parent="a")
+        levels = {key: item.menu_level for key, item in house.menu.state.items.items()}
+        assert levels == {"a": "root", "b": "level1", "c": "level2"}
+
     @pytest.mark.parametrize("parent", ["c", "b", "a"])
     def test_nothing_is_moved_below_itself(self, house: House, parent: str):
         house.sync({"key": "a", "name": "a", "children": [{"key": "b", "name": "b"}]}, "c")
