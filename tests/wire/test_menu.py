@@ -65,6 +65,7 @@ def test_anything_is_read_or_refused_as_a_menu(body: dict[str, Any]):
 TREES = st.recursive(BODIES, lambda inner: st.builds(lambda b, c: b | {"children": c}, BODIES, st.lists(inner)))
 
 
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(TREES)
 def test_anything_is_read_or_refused_as_a_tree(item: dict[str, Any]):
     found, paths = outcome(read_whole, {"items": [item]})

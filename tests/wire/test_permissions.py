@@ -44,6 +44,7 @@ def test_anything_is_read_or_refused_as_a_role(body: dict[str, Any]):
     assert found is None or found[0].name == "r"
 
 
+@hypothesis.settings(max_examples=50)
 @hypothesis.given(st.fixed_dictionaries({"roles": st.lists(ROLES)}, optional={"users": VALUES, "x": VALUES}))
 def test_anything_is_read_or_refused_as_all_roles(body: dict[str, Any]):
     outcome(read_all, body)
