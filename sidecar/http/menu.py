@@ -72,6 +72,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     def delete(key: str) -> Response:
         identity = caller.require(WRITE)
         query = Query(request.args)
+        query.only("children", "reason")
         children = query.choices("children", ["1", "true"])
         reason = query.text("reason", MAX_REASON_CHARACTERS) or ""
         query.finish()
@@ -118,7 +119,7 @@ def told(result: Written, epoch: str, **more: object) -> Response:
         "status": "success",
         "message": "Changed." if seq is not None else "This would change." if result.changes else "Nothing to change.",
         "version": result.version,
-        "changed": bool(result.changes),
+        "changed": seq is not None,
         "event_id": None if seq is None else str(seq),
         "epoch": epoch,
         "duplicate": result.duplicate,
@@ -136,6 +137,7 @@ def told(result: Written, epoch: str, **more: object) -> Response:
 def paged() -> tuple[int | None, int]:
     """(below which version, how many) of a history's page. Raises Invalid."""
     query = Query(request.args)
+    query.only("limit", "cursor")
     limit = query.number("limit", 20, 1, MAX_PAGE)
     below = query.read("cursor", _version)
     query.finish()
@@ -144,6 +146,7 @@ def paged() -> tuple[int | None, int]:
 
 def is_dry_run() -> bool:
     query = Query(request.args)
+    query.only("dry_run")
     found = query.choices("dry_run", ["1", "true"])
     query.finish()
     return bool(found)

@@ -75,6 +75,10 @@ class Query:
             self._problems.append(FieldError(name, f"must be of {' '.join(known)}"))
         return tuple(dict.fromkeys(values))
 
+    def only(self, *names: str) -> None:
+        """No others: one that was misspelt would do something else than was meant."""
+        self._problems += [FieldError(name, "is no parameter here") for name in self._args if name not in names]
+
     def finish(self) -> None:
         if self._problems:
             raise Invalid("The query can't be used.", tuple(self._problems))

@@ -151,6 +151,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
     def delete_role(name: str) -> Response:
         identity = caller.require(WRITE)
         query = Query(request.args)
+        query.only("reason")
         reason = query.text("reason", MAX_REASON_CHARACTERS) or ""
         query.finish()
         return written(service.delete_role(identity, name, reason, condition()))

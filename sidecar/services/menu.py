@@ -89,7 +89,7 @@ class Menu(Versioned[MenuState, MenuPlan]):
     Unavailable. Of each is said the `checksum` that the menu has then."""
 
     def __init__(self, database: Database, submit: Submit, permissions: Permissions):
-        super().__init__(database, submit, MENU, WRITE, load_state, carry_out_menu, _said)
+        super().__init__(database, submit, MENU, WRITE, load_state, carry_out_menu, _said, _said_of_tried)
         self._permissions = permissions
 
     def seen(self, identity: Identity, all: bool = False) -> Seen:
@@ -234,6 +234,10 @@ def _said(plan: MenuPlan) -> dict[str, Any]:
     if plan.item is not None:
         said["item"] = shown_item(plan.item)
     return said
+
+
+def _said_of_tried(plan: MenuPlan) -> dict[str, Any]:
+    return {"checksum": menu.checksum(plan.before.values())}
 
 
 def shown_item(item: MenuItem) -> dict[str, object]:

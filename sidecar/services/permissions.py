@@ -137,8 +137,11 @@ class Permissions(Versioned[PermissionsState, Plan]):
         return Mine(user, state.rights_with((*self._held(state, user), AUTHENTICATED)), state.version, state.at)
 
     def newest_changes(self, mine: Mine) -> list[Logged]:
-        """The last changes of what this user may: of their roles, and of those roles themselves."""
-        of = {"role": mine.rights.roles, "user": () if mine.user is None else (mine.user,)}
+        """The last changes of what this user may: of their roles, and of those roles themselves; all, of who may
+        everything."""
+        of = None
+        if mine.rights is not EVERYTHING:
+            of = {"role": mine.rights.roles, "user": () if mine.user is None else (mine.user,)}
         return self._database.read(lambda c: newest_changes(c, PERMISSIONS, SHOWN_CHANGES, of))
 
     def role(self, name: str) -> RoleRow:

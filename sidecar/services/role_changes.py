@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import Connection
@@ -37,6 +37,10 @@ CHANGED = "control.permissions"
 """Type of the control event after which the permissions are read again; its payload `{"version"}` says up to where."""
 
 TOLD_KEYS = 100
+TOLD_USERS = 1_000
+TOLD_COMBINATIONS = 100
+"""Up to so many users, with so many combinations of roles, each is told what has changed for them: to find it out takes
+time, in which nobody else can write."""
 
 Held = tuple[str, ...]
 """Roles that somebody was given, in order."""
@@ -120,9 +124,12 @@ def carry_out(transaction: Transaction, plan: Plan, version: int) -> Plan:
     own = changed - everybodys
     users = users_with_roles(connection, heirs(own, plan.before) | heirs(own, plan.after)) | set(plan.held_after)
     held = roles_of_users(connection, users)
-    for user in sorted(users):
-        now = held.get(user, ())
-        news.tell(rooms.permissions(user), user, plan.held_before.get(user, now), now)
+    roles = {user: (plan.held_before.get(user, held.get(user, ())), held.get(user, ())) for user in sorted(users)}
+    if len(roles) > TOLD_USERS or len(set(roles.values())) > TOLD_COMBINATIONS:
+        news.tell_crowd(roles)
+    else:
+        for user, (had, has) in roles.items():
+            news.tell(rooms.permissions(user), user, had, has)
     if AUTHENTICATED in touched:
         news.tell(rooms.PERMISSIONS, None, (), ())
     if ANONYMOUS in touched:
@@ -163,6 +170,11 @@ class _News:
             keys.append("menu")
             self._append(room, "menu_access_changed", userId=user, menuChanges=_menu_change(was, sees))
         self._append(room, "cache_invalidation", userId=user, cacheKeys=keys, version=self._version)
+
+    def tell_crowd(self, users: Iterable[str]) -> None:
+        """All of these hold a role that has changed: each has to ask what that means to them."""
+        payload = {"userId": None, "cacheKeys": ["permissions", "menu"], "version": self._version}
+        self._transaction.append("cache_invalidation", payload, [rooms.permissions(user) for user in users])
 
     def _append(self, room: str, type: str, **payload: object) -> None:
         self._transaction.append(type, payload, [room])

@@ -26,6 +26,7 @@ from sidecar.store.versions import (
     add_revision,
     changed_since,
     changes_of,
+    count_changes,
     find_revision,
     has_version,
     list_revisions,
@@ -39,6 +40,7 @@ SHOWN_CHANGES = 10
 SYSTEM = "system"
 RETRY_SECONDS = 1.0
 MAX_VERSION = 2**63 - 1
+MAX_PAGE_CHANGES = 2_000
 
 
 class HasVersion(Protocol):
@@ -153,7 +155,8 @@ class Versioned(Generic[State, Plan]):
     """A subject that is versioned: its newest state, and writes, each of which is one version or none.
 
     `submit` runs a command in the writer; `scope` is what a writer needs. `load` reads the state, `carry_out` stores a
-    plan under a new version and tells it, `say` gives what is said of a plan, as JSON can hold it."""
+    plan under a new version and tells it. `say` gives what is said of a plan that was carried out, as JSON can hold it,
+    and `say_tried` of one that was not."""
 
     def __init__(
         self,
@@ -164,6 +167,7 @@ class Versioned(Generic[State, Plan]):
         load: Callable[[Connection], State],
         carry_out: Callable[[Transaction, Plan, int], Plan],
         say: Callable[[Plan], Mapping[str, Any]] = lambda _plan: {},
+        say_tried: Callable[[Plan], Mapping[str, Any]] = lambda _plan: {},
     ):
         self._database = database
         self._submit = submit
@@ -172,6 +176,7 @@ class Versioned(Generic[State, Plan]):
         self._latest = Latest(database, load)
         self._carry_out = carry_out
         self._say = say
+        self._say_tried = say_tried
 
     def heard(self, version: int) -> None:
         """It has come to this version. Never yields."""
@@ -222,7 +227,7 @@ class Versioned(Generic[State, Plan]):
 
         if dry_run:
             planned = self._database.read(lambda c: plan(c, read_version(c, self._subject).at))
-            return Written(planned.version, None, planned.logged, None, {})
+            return Written(planned.version, None, planned.logged, None, self._say_tried(planned))
         written = self._submit(command)
         self.heard(written.version)
         return written
@@ -267,11 +272,21 @@ class Past:
 
 def history(connection: Connection, subject: str, below: int | None, limit: int) -> Past:
     found = list_revisions(connection, subject, below, limit + 1)
-    page = found[:limit]
+    page = _bounded(found[:limit], count_changes(connection, subject, [revision.version for revision in found]))
     made = changes_of(connection, subject, [revision.version for revision in page])
     return Past(
-        [(revision, made[revision.version]) for revision in page], page[-1].version if len(found) > limit else None
+        [(revision, made[revision.version]) for revision in page], page[-1].version if len(found) > len(page) else None
     )
+
+
+def _bounded(page: list[Revision], counts: Mapping[int, int]) -> list[Revision]:
+    """The first of them, with no more than MAX_PAGE_CHANGES together unless the first alone has more."""
+    total = 0
+    for number, revision in enumerate(page):
+        total += counts.get(revision.version, 0)
+        if number and total > MAX_PAGE_CHANGES:
+            return page[:number]
+    return page
 
 
 def then(connection: Connection, subject: str, version: int, now: Mapping[Thing, Said]) -> dict[Thing, Said]:

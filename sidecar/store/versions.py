@@ -141,6 +141,16 @@ def list_revisions(connection: Connection, subject: str, below: int | None, limi
     return [Revision(*row) for row in connection.execute(query)]
 
 
+def count_changes(connection: Connection, subject: str, wanted: Collection[int]) -> dict[int, int]:
+    """How many changes each of these versions made; none for one that made none."""
+    query = (
+        select(changes.c.version, func.count())
+        .where(changes.c.subject == subject, changes.c.version.in_(list(wanted)))
+        .group_by(changes.c.version)
+    )
+    return {int(version): int(count) for version, count in connection.execute(query)}
+
+
 def changes_of(connection: Connection, subject: str, wanted: Collection[int]) -> dict[int, list[Changed]]:
     """The changes of these versions, in order."""
     found: dict[int, list[Changed]] = {version: [] for version in wanted}

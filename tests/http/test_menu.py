@@ -377,11 +377,15 @@ class TestSync:
         assert [(change["type"], change["targetId"]) for change in body["changes"]] == [
             ("update", "c"), ("delete", "a"), ("delete", "b"),
         ]  # fmt: skip
-        assert (body["version"], body["checksum"], body["event_id"]) == (*before, None)
+        assert (body["version"], body["checksum"], body["event_id"], body["changed"]) == (*before, None, False)
         assert unchanged(menu) == before
         assert menu.get(MENU).json()["seq"] == seq
         assert menu.post(SYNC + "?dry_run=1", {"items": [{"key": "c"}]}).status_code == 400
         assert menu.post(SYNC + "?dry_run=no", {"items": []}).status_code == 400
+        misspelt = menu.post(SYNC + "?dryrun=1", {"items": []})
+        assert (misspelt.status_code, misspelt.json()["errors"][0]["path"]) == (400, "dryrun")
+        assert menu.request("DELETE", f"{MENU}/a?child=1").status_code == 400
+        assert unchanged(menu) == before
 
     def test_a_dry_run_of_a_server_that_has_just_started(self, start_sidecar):
         server = start_sidecar()

@@ -16,6 +16,7 @@ from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, Invalid, NotAllowed, NotFound, PreconditionFailed, Unauthenticated
 from sidecar.domain.permissions import Role
 from sidecar.domain.versions import Condition
+from sidecar.services import role_changes, versions
 from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.permissions import Notified
 from sidecar.services.role_changes import said_role
@@ -465,3 +466,42 @@ class TestNotices:
         assert house.store.head() == first.seq
         with pytest.raises(Conflict):
             self.notify(house, "all", "k")
+
+
+class TestCrowds:
+    """What a change means to each is found out inside of the transaction, so that this has to have an end."""
+
+    def test_more_users_than_are_told_apart_are_told_to_ask(self, house: House, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(role_changes, "TOLD_USERS", 2)
+        users = {"ada": ["r"], "bob": ["r"], "eve": ["heir"], "zoe": ["lonely"]}
+        house.allow({"r": {}, "heir": {"inherits": ["r"]}, "lonely": {}}, users)
+        head = house.store.head()
+        written = house.allow({"r": {"menus": ["*"]}, "heir": {"inherits": ["r"]}, "lonely": {}})
+        told = [event for event in house.events(head) if not event[0].startswith("control.")]
+        payload = {"userId": None, "cacheKeys": ["permissions", "menu"], "version": written.version}
+        assert told == [("cache_invalidation", payload, ("permissions:ada", "permissions:bob", "permissions:eve"))]
+
+    def test_more_combinations_of_roles_too(self, house: House, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(role_changes, "TOLD_COMBINATIONS", 1)
+        house.allow({"r": {}, "s": {}}, {"ada": ["r"], "bob": ["r", "s"]})
+        head = house.store.head()
+        house.allow({"r": {"menus": ["*"]}, "s": {}})
+        told = [(type, rooms) for type, _, rooms in house.events(head) if not type.startswith("control.")]
+        assert told == [("cache_invalidation", ("permissions:ada", "permissions:bob"))]
+        house.allow({"r": {"menus": ["*"]}, "s": {"grants": [{"resource": "x", "action": "y"}]}})
+        assert house.events()[-1][:1] == ("cache_invalidation",)
+        assert house.events()[-1][1]["userId"] == "bob", "one combination is told apart"
+
+    def test_a_page_of_the_past_is_bounded_by_its_changes(self, house: House, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(versions, "MAX_PAGE_CHANGES", 3)
+        house.sync("a", "b", "c", "d", "e")
+        for key in "abcd":
+            house.put(key, icon="x")
+        pages, below = [], None
+        while True:
+            past = house.menu.past(EDITOR, below, 100)
+            pages.append([len(changes) for _, changes in past.revisions])
+            below = past.next
+            if below is None:
+                break
+        assert pages == [[1, 1, 1], [1], [5], [0]]
