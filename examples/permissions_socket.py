@@ -19,6 +19,7 @@ import websocket
 
 KEYS = ["version", "timestamp", "checksum", "changes", "author", "description"]
 WAIT_SECONDS = 10
+LOCAL = f"http://127.0.0.1:{os.environ.get('SIDECAR_PORT') or 8091}"
 ASKED: list[tuple[dict[str, Any], str]] = [
     ({"type": "heartbeat"}, "heartbeat_response"),
     (
@@ -70,7 +71,7 @@ def heard(socket: websocket.WebSocket) -> object:
 
 if __name__ == "__main__":
     try:
-        given = sys.argv[1:] or [os.environ.get("SIDECAR_URL") or "http://127.0.0.1:8091"]
+        given = sys.argv[1:] or [os.environ.get("SIDECAR_URL") or LOCAL]
         sys.exit(main(given))
     except (httpx.HTTPError, OSError, ValueError, websocket.WebSocketException) as error:
         print(f"FAILED: {error}", file=sys.stderr)

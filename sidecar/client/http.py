@@ -250,5 +250,6 @@ def _answer(address: str, response: httpx.Response) -> Json:
 
 
 def _sentence(body: Json) -> str:
-    fields = [f"{item['path']}: {item['message']}" for item in body.get("errors", [])]
-    return "; ".join([str(body.get("detail") or body.get("message") or "refused"), *fields])
+    detail = str(body.get("detail") or body.get("message") or "refused")
+    fields = [f"{item['path']}: {item['message']}" for item in body.get("errors", []) if item["message"] not in detail]
+    return "; ".join([detail, *fields])

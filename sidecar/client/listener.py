@@ -98,7 +98,7 @@ class Listener:
                     break
                 yield event
         finally:
-            self._connection.disconnect()
+            self._disconnect()
         if self._refusal:
             raise ApiError("; ".join(self._refusal))
 
@@ -106,7 +106,11 @@ class Listener:
         self._closed = True
         with suppress(queue.Full):
             self._queue.put_nowait(None)
-        self._connection.disconnect()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        with suppress(AttributeError):  # python-engineio's, of a connection that is just being refused
+            self._connection.disconnect()
 
     def _open(self) -> None:
         on = partial(self._connection.on, namespace=self._namespace)

@@ -11,7 +11,7 @@ from sidecar.domain.menu import tree
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
-from sidecar.http.paging import Query
+from sidecar.http.paging import Query, only_parameters
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.services.menu import WRITE, Menu, shown_item
 from sidecar.services.versions import SYSTEM, Written, named_change, shown_change, shown_past
@@ -19,10 +19,19 @@ from sidecar.wire.checks import read
 from sidecar.wire.menu import MAX_REASON_CHARACTERS, ReasonBody, read_edit, read_whole
 
 MAX_PAGE = 100
+PARAMETERS = {
+    "version": None,  # pages of the older server add what defeats caches
+    "whole": ("all",),
+    "delete": ("children", "reason"),
+    "sync": ("dry_run",),
+    "rollback": ("dry_run",),
+    "history": ("limit", "cursor"),
+}
 
 
 def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     routes = Blueprint("menu", __name__)
+    only_parameters(routes, PARAMETERS)
 
     @routes.get("/api/menu/version")
     def version() -> Response:
@@ -72,7 +81,6 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     def delete(key: str) -> Response:
         identity = caller.require(WRITE)
         query = Query(request.args)
-        query.only("children", "reason")
         children = query.choices("children", ["1", "true"])
         reason = query.text("reason", MAX_REASON_CHARACTERS) or ""
         query.finish()
@@ -102,7 +110,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         raw = raw_body()
         reason = read(ReasonBody, parsed(raw, unique=True) if raw else {}).reason
         keyed = keyed_request(identity, f"menu-rollback-{number}", raw)
-        return written(service.rollback(identity, keyed, number, reason, condition()))
+        return written(service.rollback(identity, keyed, number, reason, condition(), is_dry_run()))
 
     def written(result: Written) -> Response:
         recipients = hub.count([rooms.MENU]) if result.changes else 0
@@ -137,7 +145,6 @@ def told(result: Written, epoch: str, **more: object) -> Response:
 def paged() -> tuple[int | None, int]:
     """(below which version, how many) of a history's page. Raises Invalid."""
     query = Query(request.args)
-    query.only("limit", "cursor")
     limit = query.number("limit", 20, 1, MAX_PAGE)
     below = query.read("cursor", _version)
     query.finish()
@@ -146,7 +153,6 @@ def paged() -> tuple[int | None, int]:
 
 def is_dry_run() -> bool:
     query = Query(request.args)
-    query.only("dry_run")
     found = query.choices("dry_run", ["1", "true"])
     query.finish()
     return bool(found)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from flask import Blueprint, request
 from werkzeug.datastructures import MultiDict
 
 from sidecar.domain.errors import FieldError, Invalid
@@ -75,13 +76,24 @@ class Query:
             self._problems.append(FieldError(name, f"must be of {' '.join(known)}"))
         return tuple(dict.fromkeys(values))
 
-    def only(self, *names: str) -> None:
-        """No others: one that was misspelt would do something else than was meant."""
-        self._problems += [FieldError(name, "is no parameter here") for name in self._args if name not in names]
-
     def finish(self) -> None:
         if self._problems:
-            raise Invalid("The query can't be used.", tuple(self._problems))
+            told = "; ".join(f"{problem.path} {problem.message}" for problem in self._problems)
+            raise Invalid(f"The query can't be used: {told}.", tuple(self._problems))
+
+
+def only_parameters(routes: Blueprint, known: Mapping[str, Collection[str] | None]) -> None:
+    """Refuse other parameters than these: one that was misspelt would do something else than was meant. `known` are
+    those of each view by its name, none for a view that is not named, None for one that takes any."""
+
+    @routes.before_request
+    def check() -> None:
+        names = known.get((request.endpoint or "").rpartition(".")[2], ())
+        if names is not None:
+            problems = tuple(FieldError(name, "is no parameter here") for name in request.args if name not in names)
+            if problems:
+                told = "; ".join(f"{problem.path} {problem.message}" for problem in problems)
+                raise Invalid(f"The query can't be used: {told}.", problems)
 
 
 def encode_cursor(number: int) -> str:

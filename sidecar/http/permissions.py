@@ -13,7 +13,7 @@ from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
 from sidecar.http.menu import is_dry_run, paged, told
-from sidecar.http.paging import Query
+from sidecar.http.paging import Query, only_parameters
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.services.access import require
 from sidecar.services.menu import Menu
@@ -33,9 +33,20 @@ from sidecar.wire.permissions import (
     read_user,
 )
 
+PARAMETERS = {
+    "mine": ("user",),
+    "version": ("user",),
+    "check": ("resource", "action", "user"),
+    "history": ("limit", "cursor"),
+    "sync": ("dry_run",),
+    "rollback": ("dry_run",),
+    "delete_role": ("reason",),
+}
+
 
 def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     routes = Blueprint("permissions", __name__)
+    only_parameters(routes, PARAMETERS)
 
     @routes.get("/api/permissions")
     def mine() -> Response:
@@ -102,7 +113,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         raw = raw_body()
         reason = read(ReasonBody, parsed(raw, unique=True) if raw else {}).reason
         keyed = keyed_request(identity, f"permissions-rollback-{number}", raw)
-        return written(service.rollback(identity, keyed, number, reason, condition()))
+        return written(service.rollback(identity, keyed, number, reason, condition(), is_dry_run()))
 
     @routes.post("/api/permissions/sync")
     def sync() -> Response:
@@ -151,7 +162,6 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
     def delete_role(name: str) -> Response:
         identity = caller.require(WRITE)
         query = Query(request.args)
-        query.only("reason")
         reason = query.text("reason", MAX_REASON_CHARACTERS) or ""
         query.finish()
         return written(service.delete_role(identity, name, reason, condition()))

@@ -191,6 +191,7 @@ class Menu(Versioned[MenuState, MenuPlan]):
         version: int,
         reason: str,
         condition: Condition = UNCONDITIONAL,
+        dry_run: bool = False,
     ) -> Written:
         """A new version in which the menu is as it was at that one. Raises NotFound."""
 
@@ -198,7 +199,7 @@ class Menu(Versioned[MenuState, MenuPlan]):
             return menu_at(connection, items, version)
 
         edit = edit_by(identity, f"rollback to {version}", reason)
-        return self._change(identity, edit, change, condition, None, request)
+        return self._change(identity, edit, change, condition, None, request, dry_run)
 
     def past(self, identity: Identity, below: int | None, limit: int) -> Past:
         require(identity, WRITE)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity
-from sidecar.domain.errors import FieldError, Invalid, NotFound
+from sidecar.domain.errors import Conflict, FieldError, Invalid, NotFound
 from sidecar.domain.permissions import (
     ANONYMOUS,
     AUTHENTICATED,
@@ -158,15 +158,17 @@ class Permissions(Versioned[PermissionsState, Plan]):
         return self._change(identity, edit_by(identity, "put", reason), change, condition, role.name)
 
     def delete_role(self, identity: Identity, name: str, reason: str, condition: Condition = UNCONDITIONAL) -> Written:
-        """Nobody has it any more. Raises NotFound; Invalid while others inherit from it."""
+        """Nobody has it any more. Raises NotFound; Conflict while others inherit from it."""
 
         def change(_connection: Connection, rows: Mapping[str, RoleRow]) -> Wanted:
             if name not in rows:
                 raise NotFound("There is no such role.")
+            heirs = [heir for heir, row in sorted(rows.items()) if name in row.role.inherits]
+            if heirs:
+                raise Conflict(f"It is inherited by {', '.join(heirs[:10])}: change those first.")
             return Wanted({key: row.role for key, row in rows.items() if key != name})
 
-        edit = edit_by(identity, "delete", reason)
-        return self._change(identity, edit, change, condition, name, path=lambda _kind, heir: f"{heir}.inherits")
+        return self._change(identity, edit_by(identity, "delete", reason), change, condition, name)
 
     def put_user(
         self, identity: Identity, user: str, held: Held, reason: str, condition: Condition = UNCONDITIONAL
@@ -201,6 +203,7 @@ class Permissions(Versioned[PermissionsState, Plan]):
         version: int,
         reason: str,
         condition: Condition = UNCONDITIONAL,
+        dry_run: bool = False,
     ) -> Written:
         """A new version in which all is as it was at that one. Raises NotFound."""
 

@@ -14,6 +14,16 @@ from sidecar.wire.bodies import clean_text
 
 Model = TypeVar("Model", bound="Body")
 
+WORDS = {
+    "extra_forbidden": "is no field here",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+}
+"""In place of pydantic's, which name its own classes."""
+
 
 class Body(BaseModel):
     """Fields that are not named are ignored."""
@@ -33,7 +43,7 @@ def field_errors(kind: type[Model], body: Mapping[str, Any]) -> Model | list[Fie
         return kind.model_validate(body)
     except ValidationError as error:
         found = {
-            ".".join(map(str, item["loc"])): _message(str(item["type"]), str(item["msg"]))
+            _path(item["loc"]): _message(str(item["type"]), str(item["msg"]))
             for item in error.errors(include_url=False, include_input=False, include_context=False)
         }
         return [FieldError(path, message) for path, message in found.items()]
@@ -56,9 +66,14 @@ def invalid(problems: list[FieldError]) -> Invalid:
     return Invalid(f"The request has fields that can't be used: {told}.", tuple(problems))
 
 
+def _path(places: tuple[int | str, ...]) -> str:
+    """`grants[0].resource`"""
+    return "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in places).removeprefix(".")
+
+
 def _message(type: str, message: str) -> str:
-    if type == "extra_forbidden":
-        return "is no field here"
+    if type in WORDS:
+        return WORDS[type]
     return message.removeprefix("Value error, ")
 
 

@@ -20,15 +20,18 @@ MAX_ICON_CHARACTERS = 100
 MAX_DESCRIPTION_CHARACTERS = 1_000
 MAX_REASON_CHARACTERS = 500
 
+UNKEYED = frozenset("/*\ufffd")
+"""A slash ends a key in a path, a star is a pattern's, and the last stands for what was no text."""
+
 _SCRIPT = re.compile(r"[\s\x00-\x1f]*(javascript|data|vbscript)\s*:", re.IGNORECASE)
 
 
 def clean_key(value: Any) -> str:
-    """Raises ValueError for what no item can be called. (A slash would end it in a path, a star is a pattern's.)"""
+    """Raises ValueError for what no item can be called."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("must be a string")
     found = str(value).strip()
-    if not found or len(found) > MAX_KEY_CHARACTERS or not found.isprintable() or set(found) & {"/", "*"}:
+    if not found or len(found) > MAX_KEY_CHARACTERS or not found.isprintable() or set(found) & UNKEYED:
         raise ValueError(f"must be 1 to {MAX_KEY_CHARACTERS} printable characters without / and *")
     if found in RESERVED_KEYS:
         raise ValueError(f"must be none of {' '.join(sorted(RESERVED_KEYS))}")

@@ -58,7 +58,7 @@ def test_a_refusal_says_which_field(client: SidecarClient):
         client.push_location(91, 0, "d")
     assert refused.value.status == 400
     assert [error["path"] for error in refused.value.errors] == ["latitude"]
-    assert "latitude: must be a number from -90 to 90" in str(refused.value)
+    assert "latitude must be a number from -90 to 90" in str(refused.value)
 
 
 def test_where_and_who_come_from_the_environment(sidecar, monkeypatch: pytest.MonkeyPatch):

@@ -382,9 +382,17 @@ class TestSync:
         assert menu.get(MENU).json()["seq"] == seq
         assert menu.post(SYNC + "?dry_run=1", {"items": [{"key": "c"}]}).status_code == 400
         assert menu.post(SYNC + "?dry_run=no", {"items": []}).status_code == 400
-        misspelt = menu.post(SYNC + "?dryrun=1", {"items": []})
-        assert (misspelt.status_code, misspelt.json()["errors"][0]["path"]) == (400, "dryrun")
-        assert menu.request("DELETE", f"{MENU}/a?child=1").status_code == 400
+        for method, path, name in (
+            ("POST", SYNC, "dryrun"), ("DELETE", f"{MENU}/a", "child"), ("PUT", f"{MENU}/a", "dry_run"),
+            ("PATCH", f"{MENU}/a", "dry_run"), ("GET", MENU, "al"), ("PUT", "/api/roles/a", "dry_run"),
+            ("POST", "/api/permissions/notify", "dry_run"), ("GET", "/api/permissions", "usr"),
+            ("GET", "/api/permissions/check", "usr"),
+        ):  # fmt: skip
+            misspelt = menu.request(method, f"{path}?{name}=1", json={"items": [], "name": "x"})
+            assert (misspelt.status_code, misspelt.json()["errors"]) == (
+                400, [{"path": name, "message": "is no parameter here"}],
+            )  # fmt: skip
+        assert menu.get(VERSION + "?_=1", "").status_code == 200
         assert unchanged(menu) == before
 
     def test_a_dry_run_of_a_server_that_has_just_started(self, start_sidecar):
@@ -530,7 +538,10 @@ class TestPast:
         patch(menu, "c", {"name": "new"})
         for path in both(f"{MENU}/versions/{version}"):
             assert menu.get(path).json() == {"version": version, "items": whole}
+        tried = menu.post(f"{MENU}/versions/{version}/rollback?dry_run=1", {"reason": "oops"}).json()
+        assert (tried["changed"], unchanged(menu)) == (False, (tried["version"], tried["checksum"]))
         answer = menu.post(f"{MENU}/versions/{version}/rollback", {"reason": "oops"}).json()
+        assert [change["targetId"] for change in tried["changes"]] == [c["targetId"] for c in answer["changes"]]
         assert answer["version"] > version
         assert sorted((change["type"], change["targetId"]) for change in answer["changes"]) == [
             ("create", "a"), ("create", "b"), ("update", "c"),

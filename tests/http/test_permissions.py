@@ -244,7 +244,7 @@ class TestRoles:
 
     def test_one_that_others_inherit_stays(self, house):
         answer = house.request("DELETE", "/api/roles/reader")
-        assert (answer.status_code, [error["path"] for error in answer.json()["errors"]]) == (400, ["editor.inherits"])
+        assert (answer.status_code, answer.json()["detail"]) == (409, "It is inherited by editor: change those first.")
         assert house.get("/api/roles/reader").status_code == 200
 
     @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ class TestRoles:
             ("r", {"name": "q"}, ["name"]),
             ("a*", {}, ["name"]),
             ("r", {"grants": [{"resource": "", "action": "x", "effect": "maybe"}], "menus": [""], "x": 1},
-             ["grants.0.resource", "grants.0.effect", "menus.0", "x"]),
+             ["grants[0].resource", "grants[0].effect", "menus[0]", "x"]),
         ],
     )  # fmt: skip
     def test_what_can_be_no_role(self, house, role: str, body: dict[str, Any], paths: list[str]):
@@ -321,7 +321,7 @@ class TestUsers:
             ("ada", {"roles": ["nobody"]}, "roles"),
             ("ada", {"roles": ["authenticated"]}, "roles"),
             ("ada", {"roles": ["anonymous"]}, "roles"),
-            ("ada", {"roles": [7.5]}, "roles.0"),
+            ("ada", {"roles": [7.5]}, "roles[0]"),
             ("ada", {"roles": ["reader"], "user": "bob"}, "user"),
             ("ada", {}, "roles"),
         ],

@@ -203,6 +203,35 @@ def test_no_user_is_shown_the_menu_of_another(page, site, server):
     until(page, "admin")
 
 
+def test_a_function_that_gives_no_token_makes_a_named_user_nobody(page, site, server):
+    """The session at the back end has ended: what nobody sees is not shown, or kept, as this user's."""
+    put(server, "home")
+    give(server, "anonymous", menus=["home"])
+    give(server, "member", "ada", menus=["home"])
+    for none in ("null", "undefined"):
+        page.evaluate(
+            f"window.sidecar = new Sidecar({{ url: '{server.url}{PREFIX}', token: async () => {none}, user: 'ada', "
+            f"{QUICK} }}); null"
+        )
+        sync(page)
+        page.wait_for("menu.current.error?.code === 'no_token'")
+        assert page.evaluate("[menu.current.items.length, menu.current.stale]") == [0, True]
+        assert page.evaluate(STORED) == []
+        page.evaluate("sidecar.close()")
+
+
+def test_windows_of_a_server_that_ends_in_order_say_so(page, server):
+    """It closes its sockets, answers what still comes on open connections, and is gone: who asked it in between was
+    told that all is up to date."""
+    put(server, "home")
+    connect(page, server.url, "spread: 0")
+    sync(page)
+    until(page, "home")
+    page.wait_for("menu.subscription !== null && menu.busy === null && menu.soon === null")
+    server.stop()
+    page.wait_for("menu.current.stale && menu.current.error !== null")
+
+
 def test_nothing_is_kept_where_nobody_can_tell_whose_it_is(page, site, server):
     put(server, "home")
     give(server, "anonymous", menus=["home"])

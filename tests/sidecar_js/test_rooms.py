@@ -246,13 +246,9 @@ def test_before_a_token_ends_a_new_one_takes_its_place_on_the_live_connection(pa
     site.token = lambda: server.connection_token(sub="ada") if site.asked > 1 else short
     connect(page, server.url)
     follow(page, "project", name)
-    page.evaluate("""
-        window.answered = [];
-        const { line } = room.room, { ask } = line;
-        line.ask = (...given) => ask.apply(line, given).finally(() => answered.push(given[0]));
-    """)
     follow(page, "deployment", name, "other")
-    page.wait_for("answered.includes('refresh_token')")
+    for room in ("room", "other"):
+        page.wait_for(f"![null, {json.dumps(short)}].includes({room}.room.line.token)")
     live(page)
     live(page, "other")
     assert site.asked == 2

@@ -26,6 +26,7 @@
 const TOKEN_SPARE = 10_000; // a token that ends sooner is not used any more
 const FINAL = new Set(["unauthenticated", "token_expired"]); // for who has only this one token
 const PASSING = new Set(["unavailable", "error", "no_answer"]);
+const DOUBTS = 4; // times that the server is asked after a connection was lost and doesn't come back
 const LIST = "limit=50"; // a project's snapshot, as long as the one that the server sends
 
 /** What went wrong. `code` is the server's (docs/protocol.md, section 10), or `unreachable`, `bad_answer`, `no_token`,
@@ -172,7 +173,9 @@ class Tokens {
     let timer;
     const late = new Promise((_, fail) => (timer = setTimeout(() => fail(new Error("no answer")), this.timeout)));
     try {
-      this.held = (await Promise.race([this.source(), late])) || null;
+      const token = await Promise.race([this.source(), late]);
+      if (!token && (token === undefined || this.user !== null)) throw new Error("the function gave none");
+      this.held = token || null;
       return this.held;
     } catch (error) {
       throw new SidecarError("no_token", `There is no token: ${error?.message ?? error}`);
@@ -407,7 +410,7 @@ class Synced extends Part {
     if (this.running !== null) return this.busy ?? Promise.resolve();
     this.running = new AbortController();
     this.sidecar._parts.add(this);
-    Object.assign(this, { attempt: 0, soon: null, retry: null, again: false, wanted: null });
+    Object.assign(this, { attempt: 0, soon: null, retry: null, again: false, wanted: null, next: null, doubts: 0 });
     Object.assign(this, { subscription: null, sureOf: null });
     const user = this.sidecar._tokens.knownUser;
     if (user !== undefined) this._become(user);
@@ -423,14 +426,22 @@ class Synced extends Part {
 
   /** Ask the server now whether there is something newer. Never rejects. @returns {Promise<void>} */
   check() {
-    return this.running === null ? Promise.resolve() : this._run(false);
+    const { running } = this;
+    if (running === null) return Promise.resolve();
+    if (this.busy === null) return this._run(false);
+    // What is on its way may have been asked with the former token, or before what the caller knows of.
+    this.next ??= this.busy.then(() => {
+      this.next = null;
+      return this.running === running ? this._run(false) : undefined;
+    });
+    return this.next;
   }
 
   /** Leave no timer, listener or request. What is held stays, and so does the copy. */
   stop() {
     if (this.running === null) return;
     this.running.abort();
-    this.running = this.busy = null;
+    this.running = this.busy = this.next = null;
     this.sidecar._parts.delete(this);
     this._release();
     const line = this.sidecar._line;
@@ -468,6 +479,7 @@ class Synced extends Part {
     }
     if (this.running !== running) return;
     this.subscription = {};
+    this.doubts = 0;
     this._ask(); // what happened before is in no room's past: changed rights
   }
 
@@ -481,8 +493,12 @@ class Synced extends Part {
     this._ask();
   }
 
+  /** Is the server still there? One that ends may answer once more, so who can't come back asks again. */
   lineState(_, error) {
-    if (error?.code === "closed" && this.subscription !== null) this._ask(); // is the server still there?
+    if (error?.code === "closed" && this.subscription !== null) this.doubts = DOUBTS;
+    else if (error?.code !== "unreachable" || this.doubts === 0) return;
+    this.doubts -= 1;
+    this._ask();
   }
 
   // Asking: one request at a time
