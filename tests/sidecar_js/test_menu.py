@@ -224,12 +224,23 @@ def test_windows_of_a_server_that_ends_in_order_say_so(page, server):
     """It closes its sockets, answers what still comes on open connections, and is gone: who asked it in between was
     told that all is up to date."""
     put(server, "home")
-    connect(page, server.url, "spread: 0")
+    connect(
+        page,
+        server.url,
+        """spread: 0, fetch: async (address, options) => {
+             const { last } = window;
+             if (last && address.endsWith("/api/menu")) return (window.last = null), last;
+             const answer = await fetch(address, options);
+             if (address.endsWith("/api/menu") && answer.status === 200) window.kept = answer.clone();
+             return answer;
+           }""",
+    )
     sync(page)
     until(page, "home")
     page.wait_for("menu.subscription !== null && menu.busy === null && menu.soon === null")
+    page.evaluate("window.last = kept.clone(); null")
     server.stop()
-    page.wait_for("menu.current.stale && menu.current.error !== null")
+    page.wait_for("window.last === null && menu.current.stale && menu.current.error !== null")
 
 
 def test_nothing_is_kept_where_nobody_can_tell_whose_it_is(page, site, server):
