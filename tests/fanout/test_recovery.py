@@ -133,7 +133,10 @@ class Browser:
 
 
 def post(process: Process, count: int, *rooms: str) -> list[int]:
-    return [process.stage.store.append(*rooms).seq for _ in range(count)]
+    """Their seqs, once this process has published them: while its tail reads the journal that may be a moment later."""
+    seqs = [process.stage.store.append(*rooms).seq for _ in range(count)]
+    wait_until(lambda: process.stage.tail.last >= seqs[-1], "they are published")
+    return seqs
 
 
 @contextmanager
