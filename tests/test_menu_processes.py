@@ -106,6 +106,7 @@ def test_who_was_told_of_a_version_reads_none_that_is_older(stage: Stage, plain)
     give(here, ada, role)
     token = here.connection_token(sub=ada)
     one = plain(there, ada)
+    until(one, notify(here, "all"))  # what was before may come a moment later
     with (
         httpx.Client(base_url=there.url) as public,
         httpx.Client(base_url=there.url, headers={"Authorization": f"Token {token}"}) as mine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import http.client
 import os
 import re
 import signal
@@ -111,7 +112,8 @@ def close_code(connection: websocket.WebSocket) -> int:
 def test_at_the_end_everybody_is_told_and_nothing_is_lost(start_sidecar, number):
     server = start_sidecar(SIDECAR_RATE_LIMIT="off")
     acknowledged: list[int] = []
-    polled: list[httpx.Response] = []
+    polled: list[tuple[int, str]] = []
+    asked = threading.Event()
     stop = threading.Event()
 
     def post() -> None:
@@ -128,15 +130,21 @@ def test_at_the_end_everybody_is_told_and_nothing_is_lost(start_sidecar, number)
                     return
 
     def poll() -> None:
-        polling = f"{server.url}/socket.io/?EIO=4&transport=polling"
-        sid = httpx.get(polling).text.split('"sid":"', 1)[1].split('"', 1)[0]
-        polled.append(httpx.get(f"{polling}&sid={sid}", timeout=30))
+        polling = "/socket.io/?EIO=4&transport=polling"
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("GET", polling)
+        sid = connection.getresponse().read().decode().split('"sid":"', 1)[1].split('"', 1)[0]
+        connection.request("GET", f"{polling}&sid={sid}")
+        asked.set()
+        answer = connection.getresponse()
+        polled.append((answer.status, answer.read().decode()))
 
     poster, poller = threading.Thread(target=post), threading.Thread(target=poll)
     with open_websocket(server) as first, open_websocket(server) as second:
         poster.start()
         poller.start()
         until(lambda: len(acknowledged) > 20, "nothing was posted")
+        assert asked.wait(WAIT_SECONDS)
         until(lambda: metric(server, "sidecar_socket_connections") == 3, "the long poll did not arrive")
         os.kill(server.pid, number)
         assert [close_code(first), close_code(second)] == [1012, 1012]
