@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import http.client
 import os
 import re
@@ -131,13 +132,13 @@ def test_at_the_end_everybody_is_told_and_nothing_is_lost(start_sidecar, number)
 
     def poll() -> None:
         polling = "/socket.io/?EIO=4&transport=polling"
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-        connection.request("GET", polling)
-        sid = connection.getresponse().read().decode().split('"sid":"', 1)[1].split('"', 1)[0]
-        connection.request("GET", f"{polling}&sid={sid}")
-        asked.set()
-        answer = connection.getresponse()
-        polled.append((answer.status, answer.read().decode()))
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+            connection.request("GET", polling)
+            sid = connection.getresponse().read().decode().split('"sid":"', 1)[1].split('"', 1)[0]
+            connection.request("GET", f"{polling}&sid={sid}")
+            asked.set()
+            answer = connection.getresponse()
+            polled.append((answer.status, answer.read().decode()))
 
     poster, poller = threading.Thread(target=post), threading.Thread(target=poll)
     with open_websocket(server) as first, open_websocket(server) as second:
@@ -154,6 +155,7 @@ def test_at_the_end_everybody_is_told_and_nothing_is_lost(start_sidecar, number)
     poster.join(WAIT_SECONDS)
     poller.join(WAIT_SECONDS)
     assert not poller.is_alive()
+    assert polled[0][0] == 200, "the long poll is answered too"
     assert "Traceback" not in server.output()
 
     server.start()
