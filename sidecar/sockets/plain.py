@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
@@ -97,7 +98,7 @@ class PlainEndpoint:
             self._limit.take(bucket_of(socket.identity, f"address:{socket.address}"))
 
 
-class PlainSocket:
+class PlainSocket(ABC):
     """One connection: the peer of its WebSocket. `kind` is what it goes by in metrics and logs."""
 
     kind: ClassVar[str] = "plain"
@@ -126,13 +127,13 @@ class PlainSocket:
         """It was answered this error."""
         self._endpoint.network.metrics.socket_error(self.kind, code)
 
+    @abstractmethod
     def obey(self, body: dict[str, Any]) -> None:
         """Do what a message asks for. Raises SidecarError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, error: Exception) -> None:
         """Answer a message that could not be dealt with."""
-        raise NotImplementedError
 
     def say(self, **fields: object) -> None:
         """A frame that is no event; it says when it was sent."""
