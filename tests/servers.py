@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +155,24 @@ class RunningSidecar:
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
+
+
+@contextmanager
+def two_processes(folder: Path, database_url: str | None, apart: bool) -> Iterator[list[RunningSidecar]]:
+    """Of one installation: on SQLite, or on this PostgreSQL. `apart`: each has a folder of its own, as on two hosts, so
+    that they share the database alone."""
+    environment = {"SIDECAR_RATE_LIMIT": "off"}
+    if database_url is not None:
+        environment["SIDECAR_DATABASE_URL"] = database_url
+    one = RunningSidecar(folder / "one", environment)
+    one.start()
+    instance: Path | None = one.instance
+    if apart:
+        instance = None
+        shutil.copytree(one.instance, folder / "two" / "instance", ignore=shutil.ignore_patterns("doorbells"))
+    two = RunningSidecar(folder / "two", environment, instance)
+    two.start()
+    yield [one, two]
+    for server in (one, two):
+        server.stop()
+        assert "Traceback" not in server.output(), server.output()

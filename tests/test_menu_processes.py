@@ -3,7 +3,6 @@ was told of a version reads an older one, wherever they ask."""
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from tests.governing import allow, give, notify, put_item, put_role, seen, short_name, until, written
 from tests.programs import JsClient
-from tests.servers import RunningSidecar
+from tests.servers import RunningSidecar, two_processes
 from tests.sockets.clients import Page, Plain
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
@@ -31,23 +30,12 @@ def js() -> Iterator[JsClient]:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """With PostgreSQL each has a folder of its own, as on two hosts: they share the database alone."""
-    folder = tmp_path_factory.mktemp("menus")
-    environment = {"SIDECAR_RATE_LIMIT": "off"}
-    if request.param == "postgresql":
+    url = None
+    if request.param != "sqlite":
         postgres = request.getfixturevalue("postgres")
-        environment["SIDECAR_DATABASE_URL"] = postgres.url(postgres.new_database()).replace("+psycopg", "")
-    one = RunningSidecar(folder / "one", environment)
-    one.start()
-    instance: Path | None = one.instance
-    if request.param == "postgresql":
-        instance = None
-        shutil.copytree(one.instance, folder / "two" / "instance", ignore=shutil.ignore_patterns("doorbells"))
-    two = RunningSidecar(folder / "two", environment, instance)
-    two.start()
-    yield [one, two]
-    for server in (one, two):
-        server.stop()
-        assert "Traceback" not in server.output(), server.output()
+        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
+    with two_processes(tmp_path_factory.mktemp("menus"), url, apart=request.param == "postgresql") as servers:
+        yield servers
 
 
 @pytest.fixture

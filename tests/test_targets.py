@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.programs import JsClient
-from tests.servers import RunningSidecar
+from tests.servers import RunningSidecar, two_processes
 from tests.sockets.clients import Page, wait_until
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
@@ -26,24 +24,13 @@ def js() -> Iterator[JsClient]:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "two hosts"])
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Two processes of one installation; on "two hosts" with a folder each, so that they share the database alone."""
-    folder = tmp_path_factory.mktemp("targets")
-    environment = {"SIDECAR_RATE_LIMIT": "off"}
+    """Two processes of one installation; on "two hosts" they share the database alone."""
+    url = None
     if request.param != "sqlite":
         postgres = request.getfixturevalue("postgres")
-        environment["SIDECAR_DATABASE_URL"] = postgres.url(postgres.new_database()).replace("+psycopg", "")
-    one = RunningSidecar(folder / "one", environment)
-    one.start()
-    instance: Path | None = one.instance
-    if request.param == "two hosts":
-        instance = None
-        shutil.copytree(one.instance, folder / "two" / "instance", ignore=shutil.ignore_patterns("doorbells"))
-    two = RunningSidecar(folder / "two", environment, instance)
-    two.start()
-    yield [one, two]
-    for server in (one, two):
-        server.stop()
-        assert "Traceback" not in server.output(), server.output()
+        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
+    with two_processes(tmp_path_factory.mktemp("targets"), url, apart=request.param == "two hosts") as servers:
+        yield servers
 
 
 @pytest.fixture
