@@ -130,6 +130,12 @@ def _live_sources(text: str) -> str:
     return text
 
 
+def _hooks(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        raise ValueError("must be such as shop.bots:hooks")
+    return text
+
+
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Networks of a comma list; the word `loopback` stands for 127.0.0.0/8 and ::1."""
     found: list[Network] = []
@@ -217,6 +223,17 @@ class Settings(BaseSettings):
     max_rooms: int = Field(200, ge=1, le=10_000, description="Rooms that one socket may be in.")
     live_sources: Annotated[str, AfterValidator(_live_sources)] = Field(
         "", description="Functions that live pushes can be fed from: name=package.module:function (comma list)."
+    )
+    maim_hooks: Annotated[str, AfterValidator(_hooks)] = Field(
+        "", description="Your code in the traffic of bots: package.module:object (docs/maim.md)."
+    )
+    maim_connection_log: bool = Field(True, description="true: a log line for each bot that comes and goes.")
+    maim_message_log: bool = Field(False, description="true: a log line for each message of a bot, never its content.")
+    maim_queue_seconds: float = Field(
+        86_400, ge=1, le=2_592_000, description="How long a message waits for a bot that is away, at most."
+    )
+    maim_queue_messages: int = Field(
+        1_000, ge=1, le=100_000, description="Messages that may wait for one bot (a user on a platform)."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="json for machines.")

@@ -20,7 +20,8 @@ from sidecar.fanout.notices import Notices
 from sidecar.fanout.tail import Tail
 from sidecar.observability.metrics import Metrics
 from sidecar.services.connections import Connections
-from sidecar.services.keys import load_keys
+from sidecar.services.keys import Keys, load_keys
+from sidecar.services.maim_keys import BotKeys
 from sidecar.services.tokens import REVOKED, Tokens
 from sidecar.services.users import Users
 from sidecar.store.database import Database, open_database
@@ -49,6 +50,8 @@ class Core:
     tokens: Tokens
     connections: Connections
     users: Users
+    bot_keys: BotKeys
+    keys: Keys
     bells: tuple[Doorbell, ...]
     node: str
     """Names this process to the others, and is another at each start."""
@@ -138,6 +141,8 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         tokens,
         Connections(keys, tokens, submit),
         Users(submit),
+        BotKeys(database, submit, keys.derive("maim-keys")),
+        keys,
         tuple(bells),
         node,
         controls,

@@ -6,7 +6,7 @@ pushes; then what the journal's control events do, the blueprints, the gate befo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,11 +17,13 @@ from config.settings import Settings, parse_networks
 from sidecar.core import WEBHOOK_TOKEN_FILE, Core, open_core
 from sidecar.fanout.engine import connection_count, is_open, make_socketio
 from sidecar.fanout.recovery import TAKEN, Recovery
+from sidecar.fanout.roster import Roster
 from sidecar.fanout.websocket import Network
 from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
 from sidecar.http.errors import register_errors
 from sidecar.http.live_push import live_push as live_push_routes
+from sidecar.http.maim import maim as maim_routes
 from sidecar.http.menu import menu as menu_routes
 from sidecar.http.messages import messages as messages_routes
 from sidecar.http.operating import operating
@@ -42,6 +44,13 @@ from sidecar.services.health import Health
 from sidecar.services.inprocess import InProcess
 from sidecar.services.limits import RateLimit
 from sidecar.services.live_push import CHANGED, LivePushes, Source
+from sidecar.services.maim import RELAYED, Bots
+from sidecar.services.maim_connections import CHANGED as BOTS_CHANGED
+from sidecar.services.maim_connections import BotConnections
+from sidecar.services.maim_embedded import EmbeddedServer
+from sidecar.services.maim_hooks import Hooks, load_hooks
+from sidecar.services.maim_keys import CHANGED as KEY_CHANGED
+from sidecar.services.maim_queue import QUEUED, BotQueue
 from sidecar.services.menu import Menu
 from sidecar.services.menu_changes import CHANGED as MENU_CHANGED
 from sidecar.services.messages import Messages
@@ -53,9 +62,10 @@ from sidecar.services.tokens import REVOKED
 from sidecar.services.users import DISCONNECTED
 from sidecar.services.views import Views
 from sidecar.sockets.chat import Chat
-from sidecar.sockets.credentials import URL_TOKEN
+from sidecar.sockets.credentials import BOT_KEY, BOT_PLATFORM, BOT_UUID, URL_TOKEN
 from sidecar.sockets.gate import RECOVERS, Endpoint, Gate
 from sidecar.sockets.handlers import Handlers
+from sidecar.sockets.maim import BotHouse, EngineBots, PlainBots
 from sidecar.sockets.permissions import PlainPermissions
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.rooms import PlainRooms
@@ -79,9 +89,11 @@ class Sidecar:
     watch: Watch
     sessions: Sessions
     jobs: tuple[Presence, Upkeep, LivePushing]
+    start_hooks: Callable[[], None]
 
     def start(self) -> None:
         self.core.start()
+        self.start_hooks()
         self.watch.start()
         self.sessions.start()
         for job in self.jobs:
@@ -102,20 +114,27 @@ def create_app(settings: Settings) -> Sidecar:
     app = core.app
     _configure(app, settings)
     services = _services(settings, core)
-    sockets = _sockets(settings, core, services)
+    bots = _bots(settings, core, services)
+    sockets = _sockets(settings, core, services, bots.bots)
     live = _live_push(settings, core, sockets)
-    _obey_controls(core, services, sockets, live)
-    _register_routes(settings, core, services, sockets, live)
+    _obey_controls(core, services, bots, sockets, live)
+    _register_routes(settings, core, services, bots.bots, sockets, live)
     gate = _gate(settings, core, services, sockets)
     app.wsgi_app = gate  # type: ignore[method-assign]
-    rooms, sessions = services.rooms, sockets.sessions
+    rooms = services.rooms
+
+    def declared_dead() -> None:
+        sockets.sessions.have_all_come_back()
+        bots.connections.all_again()
+
     jobs = (
-        Presence(core.writer.submit, core.node, lambda: told(rooms.here()), sessions.have_all_come_back),
+        Presence(core.writer.submit, core.node, lambda: told(rooms.here()), declared_dead),
         Upkeep(core.writer.submit, core.node, settings.retention_days, settings.recovery_seconds),
         live.pushing,
     )
     app.extensions["sidecar"] = InProcess(services.messages, live.pushes, live.sources)
-    return Sidecar(app, core, sockets.socketio, sockets.network, gate, sockets.watch, sessions, jobs)
+    hooks = partial(bots.hooks.start, EmbeddedServer(bots.bots, bots.hooks))
+    return Sidecar(app, core, sockets.socketio, sockets.network, gate, sockets.watch, sockets.sessions, jobs, hooks)
 
 
 def _configure(app: Flask, settings: Settings) -> None:
@@ -164,6 +183,29 @@ def _services(settings: Settings, core: Core) -> _Services:
 
 
 @dataclass(frozen=True, slots=True)
+class _Bots:
+    """The traffic of bots (maim_message), without its edges."""
+
+    bots: Bots
+    connections: BotConnections
+    queue: BotQueue
+    hooks: Hooks
+
+
+def _bots(settings: Settings, core: Core, services: _Services) -> _Bots:
+    """Raises Invalid for hooks that can't be imported."""
+    submit, node, roster = core.writer.submit, core.node, Roster()
+    seal = core.keys.seal("maim")
+    connections = BotConnections(core.database, submit, node, roster)
+    queue = BotQueue(submit, node, roster, seal, settings.maim_queue_messages, settings.maim_queue_seconds)
+    hooks = load_hooks(settings.maim_hooks, core.metrics)
+    logs = {"connections": settings.maim_connection_log, "messages": settings.maim_message_log}
+    wanted = frozenset(kind for kind, on in logs.items() if on)
+    bots = Bots(submit, core.bot_keys, connections, queue, hooks, seal, core.metrics, services.limit, wanted)
+    return _Bots(bots, connections, queue, hooks)
+
+
+@dataclass(frozen=True, slots=True)
 class _Sockets:
     """The live connections of this process, of Socket.IO and plain ones."""
 
@@ -174,6 +216,7 @@ class _Sockets:
     sessions: Sessions
     plain_rooms: PlainRooms
     plain_permissions: PlainPermissions
+    plain_bots: PlainBots
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
@@ -182,7 +225,7 @@ class _Sockets:
 
     def connections(self) -> int:
         """Open sockets of every kind."""
-        plain = len(self.plain_rooms.sockets) + len(self.plain_permissions.sockets)
+        plain = len(self.plain_rooms.sockets) + len(self.plain_permissions.sockets) + len(self.plain_bots.sockets)
         return connection_count(self.socketio) + plain
 
     def subscribers(self) -> int:
@@ -194,18 +237,20 @@ class _Sockets:
         return 0 if self.recovery is None else self.recovery.recovered
 
 
-def _sockets(settings: Settings, core: Core, services: _Services) -> _Sockets:
+def _sockets(settings: Settings, core: Core, services: _Services, bots: Bots) -> _Sockets:
     hub, tail, catchup = core.hub, core.tail, core.catchup
     access, origins, history, messages = services.access, services.origins, services.history, services.messages
     namespaces = _namespaces(settings)
     window = settings.recovery_seconds
     network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes, core.metrics)
-    socketio = make_socketio(core.app, network, (URL_TOKEN, RECOVERS))
+    socketio = make_socketio(core.app, network, (URL_TOKEN, RECOVERS, BOT_KEY, BOT_PLATFORM, BOT_UUID))
+    house = BotHouse(bots, core.metrics)
     rights = Rights(socketio, hub, history.projects_of)
     recovery = Recovery(core.writer.submit, core.node, window) if window else None
     watch = Watch()
+    engine_bots = EngineBots(socketio, house)
     sessions = Sessions(
-        socketio, namespaces, access, origins, hub, tail, catchup, rights, watch, recovery, core.metrics
+        socketio, namespaces, access, origins, hub, tail, catchup, rights, watch, recovery, engine_bots, core.metrics
     )
     handlers = Handlers(socketio, namespaces, sessions, core.metrics)
     snapshot_of = services.views.snapshot_of
@@ -214,7 +259,8 @@ def _sockets(settings: Settings, core: Core, services: _Services) -> _Sockets:
     common = (network, access, origins, hub, tail, catchup, watch, services.limit)
     plain_rooms = PlainRooms(messages, *common)
     plain_permissions = PlainPermissions(services.permissions, *common)
-    return _Sockets(network, socketio, watch, recovery, sessions, plain_rooms, plain_permissions)
+    plain_bots = PlainBots(network, house)
+    return _Sockets(network, socketio, watch, recovery, sessions, plain_rooms, plain_permissions, plain_bots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +278,7 @@ def _live_push(settings: Settings, core: Core, sockets: _Sockets) -> _LivePush:
     return _LivePush(sources, pushes, LivePushing(pushes, core.writer.submit, core.node, core.publish_volatile))
 
 
-def _obey_controls(core: Core, services: _Services, sockets: _Sockets, live: _LivePush) -> None:
+def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Sockets, live: _LivePush) -> None:
     """What the control events of the journal do here, whichever process wrote them. (The core itself forgets revoked
     tokens, before.)"""
     watch, sessions = sockets.watch, sockets.sessions
@@ -242,10 +288,16 @@ def _obey_controls(core: Core, services: _Services, sockets: _Sockets, live: _Li
     core.on_control(CHANGED, lambda _body: live.pushing.changed())
     core.on_control(MENU_CHANGED, lambda body: services.menu.heard(body["version"]))
     core.on_control(PERMISSIONS_CHANGED, lambda body: services.permissions.heard(body["version"]))
+    core.on_control(KEY_CHANGED, lambda body: bots.bots.key_changed(body["id"], body["revoked"]))
+    core.on_control(BOTS_CHANGED, lambda body: bots.bots.others_changed(body["node"], body["opened"]))
+    core.on_control(RELAYED, lambda body: bots.bots.relayed(core.node, body))
+    core.on_control(QUEUED, bots.queue.heard)
     core.gaps.extend([services.menu.doubt, services.permissions.doubt])
 
 
-def _register_routes(settings: Settings, core: Core, services: _Services, sockets: _Sockets, live: _LivePush) -> None:
+def _register_routes(
+    settings: Settings, core: Core, services: _Services, bots: Bots, sockets: _Sockets, live: _LivePush
+) -> None:
     """What requests pass through, and a blueprint a noun."""
     app, hub, tail = core.app, core.hub, core.tail
     caller = Caller(services.access, core.connections, services.origins)
@@ -273,6 +325,7 @@ def _register_routes(settings: Settings, core: Core, services: _Services, socket
         rooms_routes(services.rooms, caller),
         menu_routes(services.menu, caller, hub, tail),
         permissions_routes(services.permissions, services.menu, caller, hub, tail),
+        maim_routes(bots, core.bot_keys, caller),
         operating(health, core.metrics, caller, _info(settings)),
         pages(caller, first_token_file, settings.open, _namespaces(settings)[-1]),
     ):
@@ -287,6 +340,7 @@ def _gate(settings: Settings, core: Core, services: _Services, sockets: _Sockets
         services.origins,
         core.metrics,
         sockets.endpoints,
+        sockets.plain_bots,
         sockets.connections,
         partial(is_open, sockets.socketio),
         settings.max_connections,

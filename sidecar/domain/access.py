@@ -143,6 +143,11 @@ def may_disconnect(identity: Identity, user: str) -> bool:
     return identity.kind != "connection" or identity.user == user
 
 
+def may_reach_tenant(identity: Identity, tenant: str) -> bool:
+    """May it manage this tenant's bots and send to them, as far as its scopes go? A token's projects name tenants."""
+    return touches(identity, tenant) and identity.patterns is None
+
+
 def _matches(identity: Identity, room: str) -> bool:
     if identity.patterns is None:
         return True

@@ -279,6 +279,13 @@ def emit_with_offset(
     socketio.server.manager.emit(name, body, namespace, to=sid, offset=offset)
 
 
+def offer_frame(socketio: SocketIO, sid: str, namespace: str, frame: bytes) -> bool:
+    """Queue a frame of our own making for this client, behind the answer to its CONNECT; False if there is no room for
+    it, or the client is gone. Never blocks."""
+    taken: bool = socketio.server.manager.offer(sid, namespace, frame)
+    return taken
+
+
 def connection_count(socketio: SocketIO) -> int:
     return len(socketio.server.eio.sockets)
 

@@ -200,6 +200,17 @@ class RoomManager(Manager):  # type: ignore[misc]
                 )
             self._send(client, made[padded])
 
+    def offer(self, sid: str, namespace: str, frame: bytes) -> bool:
+        """As engine.offer_frame."""
+        client = self._client(sid, namespace)
+        if client is None or client.stage == Stage.DISCONNECTING:
+            return False
+        if client.stage == Stage.CONNECTING:
+            self._send(client, [frame])
+            return True
+        session: EngineSocket | None = self.server.eio.sockets.get(client.eio_sid)
+        return session is not None and session.outbox.offer(frame)
+
     def _send(self, client: Client, frames: Sequence[bytes]) -> None:
         """In one piece. Before its CONNECT is answered it would not know what to do with them: they wait."""
         if client.stage == Stage.CONNECTING:

@@ -10,10 +10,12 @@ import gevent
 import structlog
 
 from sidecar.domain.errors import Unavailable
+from sidecar.domain.maim import DUPLICATE_SECONDS
 from sidecar.domain.times import utc_text
 from sidecar.services.idempotency import KEY_SECONDS
 from sidecar.store.journal import Transaction
 from sidecar.store.leases import keep_lease, take_lease
+from sidecar.store.maim import retire_queued, retire_seen
 from sidecar.store.nodes import forget_nodes, silent_nodes
 from sidecar.store.retention import (
     CHUNK,
@@ -73,12 +75,15 @@ class Upkeep:
         if fence is None:
             return False
         old = self._ago(self._retention_seconds)
+        old_messages = self._ago(DUPLICATE_SECONDS)
         old_keys, old_sessions = self._ago(KEY_SECONDS), self._ago(self._recovery_seconds)
         self._repeat(fence, lambda transaction: retire_events(transaction, old))
         self._repeat(fence, retire_lines)
         self._repeat(fence, lambda transaction: retire_deliveries(transaction, old))
         self._repeat(fence, lambda transaction: retire_answers(transaction, old_keys))
         self._repeat(fence, retire_login_links)
+        self._repeat(fence, lambda transaction: retire_queued(transaction, CHUNK))
+        self._repeat(fence, lambda transaction: retire_seen(transaction, old_messages, CHUNK))
         self._repeat(fence, self._forget_the_dead)
         self._repeat(fence, lambda transaction: end_orphans(transaction.connection, transaction.now, CHUNK))
         self._repeat(fence, lambda transaction: retire_sessions(transaction.connection, old_sessions, CHUNK))

@@ -7,6 +7,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from sidecar.domain.maim import REASONS
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CLOSE_CODES = frozenset({*range(1000, 1004), 1005, 1006, *range(1007, 1015), 4401, 4403})
 """The close codes that have a label of their own (RFC 6455, 7.4.1; docs/protocol.md)."""
@@ -81,6 +83,24 @@ class Metrics:
         self.writer_healthy = self._gauge(
             "sidecar_journal_writer_healthy", "1 if the last batch was committed, else 0."
         )
+        self.maim_connections = self._gauge("sidecar_maim_connections", "Bots connected.")
+        self.maim_auths = Counter(
+            "sidecar_maim_auths", "Bots that asked to come in, by result.", ("result",), registry=self.registry
+        )
+        self.maim_messages = Counter(
+            "sidecar_maim_messages", "Frames of bots, by kind.", ("kind",), registry=self.registry
+        )
+        self.maim_delivered = Counter(
+            "sidecar_maim_delivered", "Messages handed to a bot's connection.", registry=self.registry
+        )
+        self.maim_undelivered = Counter(
+            "sidecar_maim_undelivered", "Messages that reached no bot.", ("reason",), registry=self.registry
+        )
+        self.maim_hooks_failed = Counter(
+            "sidecar_maim_hooks_failed", "Hooks of SIDECAR_MAIM_HOOKS that failed.", ("hook",), registry=self.registry
+        )
+        for reason in REASONS:  # a rate needs to have seen a zero
+            self.maim_undelivered.labels(reason)
         self._kinds: set[str] = set()
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import secrets
 from pathlib import Path
 
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -22,6 +24,10 @@ class Keys:
     def derive(self, purpose: str) -> bytes:
         """32 bytes, always the same for the same master secret and purpose."""
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=f"sidecar/{purpose}".encode()).derive(self._master)
+
+    def seal(self, purpose: str) -> Fernet:
+        """Encrypts and signs what lies in the database (or is on its way through it) and is nobody's to read there."""
+        return Fernet(base64.urlsafe_b64encode(self.derive(purpose)))
 
 
 def load_keys(instance_path: Path, configured: str | None) -> Keys:

@@ -31,12 +31,27 @@ class RateLimit:
     def take(self, caller: str) -> None:
         """Count one request of `caller`. Raises RateLimited, saying when to come back, if its bucket is empty.
         When the table is full the caller seen longest ago is forgotten."""
+        left = self._left(caller)
+        if left < 1:
+            raise RateLimited("Too many requests.", retry_after_seconds=max(1, math.ceil((1 - left) / self._rate)))
+        self._spend(caller)
+
+    def owe(self, caller: str) -> float:
+        """Count one, also beyond what is left; after how many seconds it is paid for. (Who waits so long before the
+        next one owes no more than one at a time.)"""
+        left = self._left(caller)
+        self._spend(caller)
+        return max(0.0, (1 - left) / self._rate)
+
+    def _left(self, caller: str) -> float:
         now = self._clock()
         left, seen = self._buckets.pop(caller, (float(self._burst), now))
         left = min(float(self._burst), left + (now - seen) * self._rate)
-        if left < 1:
-            self._buckets[caller] = (left, now)
-            raise RateLimited("Too many requests.", retry_after_seconds=max(1, math.ceil((1 - left) / self._rate)))
-        self._buckets[caller] = (left - 1, now)
+        self._buckets[caller] = (left, now)
         if len(self._buckets) > MAX_CALLERS:
             self._buckets.popitem(last=False)
+        return left
+
+    def _spend(self, caller: str) -> None:
+        left, seen = self._buckets[caller]
+        self._buckets[caller] = (left - 1, seen)

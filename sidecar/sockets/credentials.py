@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
 
 from werkzeug.http import parse_cookie
 
 from sidecar.domain.access import Identity, may
 from sidecar.domain.errors import Unauthenticated
+from sidecar.domain.maim import UNKNOWN_PLATFORM
 from sidecar.services.access import LOGIN_COOKIE, Access
 from sidecar.wire.origins import Origins
 
@@ -19,6 +21,10 @@ URL_TOKEN = "sidecar.url_token"  # noqa: S105 - a key's name
 
 OFFERED_TOKEN = "sidecar.offered_token"  # noqa: S105 - a key's name
 """Environ key: the token that a browser's plain WebSocket offers among its subprotocols."""
+
+BOT_KEY, BOT_PLATFORM, BOT_UUID = "sidecar.bot_key", "sidecar.bot_platform", "sidecar.bot_uuid"
+"""Environ keys of a bot's handshake: the API key, taken out of the query before anything can log it; where it is, which
+is never empty; what it calls its connection."""
 
 
 def identify(
@@ -39,3 +45,18 @@ def identify(
     if not identity.authenticated and stranger_scope is not None and not may(identity, stranger_scope):
         raise Unauthenticated("A token is needed.")
     return identity
+
+
+def take_bot(environ: WSGIEnvironment) -> None:
+    """If this handshake has a bot's key, in the query or a header, keep what it says of itself."""
+    if BOT_PLATFORM in environ:
+        return
+    pairs = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    asked = dict(reversed(pairs))  # the first of several counts
+    key = asked.get("api_key", environ.get("HTTP_X_APIKEY"))
+    if key is None:
+        return
+    environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] != "api_key"])
+    environ[BOT_KEY] = key
+    environ[BOT_PLATFORM] = asked.get("platform") or environ.get("HTTP_X_PLATFORM") or UNKNOWN_PLATFORM
+    environ[BOT_UUID] = asked.get("uuid") or environ.get("HTTP_X_UUID") or ""

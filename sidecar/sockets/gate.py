@@ -13,14 +13,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from sidecar.domain.errors import RateLimited, SidecarError
 from sidecar.fanout.transports import SUBPROTOCOL, WEBSOCKET
 from sidecar.fanout.websocket import Connection
 from sidecar.observability.metrics import Metrics
 from sidecar.services.limits import RateLimit
-from sidecar.sockets.credentials import OFFERED_TOKEN, URL_TOKEN
+from sidecar.sockets.credentials import BOT_PLATFORM, OFFERED_TOKEN, URL_TOKEN, take_bot
 from sidecar.sockets.errors import REFUSALS
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import PUBLIC_PREFIX, Proxies
@@ -56,7 +56,7 @@ REFUSAL = "sidecar.refusal"
 
 NO_PROTOCOL = (
     "EIO=4 is missing: speak Socket.IO 3 or later to this path, or open a plain WebSocket at /ws/rooms/<room>/ or "
-    "/ws/permissions/<user>."
+    "/ws/permissions/<user>; a bot (maim_message) gives its key as x-apikey or ?api_key=."
 )
 RETRY_SECONDS = 5
 
@@ -85,7 +85,8 @@ class Endpoint(Protocol):
 
 class Gate:
     """WSGI middleware around Flask-SocketIO's, the outermost. `endpoints` are the plain WebSockets' by the word of
-    their path, `connections` counts the open sockets, `is_open` knows the Engine.IO sids among them."""
+    their path, `bots` that of those with a bot's key and no such word; `connections` counts the open sockets,
+    `is_open` knows the Engine.IO sids among them."""
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class Gate:
         origins: Origins,
         metrics: Metrics,
         endpoints: Mapping[str, Endpoint],
+        bots: Endpoint,
         connections: Callable[[], int],
         is_open: Callable[[str], bool],
         max_connections: int,
@@ -106,6 +108,7 @@ class Gate:
         self._metrics = metrics
         metrics.connections_max.set(max_connections)
         self._endpoints = endpoints
+        self._bots = bots
         self._connections = connections
         self._is_open = is_open
         self._max_connections = max_connections
@@ -142,6 +145,10 @@ class Gate:
     def _plain(self, environ: WSGIEnvironment) -> tuple[Endpoint, str] | None:
         """The endpoint of a plain WebSocket, and the name that follows in the path."""
         path = environ.get("PATH_INFO", "")
+        if path == PLAIN_PATH:
+            take_bot(environ)
+            is_bot = BOT_PLATFORM in environ and "EIO" not in parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+            return (self._bots, "") if is_bot else None
         root = next((root for root in PLAIN_ROOTS if path.startswith(root)), None)
         if root is None:
             return None

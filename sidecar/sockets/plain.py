@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
@@ -18,10 +18,11 @@ from sidecar.domain.times import utc_text
 from sidecar.fanout.catchup import Beginning, CatchUp, Past
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
-from sidecar.fanout.websocket import UNSUPPORTED, Connection, Network
+from sidecar.fanout.websocket import Connection, Network
 from sidecar.services.access import Access
 from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.sockets.credentials import OFFERED_TOKEN, identify
+from sidecar.sockets.text import TextSocket
 from sidecar.sockets.watch import Watch
 from sidecar.wire.bodies import parse_message
 from sidecar.wire.origins import Origins
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("sidecar.plain")
 
-PING_SECONDS = 25.0
-"""After so long without a sign of life one is asked for; without one for as long again the peer is gone."""
 TOKEN_ENDED = 4401
 SENT_AWAY = 4403
 
@@ -72,7 +71,7 @@ class PlainEndpoint:
     def take_in(self, socket: PlainSocket) -> None:
         self.sockets.add(socket)
         self.watch.add(socket)
-        self.network.wheel.add(PING_SECONDS, socket)
+        self.network.wheel.add(socket.ping_seconds, socket)
 
     def forget(self, socket: PlainSocket) -> None:
         self.sockets.discard(socket)
@@ -98,11 +97,11 @@ class PlainEndpoint:
             self._limit.take(bucket_of(socket.identity, f"address:{socket.address}"))
 
 
-class PlainSocket(ABC):
+class PlainSocket(TextSocket):
     """One connection: the peer of its WebSocket. `kind` is what it goes by in metrics and logs."""
 
     kind: ClassVar[str] = "plain"
-    __slots__ = ("_awaiting", "_endpoint", "address", "connection", "identity", "subscriber")
+    __slots__ = ("_endpoint", "address", "identity", "subscriber")
 
     def __init__(
         self,
@@ -112,9 +111,8 @@ class PlainSocket(ABC):
         identity: Identity,
         address: str,
     ):
+        super().__init__(connection)
         self._endpoint = endpoint
-        self._awaiting = False
-        self.connection = connection
         self.subscriber = subscriber
         self.identity = identity
         self.address = address
@@ -140,12 +138,6 @@ class PlainSocket(ABC):
         fields.setdefault("timestamp", utc_text(self._endpoint.clock()))
         self.connection.send(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
 
-    def intercept(self, message: str | bytes) -> bool:
-        if isinstance(message, bytes):
-            self.connection.close(UNSUPPORTED, "text only")
-            return True
-        return False
-
     def handle(self, message: str | bytes) -> None:
         try:
             body = parse_message(str(message))
@@ -158,19 +150,9 @@ class PlainSocket(ABC):
     def ended(self, code: int) -> None:
         self._endpoint.forget(self)
 
-    def due(self) -> float | None:
-        """The clock."""
-        if self not in self._endpoint.sockets:
-            return None
-        if self.connection.heard:
-            self.connection.heard = self._awaiting = False
-        elif self._awaiting:
-            self.connection.abort("heartbeat")
-            return None
-        else:
-            self._awaiting = True
-            self.connection.ping()
-        return PING_SECONDS
+    @property
+    def alive(self) -> bool:
+        return self in self._endpoint.sockets
 
     def token_expiring(self, expires_at: float) -> None:
         self.say(type="token_expiring", expires_at=utc_text(expires_at))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import flask
 import gevent
@@ -26,7 +26,7 @@ from sidecar.fanout.transports import EngineSocket
 from sidecar.observability.logs import described
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import Access
-from sidecar.sockets.credentials import identify
+from sidecar.sockets.credentials import BOT_PLATFORM, identify
 from sidecar.sockets.errors import REFUSALS
 from sidecar.sockets.gate import RECOVERS
 from sidecar.sockets.rights import Projects, Rights
@@ -41,9 +41,19 @@ STORE_SECONDS = 1.0
 ENDED = "This connection has ended."
 
 
+class Bots(Protocol):
+    """Connections that are no browser's (sockets/maim.py)."""
+
+    def connect(self, sid: str, namespace: str, environ: Mapping[str, Any]) -> None:
+        """Raises SidecarError for one that may not come in."""
+
+    def disconnect(self, sid: str) -> None:
+        """Of any connection that was no session."""
+
+
 class Sessions:
-    """Owns the connect and disconnect of every namespace. `recovery` is None where clients that come back begin
-    anew."""
+    """Owns the connect and disconnect of every namespace, and hands those of `bots` on. `recovery` is None where
+    clients that come back begin anew."""
 
     def __init__(
         self,
@@ -57,6 +67,7 @@ class Sessions:
         rights: Rights,
         watch: Watch,
         recovery: Recovery | None,
+        bots: Bots,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ):
@@ -69,6 +80,7 @@ class Sessions:
         self._rights = rights
         self._watch = watch
         self._recovery = recovery
+        self._bots = bots
         self._metrics = metrics
         self._clock = clock
         self._codecs: dict[tuple[str, bool], SocketIoCodec] = {}
@@ -166,7 +178,9 @@ class Sessions:
     def _connect(self, auth: object = None, *_rest: object) -> None:
         request: Any = flask.request
         try:
-            if self._recovery is not None and request.environ.get(RECOVERS):
+            if BOT_PLATFORM in request.environ:
+                self._bots.connect(request.sid, request.namespace, request.environ)
+            elif self._recovery is not None and request.environ.get(RECOVERS):
                 self._come_back(self._recovery, request.sid, request.namespace, auth)
             else:
                 self._open(request.sid, request.namespace, self._watch.unrevoked(lambda: self._identify(auth)))
@@ -352,6 +366,7 @@ class Sessions:
         request: Any = flask.request
         session = self._sessions.get((request.namespace, request.sid))
         if session is None:
+            self._bots.disconnect(request.sid)
             return
         self._forget(session)
         if session.kept is not None and self._recovery is not None:

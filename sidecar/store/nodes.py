@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
-from sidecar.store.tables import nodes
+from sidecar.store.tables import maim_connections, nodes
 
 
 def add_node(connection: Connection, id: str, now: str) -> None:
@@ -25,7 +25,9 @@ def rooms_of_others(connection: Connection, id: str) -> list[str]:
 
 
 def remove_node(connection: Connection, id: str) -> None:
+    """With what only lives as long as it does."""
     connection.execute(delete(nodes).where(nodes.c.id == id))
+    _clear(connection)
 
 
 def silent_nodes(connection: Connection, before: str) -> dict[str, str]:
@@ -39,4 +41,11 @@ def forget_nodes(connection: Connection, silent: Mapping[str, str]) -> int:
     if not silent:
         return 0
     same = [and_(nodes.c.id == id, nodes.c.seen_at == seen_at) for id, seen_at in silent.items()]
-    return connection.execute(delete(nodes).where(or_(*same))).rowcount
+    forgotten = connection.execute(delete(nodes).where(or_(*same))).rowcount
+    _clear(connection)
+    return forgotten
+
+
+def _clear(connection: Connection) -> None:
+    """Bots' connections of processes that are gone."""
+    connection.execute(delete(maim_connections).where(maim_connections.c.node.not_in(select(nodes.c.id))))

@@ -338,3 +338,58 @@ devices = Table(
     Column("last_at", text, nullable=False),
 )
 """The last known position of each device, and how often it has told one."""
+
+maim_keys = Table(
+    "maim_keys",
+    metadata,
+    Column("id", text, primary_key=True),
+    Column("key_hash", LargeBinary, nullable=False, unique=True),
+    Column("tenant", text, nullable=False),
+    Column("user_id", text, nullable=False),
+    Column("platforms", text),
+    Column("name", text, nullable=False),
+    Column("created_at", text, nullable=False),
+    Column("revoked_at", text),
+)
+"""Bots' API keys, by a keyed hash. `platforms` is a JSON list, NULL for any."""
+
+maim_connections = Table(
+    "maim_connections",
+    metadata,
+    Column("uuid", text, primary_key=True),
+    Column("node", text, nullable=False),
+    Column("key_id", text),
+    Column("tenant", text, nullable=False),
+    Column("user_id", text, nullable=False),
+    Column("platform", text, nullable=False),
+    Column("line", text, nullable=False),
+    Column("opened_at", text, nullable=False),
+)
+"""Bots that are connected, and the process that holds each."""
+Index("maim_connections_node", maim_connections.c.node)
+
+maim_seen = Table(
+    "maim_seen",
+    metadata,
+    Column("message", LargeBinary, primary_key=True),
+    Column("at", text, nullable=False),
+)
+"""A hash of each key and msg_id that has come lately."""
+Index("maim_seen_at", maim_seen.c.at)
+
+maim_queue = Table(
+    "maim_queue",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("msg_id", text, nullable=False),
+    Column("tenant", text, nullable=False),
+    Column("user_id", text, nullable=False),
+    Column("platform", text, nullable=False),
+    Column("sealed", text, nullable=False),
+    Column("expires_at", text, nullable=False),
+    Column("node", text),
+)
+"""Messages until their receiver has acknowledged them. `seq` is that of the control event that told of it, `sealed` the
+encrypted frame, `node` the process that is handing it over to a receiver who was away."""
+Index("maim_queue_place", maim_queue.c.tenant, maim_queue.c.user_id, maim_queue.c.platform, maim_queue.c.seq)
+Index("maim_queue_expiry", maim_queue.c.expires_at)

@@ -6,6 +6,7 @@ Nothing of the input is echoed in an error.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ def parse_message(text: str) -> Any:
     """What a message of a WebSocket says, as JSON. Raises Unparsable."""
     value = _decode(text, True)
     return _clean(value, [0]) if _may_be_unclean(text) else value
+
+
+def sound(value: Any) -> Any:
+    """A value that another parser has read from JSON, as `parse_message` would have read it. Raises Unparsable or
+    Invalid."""
+    return _clean(value, [0])
 
 
 def _text(raw: bytes) -> str:
@@ -150,17 +157,21 @@ def _may_be_unclean(text: str) -> bool:
     return "\\u" in text or "\x00" in text or 1 + text.count(",") + text.count("[") + text.count("{") > MAX_NODES
 
 
-def _clean(value: Any, nodes: list[int]) -> Any:
+def _clean(value: Any, nodes: list[int], depth: int = 0) -> Any:
     """Text that every store and client can hold: no lone surrogates, no NUL. Counts what it walks."""
     nodes[0] += 1
     if nodes[0] > MAX_NODES:
         raise Invalid(f"The body holds more than {MAX_NODES} values.")
     if isinstance(value, str):
         return clean_text(value)
+    if isinstance(value, (list, dict)) and depth == MAX_DEPTH:
+        raise Unparsable(f"The body is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(value, list):
-        return [_clean(item, nodes) for item in value]
+        return [_clean(item, nodes, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {clean_text(key): _clean(item, nodes) for key, item in value.items()}
+        return {clean_text(key): _clean(item, nodes, depth + 1) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Unparsable("The body holds a number that is out of range.")
     return value
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import delete, update
 
 from sidecar.domain.errors import Unavailable
 from sidecar.services.limits import RateLimit
-from sidecar.sockets import plain as plain_module
+from sidecar.sockets.text import TextSocket
 from sidecar.store.journal import Transaction
 from sidecar.store.tables import event_rooms, events, journal_head
 from sidecar.wire.frames import CLOSE, PING, PONG, TEXT
@@ -164,7 +164,7 @@ class TestCatchingUp:
 class TestClock:
     def test_a_silent_peer_is_pinged_and_then_dropped(self, house):
         peer = house.connect("ada", token=house.ada)
-        assert peer.socket.due() == plain_module.PING_SECONDS == 25
+        assert peer.socket.due() == peer.socket.ping_seconds == 25
         wait_until(lambda: peer.count(PING) == 1, "a ping")
         assert peer.socket.due() is None
         wait_until(lambda: bool(peer.frames) and peer.over, "it is dropped")
@@ -183,7 +183,7 @@ class TestClock:
         assert peer.count(PING) <= 1
 
     def test_it_comes_by_itself(self, house, monkeypatch):
-        monkeypatch.setattr(plain_module, "PING_SECONDS", 0.01)
+        monkeypatch.setattr(TextSocket, "ping_seconds", 0.01)
         peer = house.connect("ada", token=house.ada)
         wait_until(lambda: peer.count(PING) == 1 and peer.over, "pinged and dropped")
         wait_until(house.nothing_left, "nothing is left")

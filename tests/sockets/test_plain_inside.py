@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sidecar.domain.errors import Unauthenticated, Unavailable
-from sidecar.sockets import plain as plain_module
+from sidecar.sockets.text import TextSocket
 from sidecar.wire.frames import CLOSE, PING, PONG, TEXT
 from tests.fanout.stages import wait_until
 from tests.sockets.inside import Installation
@@ -25,7 +25,7 @@ def house(tmp_path: Path) -> Iterator[Installation]:
 
 def test_a_silent_peer_is_pinged_and_then_dropped(house):
     peer = house.connect()
-    assert peer.socket.due() == plain_module.PING_SECONDS
+    assert peer.socket.due() == peer.socket.ping_seconds == 25
     wait_until(lambda: peer.count(PING) == 1, "a ping")
     assert peer.socket.due() is None
     wait_until(lambda: bool(peer.frames) and peer.over, "it is dropped")
@@ -46,7 +46,7 @@ def test_any_sign_of_life_keeps_it(house, opcode: int, payload: bytes):
 
 
 def test_the_clock_comes_by_itself(house, monkeypatch):
-    monkeypatch.setattr(plain_module, "PING_SECONDS", 0.01)
+    monkeypatch.setattr(TextSocket, "ping_seconds", 0.01)
     peer = house.connect()
     wait_until(lambda: peer.count(PING) == 1 and peer.over, "pinged and dropped")
     wait_until(house.nothing_left, "nothing is left")

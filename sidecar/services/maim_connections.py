@@ -1,0 +1,177 @@
+"""Which bots are connected, over all processes: this one's roster, and what the others have written down."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable
+
+import gevent
+import structlog
+
+from sidecar.domain.errors import Unavailable
+from sidecar.domain.maim import Place
+from sidecar.fanout.roster import Bot, Roster
+from sidecar.observability.logs import RateLimited
+from sidecar.store.database import Database
+from sidecar.store.journal import Transaction
+from sidecar.store.maim import (
+    ConnectionRow,
+    connections_of_others,
+    count_queued,
+    holder_of,
+    put_connection,
+    remove_connections,
+)
+from sidecar.store.writer import Submit
+
+log = RateLimited(structlog.get_logger("sidecar.maim"))
+
+CHANGED = "control.maim_connections"
+"""Type of the control event whose payload `{"node","opened":[uuid]}` tells that bots have come to a process or left."""
+
+STALE_SECONDS = 5.0
+"""So old may what is known of the others be: a process that died does not say so."""
+RETRY_SECONDS = 1.0
+
+
+class BotConnections:
+    """`node` is this process. What others hold is read when it is needed and has changed."""
+
+    def __init__(
+        self,
+        database: Database,
+        submit: Submit,
+        node: str,
+        roster: Roster,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._database = database
+        self._submit = submit
+        self._node = node
+        self._clock = clock
+        self.roster = roster
+        self._others: dict[Place, list[ConnectionRow]] = {}
+        self._read_at: float | None = None
+        self._gone: dict[str, None] = {}
+        self._leaving: gevent.Greenlet | None = None
+
+    def open(self, bot: Bot) -> bool:
+        """Take it in; its connection may be given another uuid, if one goes by that already here, or another account's
+        elsewhere. Is something waiting for it? Raises Unavailable."""
+        if self.roster.named(bot.uuid) is not None:
+            bot.uuid = str(uuid.uuid4())
+        self._gone.pop(bot.uuid, None)
+        bot.behind = True
+        self.roster.add(bot)
+
+        def command(transaction: Transaction) -> tuple[str, bool]:
+            holder = holder_of(transaction.connection, bot.uuid)
+            name = bot.uuid
+            if holder is not None and (holder.place, holder.key_id) != (bot.place, bot.account.key_id):
+                name = str(uuid.uuid4())
+            put_connection(transaction.connection, self._row(bot, name))
+            transaction.append(CHANGED, {"node": self._node, "opened": [name]}, ())
+            return name, count_queued(transaction.connection, bot.place, transaction.now) > 0
+
+        try:
+            name, waiting = self._submit(command)
+        except BaseException:
+            self.close(bot)
+            raise
+        if name != bot.uuid and self.roster.remove(bot):
+            bot.uuid = name
+            self.roster.add(bot)
+        return waiting
+
+    def close(self, bot: Bot) -> bool:
+        """Its connection has ended; False if it was not there any more. Does not block."""
+        if not self.roster.remove(bot):
+            return False
+        self._gone[bot.uuid] = None
+        if self._leaving is None:
+            self._leaving = gevent.spawn(self._leave)
+            self._leaving.name = "maim-leaving"
+        return True
+
+    def at(self, place: Place) -> tuple[list[Bot], list[ConnectionRow]]:
+        """Who is there: of this process, and of the others. Before nobody is found, the database is asked."""
+        here = self.roster.at(place)
+        there = self._read().get(place, [])
+        if not here and not there:
+            there = self._read(afresh=True).get(place, [])
+        return here, there
+
+    def of_tenant(self, tenant: str, platform: str | None) -> tuple[list[Bot], list[ConnectionRow]]:
+        """All of a tenant's, or those on one platform."""
+        there = [row for row in self.of_others() if row.tenant == tenant and platform in (None, row.platform)]
+        return self.roster.of_tenant(tenant, platform), there
+
+    def named(self, name: str) -> Bot | ConnectionRow | None:
+        """The connection of this uuid."""
+        bot = self.roster.named(name)
+        if bot is not None:
+            return bot
+        return next((row for row in self.of_others() if row.uuid == name), None)
+
+    def of_others(self) -> list[ConnectionRow]:
+        return [row for rows in self._read(afresh=True).values() for row in rows]
+
+    def of_this(self) -> list[ConnectionRow]:
+        return [self._row(bot, bot.uuid) for bot in self.roster]
+
+    def heard(self, node: str, opened: Iterable[str]) -> list[Bot]:
+        """What a process has told, this one too; whose connections here have been replaced by one there."""
+        if node == self._node:
+            return []
+        self._read_at = None
+        return [bot for bot in map(self.roster.named, opened) if bot is not None]
+
+    def all_again(self) -> None:
+        """The others have taken this process for dead, and struck out its connections. Raises Unavailable."""
+
+        def command(transaction: Transaction) -> None:
+            for row in self.of_this():
+                put_connection(transaction.connection, row)
+
+        self._submit(command)
+
+    def _row(self, bot: Bot, name: str) -> ConnectionRow:
+        place = bot.place
+        return ConnectionRow(
+            name, self._node, bot.account.key_id, place.tenant, place.user, place.platform, bot.line, bot.opened_at
+        )
+
+    def _read(self, afresh: bool = False) -> dict[Place, list[ConnectionRow]]:
+        now = self._clock()
+        if afresh or self._read_at is None or now - self._read_at > STALE_SECONDS:
+            self._read_at = now
+            try:
+                rows = self._database.read(lambda connection: connections_of_others(connection, self._node))
+            except Unavailable as error:
+                log.warning("maim.others_not_read", problem=error.detail)
+                return self._others
+            found: dict[Place, list[ConnectionRow]] = {}
+            for row in rows:
+                found.setdefault(row.place, []).append(row)
+            self._others = found
+        return self._others
+
+    def _leave(self) -> None:
+        """Strike out those that are gone, all at once."""
+        while self._gone:
+            gone, self._gone = self._gone, {}
+
+            def command(transaction: Transaction, gone: Iterable[str] = tuple(gone)) -> None:
+                remove_connections(transaction.connection, self._node, gone)
+                transaction.append(CHANGED, {"node": self._node, "opened": []}, ())
+
+            try:
+                self._submit(command)
+            except Unavailable as error:
+                log.warning("maim.leaving_postponed", problem=error.detail)
+                self._gone = {**gone, **self._gone}
+                gevent.sleep(RETRY_SECONDS)
+                for name in [name for name in self._gone if self.roster.named(name) is not None]:
+                    del self._gone[name]
+        self._leaving = None

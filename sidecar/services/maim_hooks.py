@@ -1,0 +1,124 @@
+"""An embedder's own code within the bots' traffic (`SIDECAR_MAIM_HOOKS=module:object`): who may come, whose a key is,
+what passes. A hook may be a function or a coroutine; one that fails is logged, counted, and harms nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gevent
+import structlog
+
+from sidecar.domain.errors import Invalid
+from sidecar.observability.logs import RateLimited, described
+from sidecar.observability.metrics import Metrics
+
+log = RateLimited(structlog.get_logger("sidecar.maim"))
+
+HOOK_SECONDS = 10.0
+"""For so long a hook is waited for."""
+
+NAMES = ("on_auth", "on_auth_extract_user", "on_message", "on_connect", "on_disconnect")
+Handler = Callable[[dict[str, Any], dict[str, Any]], Any]
+Metadata = dict[str, Any]
+
+
+class Hooks:
+    """`embedded` is the embedder's object; of the names above, and of `custom_handlers` (a mapping of types) and
+    `use(server)`, it has those that it wants. None has no hooks."""
+
+    def __init__(self, metrics: Metrics, embedded: object = None):
+        self._metrics = metrics
+        self._embedded = embedded
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handlers: dict[str, Handler] = {}
+        for type, handler in (getattr(embedded, "custom_handlers", None) or {}).items():
+            self.register_custom_handler(type, handler)
+
+    def start(self, server: object) -> None:
+        """Give the embedder the server, to send by and to register handlers with."""
+        self._call("use", server)
+
+    def register_custom_handler(self, type: str, handler: Handler) -> None:
+        """`handler(envelope, metadata)` is called for each custom message of this type."""
+        self._handlers[type if type.startswith("custom_") else f"custom_{type}"] = handler
+
+    @property
+    def know_users(self) -> bool:
+        """Do they tell who may come and whose a key is? Then keys need not be in our table."""
+        return self._has("on_auth") and self._has("on_auth_extract_user")
+
+    def admit(self, metadata: Metadata) -> bool:
+        """Does nothing stand against this connection? A hook that fails does."""
+        return not self._has("on_auth") or self._call("on_auth", metadata) is True
+
+    def user_of(self, metadata: Metadata) -> str | None:
+        """Whose the key is that the metadata name."""
+        user = self._call("on_auth_extract_user", metadata) if self.know_users else None
+        return user if isinstance(user, str) and user and user.isprintable() else None
+
+    def message(self, payload: Mapping[str, Any], metadata: Metadata) -> bool:
+        """Shall the sidecar route it? `on_message` keeps it to itself by returning False."""
+        return not self._has("on_message") or self._call("on_message", payload, metadata) is not False
+
+    def connected(self, uuid: str, metadata: Metadata) -> None:
+        if self._has("on_connect"):
+            self._call("on_connect", uuid, metadata)
+
+    def disconnected(self, uuid: str, metadata: Metadata) -> None:
+        if self._has("on_disconnect"):
+            self._call("on_disconnect", uuid, metadata)
+
+    def handles(self, type: str) -> bool:
+        return type in self._handlers
+
+    def custom(self, envelope: dict[str, Any], metadata: Metadata) -> None:
+        """Call the handler of this custom message."""
+        self._guarded("custom_handler", lambda: self._handlers[envelope["type"]](envelope, metadata))
+
+    def _has(self, name: str) -> bool:
+        return callable(getattr(self._embedded, name, None))
+
+    def _call(self, name: str, *args: Any) -> Any:
+        """What the hook returns; None if there is none, or it failed."""
+        function = getattr(self._embedded, name, None)
+        return self._guarded(name, lambda: function(*args)) if callable(function) else None
+
+    def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
+        try:
+            with gevent.Timeout(HOOK_SECONDS, TimeoutError(f"it has not come back within {HOOK_SECONDS:g} s")):
+                found = call()
+                return self._awaited(found) if inspect.isawaitable(found) else found
+        except (Exception, SystemExit) as error:
+            self._metrics.maim_hooks_failed.labels(name).inc()
+            log.warning("maim.hook_failed", hook=name, problem=described(error))
+            return None
+
+    def _awaited(self, awaitable: Any) -> Any:
+        """Run it on the one asyncio loop, which is a greenlet of ours: what it awaits must be asyncio's."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            gevent.spawn(self._loop.run_forever).name = "maim-hooks"
+
+        async def whole() -> Any:
+            return await awaitable
+
+        future = asyncio.run_coroutine_threadsafe(whole(), self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # if it has not come back
+
+
+def load_hooks(path: str, metrics: Metrics) -> Hooks:
+    """The object that `package.module:object` of the settings names; without one no hooks. Raises Invalid."""
+    if not path:
+        return Hooks(metrics)
+    module, _, attribute = path.partition(":")
+    try:
+        return Hooks(metrics, getattr(importlib.import_module(module), attribute))
+    except (Exception, SystemExit) as error:
+        raise Invalid(f"SIDECAR_MAIM_HOOKS: {path} can't be imported: {described(error)}") from None
