@@ -24,6 +24,7 @@ from sidecar.domain.maim import (
     CUSTOM,
     DEFAULT_TENANT,
     DUPLICATE_SECONDS,
+    REASONS,
     STANDARD,
     Account,
     Place,
@@ -359,7 +360,7 @@ class Bots:
             "current_connections": len(roster),
             "active_handler_tasks": figures.active,
             "duplicate_messages_ignored": figures.duplicates,
-            "undelivered": dict(figures.undelivered),
+            "undelivered": {reason: figures.undelivered[reason] for reason in REASONS},
             "network": {
                 "total_connections": figures.connections,
                 "current_connections": len(roster),

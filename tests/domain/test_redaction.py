@@ -21,6 +21,7 @@ SEALED_PEM = (
     ("text", "redacted"),
     [
         pytest.param(f"token sct_0123456789ab_{A36} used", f"token {MARK} used", id="our-own"),
+        pytest.param(f"key smk_{A36}.", f"key {MARK}.", id="a-bot's"),
         *(pytest.param(f"got {kind}_{A36}.", f"got {MARK}.", id=kind) for kind in ("ghp", "gho", "ghu", "ghs", "ghr")),
         pytest.param(f"github_pat_{A36}_x", MARK, id="github-fine-grained"),
         pytest.param(f"glpat-{A36}", MARK, id="gitlab"),

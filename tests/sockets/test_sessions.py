@@ -81,6 +81,7 @@ class House:
             rights=rights,
             watch=self.watch,
             recovery=None,
+            bots=SimpleNamespace(disconnect=lambda _sid: None),
             metrics=Metrics(),
             clock=lambda: self.now,
         )
