@@ -1,4 +1,4 @@
-# `make` or `make help` lists what there is. Everything is installed into .venv and tests/node/node_modules.
+# `make` or `make help` lists what there is. Everything is installed into .venv, tests/node/node_modules and tests/bots.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 NODE := tests/node
+BOTS := tests/bots
 # More of pytest's own, as in: make test PYTEST_ARGS='-k nginx -x'
 PYTEST_ARGS ?=
 # As in: make chaos CHAOS_ROUNDS=100 CHAOS_SEED=3 PYTEST_ARGS='-k backup'
@@ -27,7 +28,7 @@ run: .venv/installed ## install if needed, serve on 127.0.0.1:8091, print the pa
 	@exec .venv/bin/python app.py
 
 .PHONY: test
-test: lint node ## install if needed, check the code, run all tests (what needs a missing program is skipped)
+test: lint node bots ## install if needed, check the code, run all tests (what needs a missing program is skipped)
 	@.venv/bin/python -m pytest -n 4 $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -55,11 +56,11 @@ bench: .venv/installed ## measure against stock Flask-SocketIO and Socket.IO for
 .PHONY: services
 services: ## install the programs that the tests drive (Debian, as root or with sudo); starts none of them
 	@.ci/services
-	@$(MAKE) node
+	@$(MAKE) node bots
 
 .PHONY: clean
 clean: ## remove what is installed or generated here; never instance/, which holds the data
-	@rm -rf .venv $(NODE)/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv $(BOTS)/.venv-* $(NODE)/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/pyvenv.cfg:
@@ -97,3 +98,13 @@ node:
 		npm ci --prefix $(NODE) --loglevel=error --no-audit --no-fund >/dev/null && \
 		cp $(NODE)/package-lock.json $(NODE)/node_modules/installed.json; \
 	fi
+
+.PHONY: bots
+bots: $(BOTS)/.venv-0.6.8/installed $(BOTS)/.venv-0.7.5/installed
+
+# Both generations of maim_message, each where it can't meet the other or our own packages.
+$(BOTS)/.venv-%/installed: $(BOTS)/requirements-%.txt | .venv/pyvenv.cfg
+	@echo 'Installing maim_message $* into $(@D) …'
+	@.venv/bin/python -m venv --clear --without-pip $(@D)
+	@$(PIP) --python $(@D)/bin/python install -r $<
+	@touch $@

@@ -129,12 +129,13 @@ class RunningSidecar:
         text: str = answer.json()["token"]
         return text
 
-    def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m sidecar …` on this installation."""
         return subprocess.run(
             [sys.executable, "-m", "sidecar", *arguments],
             cwd=ROOT,
             env=self._environment | environment,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=60,

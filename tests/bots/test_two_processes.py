@@ -1,0 +1,99 @@
+"""Two processes of one installation: bots at one reach bots at the other, and what holds at one holds at both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bots.conftest import Connect
+from tests.bots.peers import VERSIONS, envelope, text_message
+from tests.bots.raw import new_key
+from tests.programs import wait_until
+from tests.servers import RunningSidecar, two_processes
+
+OLD, NEW = VERSIONS
+Stage = list[RunningSidecar]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "two hosts on postgresql"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    url = None
+    if request.param != "sqlite":
+        postgres = request.getfixturevalue("postgres")
+        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
+    with two_processes(tmp_path_factory.mktemp("bots"), url, apart=url is not None) as servers:
+        yield servers
+
+
+def ws(server: RunningSidecar) -> str:
+    return server.url.replace("http", "ws", 1) + "/ws"
+
+
+@pytest.mark.parametrize(("version", "other_version"), [(OLD, NEW), (NEW, OLD)])
+def test_bots_at_different_processes_talk(stage: Stage, connect: Connect, name: str, version: str, other_version: str):
+    here, there = stage
+    keys = [new_key(server, f"{name}-{number}").key for number, server in enumerate(stage)]
+    one = connect(version, ws(here), keys[0], "wechat", custom=["poke"])
+    two = connect(other_version, ws(there), keys[1], "qq", custom=["poke"])
+    near = connect(other_version, ws(here), keys[1], "qq")
+    sent = [one.send_text(f"there {number}", to=(keys[1], "qq")) for number in range(10)]
+    assert [two.next_message() for _ in sent] == sent
+    assert [near.next_message() for _ in sent] == sent
+    back = [two.send_text(f"back {number}", to=(keys[0], "wechat")) for number in range(10)]
+    assert [one.next_message() for _ in back] == back
+    poke = {"message_dim": {"api_key": keys[1], "platform": "qq"}}
+    assert one.send_custom("poke", poke)
+    assert two.next_custom() == ("poke", poke)
+    for server in stage:
+        items = server.get(f"/api/maim/connections?user={name}-1").json()["items"]
+        assert {item["uuid"] for item in items} == {two.state["uuid"], near.state["uuid"]}
+
+
+def test_a_duplicate_at_the_other_process_is_not_delivered(stage: Stage, connect: Connect, name: str):
+    here, there = stage
+    keys = [new_key(here, f"{name}-{number}").key for number in range(2)]
+    senders = [connect(version, ws(server), keys[0], "qq") for version, server in zip(VERSIONS, stage, strict=True)]
+    receiver = connect(OLD, ws(there), keys[1], "qq")
+    frame = envelope(text_message("once", (keys[1], "qq")))
+    for sender in senders:
+        sender.send_frame(frame)
+        sender.acked(frame["msg_id"])
+    for sender in senders:
+        sender.send_text(f"last of {sender.name}", to=(keys[1], "qq"))
+    expected = {"once"} | {f"last of {sender.name}" for sender in senders}
+    assert {receiver.next_text() for _ in range(3)} == expected
+    assert len(receiver.texts()) == 3
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_queued_message_is_delivered_by_the_process_that_the_receiver_comes_to(
+    stage: Stage, connect: Connect, name: str, version: str
+):
+    here, there = stage
+    keys = [new_key(here, f"{name}-{number}").key for number in range(2)]
+    sender = connect(version, ws(here), keys[0], "qq")
+    kept = envelope(text_message("kept", (keys[1], "qq")), queue=True)
+    sender.send_frame(kept)
+    sender.acked(kept["msg_id"])
+    receiver = connect(version, ws(there), keys[1], "qq")
+    assert receiver.next_text() == "kept"
+    receiver.send_text("round", to=(keys[1], "qq"))  # behind its acknowledgement
+    assert receiver.next_text() == "round"
+    receiver.stop()
+    again = connect(version, ws(here), keys[1], "qq")
+    sender.send_text("last", to=(keys[1], "qq"))
+    assert again.next_text() == "last"
+    assert again.texts() == ["last"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_key_revoked_at_one_process_ends_connections_at_the_other(
+    stage: Stage, connect: Connect, name: str, version: str
+):
+    here, there = stage
+    key = new_key(here, name)
+    bot = connect(version, ws(there), key.key, "qq")
+    assert here.request("DELETE", f"/api/maim/keys/{key.id}").status_code == 200
+    wait_until(lambda: not bot.connected, "it is disconnected", 30)
+    wait_until(lambda: not there.get(f"/api/maim/connections?user={name}").json()["items"], "it is gone", 30)
