@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import gevent
+import structlog
 from flask import Flask
 
 from config.settings import ROOT, Settings
+from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.doorbells import Datagrams, Doorbell
@@ -26,8 +29,11 @@ from sidecar.services.tokens import REVOKED, Tokens
 from sidecar.services.users import Users
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal, read_head
+from sidecar.store.nodes import remove_node
 from sidecar.store.postgres import Postgres
 from sidecar.store.writer import Writer
+
+log = structlog.get_logger("sidecar.core")
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 WEBHOOK_TOKEN_FILE = "webhook-token"  # noqa: S105 - a file's name
@@ -116,7 +122,18 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     hub = Hub(catchup.congested)
     gaps.append(hub.cut_off_all)
     node = secrets.token_hex(8)
-    bells: list[Doorbell] = [Datagrams(instance, node, database.read(read_head).epoch)]
+
+    def forget(dead: str) -> None:
+        try:
+            writer.submit(lambda transaction: remove_node(transaction.connection, dead))
+        except Unavailable as error:
+            log.warning("core.dead_node_stays", problem=error.detail)
+
+    def died(dead: str) -> None:
+        if running:
+            gevent.spawn(forget, dead).name = "dead-node"
+
+    bells: list[Doorbell] = [Datagrams(instance, node, database.read(read_head).epoch, died)]
     if isinstance(database.backend, Postgres):
         bells.append(Notices(database.engine, database.backend))
 

@@ -58,11 +58,19 @@ class Doorbell(Protocol):
 
 class Datagrams:
     """A `Doorbell` for the processes that share this instance folder and the journal of this `epoch`. One that was not
-    started rings all the same."""
+    started rings all the same. `died` is told of a node that is found dead; it must not block."""
 
-    def __init__(self, instance: Path, node: str, epoch: str, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        instance: Path,
+        node: str,
+        epoch: str,
+        died: Callable[[str], None] = lambda _node: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._name = node
         self._epoch = epoch
+        self._died = died
         self._clock = clock
         self._path = instance / FOLDER
         self._folder: int | None = None
@@ -141,6 +149,7 @@ class Datagrams:
         except ConnectionRefusedError:  # its process died
             self._remove(name)
             self._looked_at = None
+            self._died(name)
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 log.warning("doorbells.not_rung", problem=str(error))

@@ -11,6 +11,7 @@ import structlog
 
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.maim import Place
+from sidecar.domain.times import utc_text
 from sidecar.fanout.roster import Bot, Roster
 from sidecar.observability.logs import RateLimited
 from sidecar.store.database import Database
@@ -30,6 +31,8 @@ log = RateLimited(structlog.get_logger("sidecar.maim"))
 CHANGED = "control.maim_connections"
 """Type of the control event whose payload `{"node","opened":[uuid]}` tells that bots have come to a process or left."""
 
+ALIVE_SECONDS = 30.0
+"""A process that has said nothing for so long holds nobody any more (each says so every ten seconds)."""
 STALE_SECONDS = 5.0
 """So old may what is known of the others be: a process that died does not say so."""
 RETRY_SECONDS = 1.0
@@ -44,7 +47,7 @@ class BotConnections:
         submit: Submit,
         node: str,
         roster: Roster,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ):
         self._database = database
         self._submit = submit
@@ -66,7 +69,7 @@ class BotConnections:
         self.roster.add(bot)
 
         def command(transaction: Transaction) -> tuple[str, bool]:
-            holder = holder_of(transaction.connection, bot.uuid)
+            holder = holder_of(transaction.connection, bot.uuid, self._alive_since())
             name = bot.uuid
             if holder is not None and (holder.place, holder.key_id) != (bot.place, bot.account.key_id):
                 name = str(uuid.uuid4())
@@ -142,12 +145,16 @@ class BotConnections:
             name, self._node, bot.account.key_id, place.tenant, place.user, place.platform, bot.line, bot.opened_at
         )
 
+    def _alive_since(self) -> str:
+        return utc_text(self._clock() - ALIVE_SECONDS)
+
     def _read(self, afresh: bool = False) -> dict[Place, list[ConnectionRow]]:
         now = self._clock()
-        if afresh or self._read_at is None or now - self._read_at > STALE_SECONDS:
+        if afresh or self._read_at is None or not 0 <= now - self._read_at <= STALE_SECONDS:
             self._read_at = now
             try:
-                rows = self._database.read(lambda connection: connections_of_others(connection, self._node))
+                since = self._alive_since()
+                rows = self._database.read(lambda connection: connections_of_others(connection, self._node, since))
             except Unavailable as error:
                 log.warning("maim.others_not_read", problem=error.detail)
                 return self._others

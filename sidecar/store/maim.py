@@ -123,23 +123,23 @@ def remove_connections(connection: Connection, node: str, uuids: Iterable[str]) 
         connection.execute(delete(maim_connections).where(mine))
 
 
-def holder_of(connection: Connection, uuid: str) -> ConnectionRow | None:
-    """The connection that goes by this uuid at a process that lives."""
-    found = _connections(connection, maim_connections.c.uuid == uuid)
+def holder_of(connection: Connection, uuid: str, since: str) -> ConnectionRow | None:
+    """The connection that goes by this uuid at a process that has said since then that it lives."""
+    found = _connections(connection, maim_connections.c.uuid == uuid, since)
     return found[0] if found else None
 
 
-def connections_of_others(connection: Connection, node: str) -> list[ConnectionRow]:
-    """Of the processes that live, without this one."""
-    return _connections(connection, maim_connections.c.node != node)
+def connections_of_others(connection: Connection, node: str, since: str) -> list[ConnectionRow]:
+    """Of the processes that have said since then that they live, without this one."""
+    return _connections(connection, maim_connections.c.node != node, since)
 
 
-def _connections(connection: Connection, condition: ColumnElement[bool]) -> list[ConnectionRow]:
+def _connections(connection: Connection, condition: ColumnElement[bool], since: str) -> list[ConnectionRow]:
     table = maim_connections.c
     rows = connection.execute(
         select(maim_connections)
         .join(nodes, nodes.c.id == table.node)
-        .where(condition)
+        .where(condition, nodes.c.seen_at >= since)
         .order_by(table.opened_at, table.uuid)
     )
     return [

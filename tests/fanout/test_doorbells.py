@@ -24,7 +24,8 @@ class Process:
         self.now = 0.0
         self.heard: list[list[Event] | None] = []
         self.news: list[Volatile] = []
-        self.bell = Datagrams(instance, node, "e", lambda: self.now)
+        self.dead: list[str] = []
+        self.bell = Datagrams(instance, node, "e", self.dead.append, lambda: self.now)
 
     def start(self) -> Process:
         self.bell.start(self.heard.append, self.news.append)
@@ -84,7 +85,7 @@ def test_a_large_batch_only_says_that_there_is_more(process, size: int):
     assert one.heard == [None]
 
 
-def test_the_socket_of_a_dead_process_is_removed(process, tmp_path):
+def test_the_socket_of_a_dead_process_is_removed_and_its_end_told(process, tmp_path):
     left = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     one = process("a").start()
     here = os.getcwd()
@@ -92,8 +93,10 @@ def test_the_socket_of_a_dead_process_is_removed(process, tmp_path):
     left.bind("dead")
     os.chdir(here)
     left.close()
-    process("b").ring([event(1)])
+    other = process("b")
+    other.ring([event(1)])
     assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["a"]
+    assert other.dead == ["dead"]
     wait_until(lambda: bool(one.heard), "the living one hears it")
 
 
