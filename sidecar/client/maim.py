@@ -25,7 +25,7 @@ from sidecar.client import maim_frames as frames
 from sidecar.client.maim_callbacks import Callbacks
 from sidecar.client.maim_choice import choose
 from sidecar.client.maim_config import ClientConfig, Handler, create_client_config, create_ssl_client_config
-from sidecar.client.maim_connection import OPEN_SECONDS, Connection, Stats
+from sidecar.client.maim_connection import Connection, Stats
 from sidecar.client.maim_messages import (
     APIMessageBase,
     BaseMessageInfo,
@@ -64,6 +64,8 @@ __all__ = [
     "text_message",
 ]
 
+CONNECT_SECONDS = 15.0
+"""Longer than a handshake may take, so that there is something to tell."""
 STOP_SECONDS = 10.0
 COUNTED = (
     *("connect_attempts", "successful_connects", "failed_connects", "reconnect_attempts"),
@@ -125,14 +127,14 @@ class MaimClient:
         return ended and (callbacks is None or callbacks.stop(STOP_SECONDS))
 
     def connect(self, connection_uuid: str | None = None) -> bool:
-        """Connect all (or one), and wait for that for at most 10 s: True if they are. False too if the server refused
+        """Connect all (or one), and wait for that for at most 15 s: True if they are. False too if the server refused
         one; it is tried again all the same, if the configuration says so. `last_error` says why."""
         self.start()
         with self._lock:
             chosen = self._chosen(connection_uuid)
         for connection in chosen:
             connection.start()
-        deadline = time.monotonic() + OPEN_SECONDS
+        deadline = time.monotonic() + CONNECT_SECONDS
         return bool(chosen) and all(connection.wait(deadline - time.monotonic()) for connection in chosen)
 
     def disconnect(self, connection_uuid: str | None = None) -> bool:

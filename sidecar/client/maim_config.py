@@ -169,6 +169,11 @@ def _problems(config: ClientConfig) -> list[str]:
     for name in ("custom_handlers", "headers"):
         if not isinstance(getattr(config, name), Mapping):
             found.append(f"{name} must be a dict")
+    said = [config.connection_uuid or ""]
+    if isinstance(config.headers, Mapping):
+        said += [*config.headers.keys(), *config.headers.values()]
+    if not all(isinstance(text, str) and text.isprintable() for text in said):
+        found.append("connection_uuid and headers must be strings of printable characters")
     if config.ssl_keyfile and not config.ssl_certfile:
         found.append("ssl_keyfile is of no use without ssl_certfile")
     return [problem for problem in found if problem]

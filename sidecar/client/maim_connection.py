@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from typing import cast
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -20,9 +21,10 @@ from websockets.sync.client import ClientConnection, connect
 from sidecar.client import maim_frames as frames
 from sidecar.client.maim_config import ClientConfig
 from sidecar.client.maim_outbox import Entry, Outbox
+from sidecar.client.maim_tls import ThreadedTls
 
 OPEN_SECONDS = 10.0
-"""How long a handshake may take, and how long `connect` waits."""
+"""How long a handshake may take."""
 STEADY_SECONDS = 5.0
 """A connection that lasted so long, or brought a frame, was a good one: attempts are counted anew after it."""
 MAX_ASKED_SECONDS = 300.0
@@ -186,11 +188,13 @@ class Connection:
 
     def _open(self) -> ClientConnection:
         config = self.config
+        context = config.ssl_context()
+        tls = None if context is None else cast(ssl.SSLContext, ThreadedTls(context))
         quiet = self._log.getChild("websocket")
         quiet.setLevel(logging.WARNING)  # its debug lines show headers, and so the key
         opened = connect(
             config.address(self.uuid),
-            ssl=config.ssl_context(),
+            ssl=tls,
             additional_headers=config.handshake_headers(self.uuid),
             open_timeout=OPEN_SECONDS,
             ping_interval=config.ping_interval or None,

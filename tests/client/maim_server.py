@@ -6,7 +6,6 @@ import contextlib
 import http
 import json
 import logging
-import ssl
 import threading
 import time
 import uuid
@@ -44,7 +43,7 @@ class MaimServer:
     """`refuse` is the status with which handshakes are answered; with `silent` nothing is acknowledged; with `hang_up`
     a connection ends when that many frames came. All may be changed at any time."""
 
-    def __init__(self, port: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, port: int) -> None:
         self.refuse: int | None = None
         self.retry_after: str | None = None
         self.silent = False
@@ -57,10 +56,10 @@ class MaimServer:
         quiet.disabled = True  # it shows headers, in which a test looks for what the client shows
         self._server: Server = serve(
             *(self._handle, "127.0.0.1", port),
-            ssl=tls, process_request=self._asked, compression=None, max_size=2**20, logger=quiet,
+            process_request=self._asked, compression=None, max_size=2**20, logger=quiet,
         )  # fmt: skip
         self.port: int = self._server.socket.getsockname()[1]
-        self.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{self.port}/ws"
+        self.url = f"ws://127.0.0.1:{self.port}/ws"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
@@ -119,8 +118,8 @@ class MaimServer:
 
 
 @contextlib.contextmanager
-def maim_server(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[MaimServer]:
-    server = MaimServer(port, tls)
+def maim_server(port: int = 0) -> Iterator[MaimServer]:
+    server = MaimServer(port)
     try:
         yield server
     finally:

@@ -79,6 +79,9 @@ def test_tls_by_url_or_by_host_and_port():
         ({"log_level": "LOUD"}, "log_level"),
         ({"on_message": "print"}, "on_message must be a function"),
         ({"custom_handlers": []}, "custom_handlers must be a dict"),
+        ({"connection_uuid": "u\r\nx-apikey: secret"}, "connection_uuid and headers"),
+        ({"headers": {"x-more": "1\r\nx-less: secret"}}, "connection_uuid and headers"),
+        ({"headers": {"x-more": 1}}, "connection_uuid and headers"),
         ({"ssl_keyfile": "key.pem"}, "ssl_keyfile"),
     ],
 )
