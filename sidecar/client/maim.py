@@ -283,6 +283,7 @@ class MaimClient:
         if connection is None:
             self._last_error = "there is no connection of this API key or platform"
             return False
+        self._last_error = None
         config = connection.config
         frame = frames.new_frame(type, payload, config.api_key, config.platform, meta)
         entry = connection.outbox.add(frame["msg_id"], frames.write(frame))

@@ -175,13 +175,12 @@ class Connection:
         heard, closed = self._read(opened)
         if heard or time.monotonic() - begin > STEADY_SECONDS:
             self._failures = 0
-        code = closed.rcvd.code if closed.rcvd is not None else None
         why = None if stopping.is_set() else _why(closed)
         with self._changes:
             self._socket = None
             self.last_error = self._clean(why)
             self._changes.notify_all()
-        self.outbox.close(too_big=code == 1009)
+        self.outbox.close(_is_too_big(closed))
         writer.join()
         self._say(logging.INFO, "No longer connected to %s: %s.", self.config.shown_url, self.last_error or "closed")
         self._on_closed(self, self.last_error)
@@ -312,6 +311,18 @@ def _told(error: Exception) -> str:
 
 def _why(closed: ConnectionClosed) -> str:
     """Why a connection ended, for people."""
-    if closed.rcvd is None:
-        return "the connection was lost" + (f": {closed.sent.reason}" if closed.sent and closed.sent.reason else "")
-    return f"the server closed the connection: {closed.rcvd.code} {closed.rcvd.reason}".rstrip()
+    if _by_server(closed) and closed.rcvd is not None:
+        return f"the server closed the connection: {closed.rcvd.code} {closed.rcvd.reason}".rstrip()
+    if closed.sent is not None:
+        return f"the connection was given up: {closed.sent.code} {closed.sent.reason}".rstrip()
+    return "the connection was lost"
+
+
+def _by_server(closed: ConnectionClosed) -> bool:
+    """(Its close frame may also be the answer to ours.)"""
+    return closed.rcvd is not None and (closed.sent is None or bool(closed.rcvd_then_sent))
+
+
+def _is_too_big(closed: ConnectionClosed) -> bool:
+    """The server would not take a message of that size."""
+    return _by_server(closed) and closed.rcvd is not None and closed.rcvd.code == 1009

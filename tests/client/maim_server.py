@@ -6,6 +6,8 @@ import contextlib
 import http
 import json
 import logging
+import select
+import socket
 import threading
 import time
 import uuid
@@ -124,3 +126,48 @@ def maim_server(port: int = 0) -> Iterator[MaimServer]:
         yield server
     finally:
         server.stop()
+
+
+class FrozenProxy:
+    """Passes connections on to a port of this machine; while it is `frozen`, nothing of them, and no new ones."""
+
+    def __init__(self, port: int):
+        self.frozen = False
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.05)
+        self.port: int = self._listener.getsockname()[1]
+        self._closing = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            if self.frozen:
+                time.sleep(0.01)
+                continue
+            with contextlib.suppress(TimeoutError):
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                thread = threading.Thread(target=self._pass, args=(near, far))
+                thread.start()
+                self._threads.append(thread)
+
+    def _pass(self, near: socket.socket, far: socket.socket) -> None:
+        other = {near: far, far: near}
+        with near, far, contextlib.suppress(OSError):
+            while not self._closing.is_set():
+                if self.frozen:
+                    time.sleep(0.01)
+                    continue
+                for ready in select.select([near, far], [], [], 0.05)[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    other[ready].sendall(data)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.client.maim import ClientConfig, MaimClient, create_client_config, text_message
-from tests.client.maim_server import WAIT_SECONDS, MaimServer, envelope, maim_server, until
+from tests.client.maim_server import WAIT_SECONDS, FrozenProxy, MaimServer, envelope, maim_server, until
 
 KEY = "smk_not-to-be-seen"
 
@@ -492,6 +492,40 @@ def test_a_message_that_is_too_large_for_the_server_is_given_up(server, caplog):
         assert client.get_stats()["messages_dropped"] == 1
     assert server.texts() == ["good"]
     assert "larger than the server takes" in caplog.text
+
+
+def test_a_message_that_is_too_large_for_us_costs_none_of_ours(server):
+    """The answer to our close frame says 1009 too."""
+    server.silent = True
+    with MaimClient(config(server, max_size=1000)) as client:
+        assert client.send_message(text_message("ours", "receiver", "qq"))
+        until(lambda: server.frames)
+        server.silent = False
+        server.push(envelope(message("x" * 2000)))
+        until(lambda: client.get_stats()["messages_acked"] == 1)
+        assert client.get_stats()["messages_dropped"] == 0
+    assert server.texts() == ["ours", "ours"]
+
+
+def test_a_server_that_went_silent_is_given_up(server):
+    """A cable was pulled: nothing says so. The way there is a proxy that passes nothing on any more."""
+    proxy = FrozenProxy(server.port)
+    try:
+        url = server.url.replace(str(server.port), str(proxy.port))
+        ends: list[str | None] = []
+        quick = {"ping_interval": 0.1, "ping_timeout": 0.5, "close_timeout": 0.1}
+        wanted = config(server, url=url, on_disconnect=lambda uuid, error: ends.append(error), **quick)
+        with MaimClient(wanted) as client:
+            assert client.is_connected()
+            proxy.frozen = True
+            until(lambda: ends)
+            assert "ping timeout" in str(ends[0])
+            assert not client.is_connected()
+            client.send_message(text_message("later", "receiver", "qq"))
+            proxy.frozen = False
+            until(lambda: server.texts() == ["later"])
+    finally:
+        proxy.close()
 
 
 def test_without_a_cache_nothing_is_kept(server):
