@@ -7,7 +7,7 @@
     with MaimClient(config) as client:
         client.send_message(text_message("Hello", receiver_key, "wechat"))
 
-Needs the package websockets only. Works by threads: every method may be called from any of them, and blocks for a
+Needs the package websockets. Works by threads: every method may be called from any of them, and blocks for a
 moment at most; in asyncio use `await asyncio.to_thread(client.send_message, message)`.
 """
 
