@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from sidecar.client.maim import ClientConfig, MaimClient, text_message
-from tests.client.maim_server import WAIT_SECONDS
-from tests.programs import ROOT, require
+from sidecar.client.maim import ClientConfig, MaimClient, create_ssl_client_config, text_message
+from tests.client.maim_server import WAIT_SECONDS, until
+from tests.programs import ROOT, free_port, require, running_nginx
 from tests.servers import RunningSidecar
 
 PAGE = (ROOT / "docs" / "maim-clients.md").read_text()
@@ -153,6 +153,36 @@ def test_mutual_tls(certificates: Path):
         both = certificates / "both.pem"
         both.write_text(Path(key).read_text() + Path(certificate).read_text())
         assert connects(url, ssl_ca_certs=ca, ssl_certfile=str(both)) is None
+
+
+def test_mutual_tls_at_nginx(sidecar: RunningSidecar, name: str, certificates: Path, tmp_path: Path):
+    """The shipped site with the page's lines, before a running sidecar."""
+    key = sidecar.post("/api/maim/keys", {"user": name}).json()["key"]
+    port = free_port()
+    lines = {
+        "# listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+        "# ssl_certificate     /etc/ssl/certs/dashboard.pem;": f"ssl_certificate {certificates}/server.pem;",
+        "# ssl_certificate_key /etc/ssl/private/dashboard.key;": (
+            f"ssl_certificate_key {certificates}/server.key;\n"
+            f"ssl_client_certificate {certificates}/ca.pem; ssl_verify_client on;"
+        ),
+    }
+    site = (ROOT / "nginx" / "sidecar.conf").read_text()
+    for shipped, ours in lines.items():
+        assert shipped in site
+        site = site.replace(shipped, ours)
+    told: list[str] = []
+    ca, certificate, private = (str(certificates / file) for file in ("ca.pem", "bot.pem", "bot.key"))
+    with running_nginx(tmp_path, site, sidecar.port):
+        wanted = create_ssl_client_config(
+            host="127.0.0.1", port=port, path="/project-dashboard/ws", api_key=key, platform="qq",
+            ssl_ca_certs=ca, ssl_certfile=certificate, ssl_keyfile=private,
+            on_message=lambda message, metadata: told.append(message.message_segment.data),
+        )  # fmt: skip
+        assert "HTTP 400" in str(connects(wanted.url, ssl_ca_certs=ca))
+        with MaimClient(wanted) as client:
+            assert client.send_message(text_message("through TLS", key, "qq"), wait_seconds=WAIT_SECONDS)
+            until(lambda: told == ["through TLS"])
 
 
 def test_many_threads_in_one_tls_connection(url: str, certificates: Path):
