@@ -138,8 +138,9 @@ class Connection:
             self._stats.add("reconnect_attempts")
             stopping.wait(self._pause())
         with self._changes:
-            self._settled = True
-            self._changes.notify_all()
+            if self._stopping is stopping:  # else it was started again meanwhile
+                self._settled = True
+                self._changes.notify_all()
 
     def _pause(self) -> float:
         """Twice as long from time to time, and never the same for two clients: they would all come at once."""
