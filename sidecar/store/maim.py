@@ -152,10 +152,8 @@ def first_seen(connection: Connection, message: bytes, now: str, since: str) -> 
     """Has this message not come since then? From now on it has."""
     build = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     added = build(maim_seen).values(message=message, at=now)
-    changed = connection.execute(
-        added.on_conflict_do_update(index_elements=["message"], set_={"at": now}, where=maim_seen.c.at < since)
-    )
-    return changed.rowcount > 0
+    fresh = added.on_conflict_do_update(index_elements=["message"], set_={"at": now}, where=maim_seen.c.at < since)
+    return connection.execute(fresh.returning(maim_seen.c.message)).first() is not None
 
 
 def enqueue(connection: Connection, seq: int, msg_id: str, place: Place, sealed: str, expires_at: str) -> None:
