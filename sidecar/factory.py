@@ -197,7 +197,7 @@ def _bots(settings: Settings, core: Core, services: _Services) -> _Bots:
     submit, node, roster = core.writer.submit, core.node, Roster()
     seal = core.keys.seal("maim")
     connections = BotConnections(core.database, submit, node, roster)
-    queue = BotQueue(submit, node, roster, seal, settings.maim_queue_messages, settings.maim_queue_seconds)
+    queue = BotQueue(core.database, submit, roster, seal, settings.maim_queue_messages, settings.maim_queue_seconds)
     hooks = load_hooks(settings.maim_hooks, core.metrics)
     logs = {"connections": settings.maim_connection_log, "messages": settings.maim_message_log}
     wanted = frozenset(kind for kind, on in logs.items() if on)

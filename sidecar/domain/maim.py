@@ -3,11 +3,15 @@ nobody. Bots go by an API key and a platform; a key belongs to a user of a tenan
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from sidecar.domain.errors import BadName
+from sidecar.domain.rooms import clean_name
 
 STANDARD, ACK, CUSTOM = "sys_std", "sys_ack", "custom_"
 """Types of frames; a custom one goes on with its name."""
@@ -32,6 +36,8 @@ REASONS = (
 )
 """Why a message reached nobody (docs/maim.md says what each means)."""
 
+_ADDRESS = re.compile(r"sma_([0-9a-f]{12})")
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -49,6 +55,12 @@ class Account:
 def address_of(key_id: str) -> str:
     """What others may be told in place of the key: messages can be sent to it, nobody can connect with it."""
     return f"sma_{key_id}"
+
+
+def id_of(address: str) -> str | None:
+    """Of the key that this is the address of; None for what is no address."""
+    match = _ADDRESS.fullmatch(address)
+    return None if match is None else match[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,10 @@ def place_of(
         raise Undelivered("no_key")
     if not isinstance(platform, str) or not platform:
         raise Undelivered("no_platform")
+    try:
+        platform = clean_name(platform)
+    except BadName:  # no connection can be there
+        raise Undelivered("invalid") from None
     account = find(key)
     if account is None:
         raise Undelivered("unknown_receiver")

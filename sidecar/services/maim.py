@@ -190,7 +190,6 @@ class Bots:
     def close(self, bot: Bot) -> None:
         """Its connection has ended."""
         if self._connections.close(bot):
-            self._queue.closed(bot)
             self._metrics.maim_connections.dec()
             self._say("connections", "maim.disconnected", bot)
             self._hooks.disconnected(bot.uuid, self._metadata(bot))

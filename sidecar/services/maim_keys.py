@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 from collections import OrderedDict
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 
 from sidecar.domain.access import Identity, may_reach_tenant
 from sidecar.domain.errors import Conflict, NotAllowed, NotFound
-from sidecar.domain.maim import DEFAULT_TENANT, Account
+from sidecar.domain.maim import DEFAULT_TENANT, Account, id_of
 from sidecar.services.access import require
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
@@ -27,8 +26,6 @@ CHANGED = "control.maim_key"
 
 CACHED = 10_000
 CACHE_SECONDS = 30.0
-
-_ADDRESS = re.compile(r"sma_([0-9a-f]{12})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +95,10 @@ class BotKeys:
 
     def receiver(self, named: str) -> Account | None:
         """Whom this key, or the address of a key, stands for as a receiver. An address opens nothing."""
-        match = _ADDRESS.fullmatch(named)
-        if match is None:
+        id = id_of(named)
+        if id is None:
             return self.holder(named)
-        return self._remembered(named.encode(), lambda: self._database.read(lambda c: find_key_by_id(c, match[1])))
+        return self._remembered(named.encode(), lambda: self._database.read(lambda c: find_key_by_id(c, id)))
 
     def forget(self) -> None:
         """A key has changed, here or at another process."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sidecar.domain.maim import Account, Place
 from sidecar.store.journal import Transaction
 from sidecar.store.tables import maim_connections, maim_keys, maim_queue, maim_seen, nodes
 
-PAGE = 50
-"""Messages that are handed over at once to a receiver who was away."""
+PAGE, PAGE_CHARACTERS = 50, 4 * 1024 * 1024
+"""What is read at once for a receiver who was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,34 +175,20 @@ def count_queued(connection: Connection, place: Place, now: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def claim_queued(connection: Connection, place: Place, node: str, after: int, now: str) -> Sequence[QueuedRow]:
-    """The next messages of this place that no other living process is handing over; they are this one's now."""
+def queued_after(connection: Connection, place: Place, after: int, now: str) -> list[QueuedRow]:
+    """The next messages of this place: a page of them, no larger than so many characters unless the first alone is."""
     table = maim_queue.c
-    free = or_(table.node.is_(None), table.node == node, table.node.not_in(select(nodes.c.id)))
-    query = (
-        select(table.seq, table.msg_id, table.sealed)
-        .where(_at(place), table.seq > after, table.expires_at > now, free)
+    page = (
+        select(table.seq, table.msg_id, table.sealed, func.length(table.sealed).label("size"))
+        .where(_at(place), table.seq > after, table.expires_at > now)
         .order_by(table.seq)
         .limit(PAGE)
+        .subquery()
     )
-    rows = [QueuedRow(*row) for row in connection.execute(query)]
-    if rows:
-        connection.execute(_CLAIM, [{"of_seq": row.seq, "by_node": node} for row in rows])
-    return rows
-
-
-def find_queued(connection: Connection, seqs: Sequence[int], now: str) -> list[QueuedRow]:
-    """Those of them that are still there, in order."""
-    table = maim_queue.c
-    query = select(table.seq, table.msg_id, table.sealed).where(table.seq.in_(seqs), table.expires_at > now)
-    return [QueuedRow(*row) for row in connection.execute(query.order_by(table.seq))]
-
-
-def release_queued(connection: Connection, seqs: Iterable[int]) -> None:
-    """Whoever comes next may have them."""
-    rows = [{"of_seq": seq, "by_node": None} for seq in seqs]
-    if rows:
-        connection.execute(_CLAIM, rows)
+    before = (func.sum(page.c.size).over(order_by=page.c.seq) - page.c.size).label("before")
+    summed = select(page.c.seq, page.c.msg_id, page.c.sealed, before).subquery()
+    query = select(summed.c.seq, summed.c.msg_id, summed.c.sealed).where(summed.c.before < PAGE_CHARACTERS)
+    return [QueuedRow(*row) for row in connection.execute(query.order_by(summed.c.seq))]
 
 
 def remove_queued(connection: Connection, seqs: Iterable[int]) -> None:
@@ -211,7 +197,6 @@ def remove_queued(connection: Connection, seqs: Iterable[int]) -> None:
         connection.execute(_REMOVE, rows)
 
 
-_CLAIM = update(maim_queue).where(maim_queue.c.seq == bindparam("of_seq")).values(node=bindparam("by_node"))
 _REMOVE = delete(maim_queue).where(maim_queue.c.seq == bindparam("of_seq"))
 
 

@@ -387,9 +387,8 @@ maim_queue = Table(
     Column("platform", text, nullable=False),
     Column("sealed", text, nullable=False),
     Column("expires_at", text, nullable=False),
-    Column("node", text),
 )
 """Messages until their receiver has acknowledged them. `seq` is that of the control event that told of it, `sealed` the
-encrypted frame, `node` the process that is handing it over to a receiver who was away."""
+encrypted frame."""
 Index("maim_queue_place", maim_queue.c.tenant, maim_queue.c.user_id, maim_queue.c.platform, maim_queue.c.seq)
 Index("maim_queue_expiry", maim_queue.c.expires_at)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from sidecar.domain.errors import FieldError, Invalid, SidecarError
-from sidecar.domain.maim import CUSTOM, PARTS, STANDARD, is_message
+from sidecar.domain.maim import CUSTOM, PARTS, STANDARD, id_of, is_message
 from sidecar.wire.bodies import parse_message, sound
 from sidecar.wire.checks import Body, Name, OptionalName, StrictBody, name, number, read
 
@@ -76,12 +76,14 @@ def _ttl(queue: Any) -> float | None:
     seconds = queue.get("ttl_seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0:
         return 0.0
-    return min(float(seconds), MAX_TTL_SECONDS)
+    return float(min(seconds, MAX_TTL_SECONDS))
 
 
 def _key(value: Any) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_KEY_CHARACTERS or not is_key(value):
         raise ValueError(f"must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters")
+    if id_of(value) is not None:
+        raise ValueError("must not look like an address")
     return value
 
 
@@ -169,6 +171,9 @@ def read_custom(body: Mapping[str, Any]) -> MaimCustomBody:
     if len(named) != 1:
         message = "needs exactly one of connection_uuid, target_user and api_key"
         raise Invalid(f"The request can't be used: it {message}.", (FieldError("connection_uuid", message),))
+    if "connection_uuid" in named and found.kept_seconds is not None:
+        message = "is for a receiver who comes again: a user or a key, not a connection"
+        raise Invalid(f"The request can't be used: queue {message}.", (FieldError("queue", message),))
     if "target_user" in named and found.target_platform is None:
         problem = FieldError("target_platform", "Field required")
         raise Invalid("The request can't be used: target_user needs target_platform.", (problem,))

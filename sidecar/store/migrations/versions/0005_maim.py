@@ -54,7 +54,6 @@ def upgrade() -> None:
         sa.Column("platform", text, nullable=False),
         sa.Column("sealed", text, nullable=False),
         sa.Column("expires_at", text, nullable=False),
-        sa.Column("node", text, nullable=True),
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_index("maim_queue_place", "maim_queue", ["tenant", "user_id", "platform", "seq"])
