@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import websocket
 
 from tests.bots.peers import DEADLINE_SECONDS, Line, envelope, text_message
@@ -42,6 +42,31 @@ def undelivered(server: RunningSidecar) -> dict[str, float]:
         for line in server.get("/metrics").text.splitlines()
         if line.startswith("sidecar_maim_undelivered_total{")
     }
+
+
+class Closed(Exception):
+    """The server closed the WebSocket."""
+
+    def __init__(self, data: bytes) -> None:
+        self.code = int.from_bytes(data[:2], "big")
+        self.reason = data[2:].decode()
+        super().__init__(self.code, self.reason)
+
+
+def next_packet(socket: websocket.WebSocket) -> str:
+    """The next text frame; pings of both kinds are answered and passed over, and are no sign that it will come."""
+    finish = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        socket.settimeout(max(0.001, finish - time.monotonic()))
+        opcode, data = socket.recv_data(control_frame=True)
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            raise Closed(data)
+        if opcode == websocket.ABNF.OPCODE_PING:
+            socket.pong(data)
+        elif opcode == websocket.ABNF.OPCODE_TEXT and data == b"2":
+            socket.send("3")
+        elif opcode == websocket.ABNF.OPCODE_TEXT:
+            return str(data.decode())
 
 
 class RawBot:
@@ -107,18 +132,10 @@ class RawBot:
     def closed(self) -> int:
         """The code that the server closed with; what came before it is passed over."""
         while True:
-            opcode, data = self.socket.recv_data(control_frame=True)
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                return int.from_bytes(data[:2], "big")
+            try:
+                next_packet(self.socket)
+            except Closed as closed:
+                return closed.code
 
     def _packet(self) -> str:
-        while True:
-            opcode, data = self.socket.recv_data(control_frame=True)
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                pytest.fail(f"the server closed: {data!r}")
-            if opcode == websocket.ABNF.OPCODE_PING:
-                self.socket.pong(data)
-            elif opcode == websocket.ABNF.OPCODE_TEXT and data == b"2":
-                self.socket.send("3")
-            elif opcode == websocket.ABNF.OPCODE_TEXT:
-                return str(data.decode())
+        return next_packet(self.socket)
