@@ -49,6 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]
     yield running
     running.stop()
     assert "Traceback" not in running.output(), running.output()
+    assert "smk_" not in running.output()  # no bot's key
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import websocket
 
@@ -53,6 +54,10 @@ class Closed(Exception):
         super().__init__(self.code, self.reason)
 
 
+class Refused(Exception):
+    """The Socket.IO line said no."""
+
+
 def next_packet(socket: websocket.WebSocket) -> str:
     """The next text frame; pings of both kinds are answered and passed over, and are no sign that it will come."""
     finish = time.monotonic() + DEADLINE_SECONDS
@@ -73,13 +78,20 @@ class RawBot:
     """`line` is "websocket" (as 0.6.8) or "socketio" (as 0.7.5, without polling)."""
 
     def __init__(
-        self, server: RunningSidecar | Nginx, key: str, platform: str, line: str = "websocket", path: str = "/ws"
+        self,
+        server: RunningSidecar | Nginx,
+        key: str,
+        platform: str,
+        line: str = "websocket",
+        path: str = "/ws",
+        uuid: str | None = None,
     ) -> None:
         self.line = line
+        self.uuid = uuid or f"single_{uuid4().hex}"
         query = "/?EIO=4&transport=websocket" if line == "socketio" else ""
         self.socket = websocket.create_connection(
             f"ws://127.0.0.1:{server.port}{path}{query}",
-            header=[f"x-apikey: {key}", f"x-platform: {platform}"],
+            header=[f"x-apikey: {key}", f"x-platform: {platform}", f"x-uuid: {self.uuid}"],
             suppress_origin=True,
             timeout=DEADLINE_SECONDS,
         )
@@ -87,7 +99,9 @@ class RawBot:
             assert self._packet().startswith("0{")
             self.socket.send("40")
             answer = self._packet()
-            assert answer.startswith("40{"), answer
+            if not answer.startswith("40{"):
+                self.socket.shutdown()
+                raise Refused(answer)
 
     def __enter__(self) -> RawBot:
         return self

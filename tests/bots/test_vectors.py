@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bots.peers import VERSIONS, RealServer
+from tests.bots.raw import new_key
 from tests.bots.replay import Replay
 from tests.servers import RunningSidecar
 
@@ -30,10 +31,10 @@ def test_a_difference_is_found():
 
 @pytest.fixture(scope="module")
 def with_keys(server: RunningSidecar) -> RunningSidecar:
-    """It knows the keys of the captured traffic."""
-    for key, user in USERS.items():
-        made = server.cli("maim", "key", "create", "--user", user, "--key-stdin", stdin=f"{key}\n")
-        assert made.returncode == 0, made.stderr
+    """It knows the keys of the captured traffic, by both ways to register one."""
+    made = server.cli("maim", "key", "create", "--user", "user-a", "--key-stdin", stdin="key-a\n")
+    assert made.returncode == 0, made.stderr
+    assert new_key(server, "user-b", key="key-b").key == "key-b"
     return server
 
 
