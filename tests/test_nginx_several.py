@@ -141,7 +141,7 @@ def test_browsers_are_spread_and_each_stays(pair: Pair, site: Nginx):
 def test_the_cookie_is_given_once_and_says_what_a_browser_must_know(
     pair: Pair, tmp_path_factory: pytest.TempPathFactory, scheme: str
 ):
-    conf = SHIPPED.replace('"$scheme $cookie_sidecar_node"', f'"{scheme} $cookie_sidecar_node"')
+    conf = SHIPPED.replace('map "$scheme $cookie', f'map "{scheme} $cookie')
     assert conf.count(f'map "{scheme} $cookie') == 1
     with running_nginx(tmp_path_factory.mktemp("nginx") / "site", conf, pair[0].port) as nginx:
         asked = f"{nginx.url}/socket.io/?EIO=4&transport=polling"

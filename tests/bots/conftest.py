@@ -47,8 +47,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]
     running = RunningSidecar(tmp_path_factory.mktemp("bots"), settings)
     running.start()
     yield running
+    assert 'status="500"' not in running.get("/metrics").text
     running.stop()
     assert "Traceback" not in running.output(), running.output()
+    assert "smk_" not in running.output()  # no bot's key
 
 
 @pytest.fixture

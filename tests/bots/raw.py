@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
-import pytest
 import websocket
 
 from tests.bots.peers import DEADLINE_SECONDS, Line, envelope, text_message
@@ -44,17 +45,53 @@ def undelivered(server: RunningSidecar) -> dict[str, float]:
     }
 
 
+class Closed(Exception):
+    """The server closed the WebSocket."""
+
+    def __init__(self, data: bytes) -> None:
+        self.code = int.from_bytes(data[:2], "big")
+        self.reason = data[2:].decode()
+        super().__init__(self.code, self.reason)
+
+
+class Refused(Exception):
+    """The Socket.IO line said no."""
+
+
+def next_packet(socket: websocket.WebSocket) -> str:
+    """The next text frame; pings of both kinds are answered and passed over, and are no sign that it will come."""
+    finish = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        socket.settimeout(max(0.001, finish - time.monotonic()))
+        opcode, data = socket.recv_data(control_frame=True)
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            raise Closed(data)
+        if opcode == websocket.ABNF.OPCODE_PING:
+            socket.pong(data)
+        elif opcode == websocket.ABNF.OPCODE_TEXT and data == b"2":
+            socket.send("3")
+        elif opcode == websocket.ABNF.OPCODE_TEXT:
+            return str(data.decode())
+
+
 class RawBot:
     """`line` is "websocket" (as 0.6.8) or "socketio" (as 0.7.5, without polling)."""
 
     def __init__(
-        self, server: RunningSidecar | Nginx, key: str, platform: str, line: str = "websocket", path: str = "/ws"
+        self,
+        server: RunningSidecar | Nginx,
+        key: str,
+        platform: str,
+        line: str = "websocket",
+        path: str = "/ws",
+        uuid: str | None = None,
     ) -> None:
         self.line = line
+        self.uuid = uuid or f"single_{uuid4().hex}"
         query = "/?EIO=4&transport=websocket" if line == "socketio" else ""
         self.socket = websocket.create_connection(
             f"ws://127.0.0.1:{server.port}{path}{query}",
-            header=[f"x-apikey: {key}", f"x-platform: {platform}"],
+            header=[f"x-apikey: {key}", f"x-platform: {platform}", f"x-uuid: {self.uuid}"],
             suppress_origin=True,
             timeout=DEADLINE_SECONDS,
         )
@@ -62,7 +99,9 @@ class RawBot:
             assert self._packet().startswith("0{")
             self.socket.send("40")
             answer = self._packet()
-            assert answer.startswith("40{"), answer
+            if not answer.startswith("40{"):
+                self.socket.shutdown()
+                raise Refused(answer)
 
     def __enter__(self) -> RawBot:
         return self
@@ -107,18 +146,10 @@ class RawBot:
     def closed(self) -> int:
         """The code that the server closed with; what came before it is passed over."""
         while True:
-            opcode, data = self.socket.recv_data(control_frame=True)
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                return int.from_bytes(data[:2], "big")
+            try:
+                next_packet(self.socket)
+            except Closed as closed:
+                return closed.code
 
     def _packet(self) -> str:
-        while True:
-            opcode, data = self.socket.recv_data(control_frame=True)
-            if opcode == websocket.ABNF.OPCODE_CLOSE:
-                pytest.fail(f"the server closed: {data!r}")
-            if opcode == websocket.ABNF.OPCODE_PING:
-                self.socket.pong(data)
-            elif opcode == websocket.ABNF.OPCODE_TEXT and data == b"2":
-                self.socket.send("3")
-            elif opcode == websocket.ABNF.OPCODE_TEXT:
-                return str(data.decode())
+        return next_packet(self.socket)

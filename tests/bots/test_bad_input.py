@@ -12,7 +12,7 @@ import pytest
 import websocket
 
 from tests.bots.conftest import Connect
-from tests.bots.peers import VERSIONS, envelope, text_message
+from tests.bots.peers import VERSIONS, Line, envelope, text_message
 from tests.bots.raw import LINES, Key, RawBot, new_key
 from tests.servers import RunningSidecar
 
@@ -97,6 +97,8 @@ TEXTS = {
     "empty": ["", " ", "\n"],
 }
 
+NO_PACKETS = ("not JSON", "numbers that JSON has not", "deep", "empty")
+
 
 class Stage:
     """An attacker with a good key of one tenant, a neighbour in it and a stranger of another tenant, both listening."""
@@ -144,10 +146,13 @@ def stage(request: pytest.FixtureRequest, server: RunningSidecar, name: str) -> 
 
 @pytest.mark.parametrize("kind", TEXTS)
 def test_frames_that_are_no_messages(stage: Stage, kind: str):
+    """On the Socket.IO line what is no JSON is no packet: it may end the connection that sends it."""
     for text in TEXTS[kind]:
-        if stage.line == "socketio" and kind in ("not JSON", "deep", "empty"):
-            continue  # no packet of Socket.IO; below
-        stage.attacker.send_text(text)
+        if stage.line == "socketio" and kind in NO_PACKETS:
+            with RawBot(stage.server, stage.keys[0].key, "qq", stage.line) as bot:
+                bot.send_text(text)
+        else:
+            stage.attacker.send_text(text)
     stage.assert_unharmed()
 
 
@@ -160,7 +165,7 @@ def test_every_wrong_type_in_every_field(stage: Stage, field: tuple[str, ...]):
         for name in field[:-1]:
             at = at[name]
         if value is LEFT_OUT:
-            del at[field[-1]]
+            at.pop(field[-1], None)
         else:
             at[field[-1]] = value
         stage.attacker.send(frame)
@@ -199,6 +204,57 @@ def test_a_frame_over_the_limit_ends_its_own_connection_alone(stage: Stage):
     stage.assert_unharmed()
 
 
+def test_another_bots_name_gives_nothing(stage: Stage):
+    """A connection says its own uuid, and may say that of another's, of this tenant or of another."""
+    for victim, number in ((stage.neighbour, 1), (stage.stranger, 2)):
+        with RawBot(stage.server, stage.keys[0].key, "elsewhere", stage.line, uuid=victim.uuid) as thief:
+            thief.send_to((stage.keys[0].key, "elsewhere"), "mine")
+            assert thief.next()["meta"]["uuid"] != victim.uuid
+            assert thief.next_text() == "mine"
+            victim.send_to(stage.to(number), "private")
+            assert victim.next()["meta"]["uuid"] == victim.uuid
+            assert victim.next_text() == "private"
+            thief.send_to((stage.keys[0].key, "elsewhere"), "mine again")
+            assert [thief.next()["type"] for _ in range(2)] == ["sys_ack", "sys_std"]
+    stage.assert_unharmed()
+
+
+def test_nobody_else_can_acknowledge_what_waits(stage: Stage):
+    """It is offered again, by the same msg_id, until its receiver has acknowledged it."""
+    receiver = (stage.keys[1].key, "later")
+    stage.attacker.acked(stage.attacker.send_to(receiver, "kept", queue=True))
+
+    def offered() -> Line:
+        with RawBot(stage.server, *receiver, stage.line) as bot:
+            return bot.next(lambda frame: frame["type"] == "sys_std")
+
+    first = offered()
+    ack = {"type": "sys_ack", "msg_id": "a-1", "meta": {"acked_msg_id": first["msg_id"]}, "payload": {}}
+    for bot in (stage.attacker, stage.stranger):
+        bot.send(ack)
+        bot.send({"type": "sys_none", "msg_id": "read"})
+        bot.acked("read")
+    again = offered()
+    assert (again["msg_id"], again["payload"]) == (first["msg_id"], first["payload"])
+    with RawBot(stage.server, *receiver, stage.line) as bot:
+        bot.next(lambda frame: frame["type"] == "sys_std")
+        bot.send(ack)
+        bot.send({"type": "sys_none", "msg_id": "read"})
+        bot.acked("read")
+    with RawBot(stage.server, *receiver, stage.line) as bot:
+        bot.send_to(receiver, "last")
+        assert bot.next_text() == "last"
+
+
+def test_a_bot_that_does_not_read_harms_itself_alone(stage: Stage):
+    """Ten megabytes for it: its connection may end, and whoever sent them gets every acknowledgement."""
+    sent = [stage.neighbour.send_to(stage.to(0), "x" * 200_000) for _ in range(50)]
+    for msg_id in sent:
+        stage.neighbour.acked(msg_id)
+    with RawBot(stage.server, stage.keys[0].key, "qq", stage.line) as again:
+        stage.assert_unharmed(again)
+
+
 PACKETS = ["", "4", "42", "42[", '42["message"', '42["message",not json]', "42[]", "42{}", "42null", '42[1,{"a":1}]']
 PACKETS += ['42["other",{"msg_id":"o-1"}]', '42["message"]', '42["message",1,2,3]', '42/ws,["message",{}]', "9", "x"]
 PACKETS += ['451-["message",{"_placeholder":true,"num":0}]', '42999["message",{}]', '43["message"]', "44", "41/other,"]
@@ -226,7 +282,7 @@ def test_a_flood_slows_its_own_key_alone(start_sidecar: Any, connect: Connect, n
     url = server.url.replace("http", "ws", 1) + "/ws"
     bots = [connect(version, url, key.key, "qq") for key in (one, two)]
     with RawBot(server, flooder.key, "qq", "websocket" if version == VERSIONS[0] else "socketio") as flood:
-        sent = [flood.send_to((flooder.key, "nowhere"), "flood") for _ in range(400)]
+        sent = [flood.send_to((flooder.key, "nowhere"), "flood") for _ in range(300)]
         for number in range(5):
             bots[0].send_text(f"there {number}", to=(two.key, "qq"))
             assert bots[1].next_text() == f"there {number}"

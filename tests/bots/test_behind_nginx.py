@@ -79,7 +79,7 @@ def several(pair: list[RunningSidecar], tmp_path_factory: pytest.TempPathFactory
 def test_bots_are_spread_over_processes_and_each_stays(
     pair: list[RunningSidecar], several: Nginx, connect: Connect, name: str
 ):
-    """0.7.5 begins with polling and keeps no cookies of a site that is named by an address: its x-uuid tells it apart."""
+    """0.7.5 begins with polling and keeps no cookie of a site that is named by an address: x-uuid tells it apart."""
     keys = [new_key(pair[0], f"{name}-{number}").key for number in range(2)]
     olds = [connect(OLD, ws(several, "/ws"), keys[0], "wechat") for _ in range(2)]
     news = [connect(NEW, ws(several, "/ws"), keys[1], "qq") for _ in range(6)]

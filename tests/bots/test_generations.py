@@ -78,7 +78,7 @@ def test_every_field_arrives_as_it_was_sent(server: RunningSidecar, connect: Con
         "user_nickname": "\u738b\u5c0f\u660e",
         "user_cardname": "\U0001f916",
     }
-    group = {"platform": "wechat", "group_id": "g-1", "group_name": '\u2028 \u0000 \x7f " \\ \u202e'}
+    group = {"platform": "wechat", "group_id": "g-1", "group_name": '\u2028 \x7f " \\ \u202e'}
     info: dict[str, Any] = {
         "format_info": {"content_format": ["text", "image"], "accept_format": ["text"]},
         "template_info": {"template_items": {"a": "\u00e9"}, "template_name": {"b": "c"}, "template_default": False},

@@ -8,7 +8,7 @@ import pytest
 
 from tests.bots.conftest import Connect
 from tests.bots.peers import VERSIONS, envelope, text_message
-from tests.bots.raw import new_key
+from tests.bots.raw import LINES, RawBot, new_key
 from tests.programs import wait_until
 from tests.servers import RunningSidecar, two_processes
 
@@ -97,3 +97,45 @@ def test_a_key_revoked_at_one_process_ends_connections_at_the_other(
     assert here.request("DELETE", f"/api/maim/keys/{key.id}").status_code == 200
     wait_until(lambda: not bot.connected, "it is disconnected", 30)
     wait_until(lambda: not there.get(f"/api/maim/connections?user={name}").json()["items"], "it is gone", 30)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_name_belongs_to_the_key_that_has_it(stage: Stage, name: str, line: str):
+    """A bot that comes back at the other process, by its own uuid, is there alone; another key can't take its place."""
+    here, there = stage
+    key, other = new_key(here, name).key, new_key(here, f"{name}-other", tenant="shop").key
+    with RawBot(here, key, "qq", line) as first:
+        with RawBot(there, other, "qq", line, uuid=first.uuid) as thief:
+            first.send_to((key, "qq"), "private")
+            assert first.next_text() == "private"
+            thief.send_to((other, "qq"), "mine")
+            assert thief.next_text() == "mine"
+        with RawBot(there, key, "qq", line, uuid=first.uuid) as second:
+            assert first.closed() is not None
+            second.send_to((key, "qq"), "back")
+            assert second.next_text() == "back"
+            items = [server.get(f"/api/maim/connections?user={name}").json()["items"] for server in stage]
+            assert [[item["uuid"] for item in found] for found in items] == [[first.uuid]] * 2
+
+
+def test_bots_of_a_process_that_was_killed_go_on_at_the_other(stage: Stage, connect: Connect, name: str):
+    """What was sent to wait meanwhile comes there, and comes once."""
+    here, there = stage
+    keys = [new_key(here, f"{name}-{number}").key for number in range(2)]
+    sender = connect(NEW, ws(here), keys[0], "qq")
+    receiver = connect(OLD, ws(there), keys[1], "qq")
+    sender.send_text("before", to=(keys[1], "qq"))
+    assert receiver.next_text() == "before"
+    there.kill()
+    kept = envelope(text_message("kept", (keys[1], "qq")), queue=True)
+    sender.send_frame(kept)
+    sender.acked(kept["msg_id"])
+    receiver.stop()
+    moved = connect(OLD, ws(here), keys[1], "qq")
+    assert moved.next_text() == "kept"
+    there.start()
+    again = connect(NEW, ws(there), keys[1], "qq")
+    sender.send_text("last", to=(keys[1], "qq"))
+    assert moved.next_text() == "last"
+    assert again.next_text() == "last"
+    assert (moved.texts(), again.texts()) == (["kept", "last"], ["last"])
