@@ -32,7 +32,7 @@ class Link(Protocol):
 class Bot:
     """One connection of an account. `queued` are the msg_ids that it has been handed out of the queue and not
     acknowledged, with their seqs; while `behind` it is still being given what waited for it: it was up to `reached`,
-    and `newest` has come meanwhile."""
+    and `newest` has come meanwhile. `seq` is that of the event by which it was told to the others, None before."""
 
     __slots__ = (
         "account",
@@ -46,6 +46,7 @@ class Bot:
         "place",
         "queued",
         "reached",
+        "seq",
         "uuid",
     )
 
@@ -60,6 +61,7 @@ class Bot:
         self.link = link
         self.address = address
         self.opened_at = opened_at
+        self.seq: int | None = None
         self.queued: dict[str, int] = {}
         self.behind = False
         self.reached = 0

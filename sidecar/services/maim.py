@@ -379,9 +379,9 @@ class Bots:
             for bot in [bot for bot in self._roster if bot.account.key_id == id]:
                 self._end(bot, "revoked")
 
-    def others_changed(self, node: str, opened: Iterable[str]) -> None:
+    def others_changed(self, seq: int, node: str, opened: Iterable[str]) -> None:
         """Bots have come to a process, or left it."""
-        for bot in self._connections.heard(node, opened):
+        for bot in self._connections.heard(seq, node, opened):
             self._end(bot, "replaced")
 
     def relayed(self, node: str, body: Mapping[str, Any]) -> None:

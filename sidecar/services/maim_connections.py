@@ -29,7 +29,8 @@ from sidecar.store.writer import Submit
 log = RateLimited(structlog.get_logger("sidecar.maim"))
 
 CHANGED = "control.maim_connections"
-"""Type of the control event whose payload `{"node","opened":[uuid]}` tells that bots have come to a process or left."""
+"""Type of the control event whose payload `{"seq","node","opened":[uuid]}` tells that bots have come to a process or
+left."""
 
 ALIVE_SECONDS = 30.0
 """A process that has said nothing for so long holds nobody any more (each says so every ten seconds)."""
@@ -74,7 +75,7 @@ class BotConnections:
             if holder is not None and (holder.place, holder.key_id) != (bot.place, bot.account.key_id):
                 name = str(uuid.uuid4())
             put_connection(transaction.connection, self._row(bot, name))
-            transaction.append(CHANGED, {"node": self._node, "opened": [name]}, ())
+            bot.seq = self._tell(transaction, [name])
             return name, count_queued(transaction.connection, bot.place, transaction.now) > 0
 
         try:
@@ -123,12 +124,14 @@ class BotConnections:
     def of_this(self) -> list[ConnectionRow]:
         return [self._row(bot, bot.uuid) for bot in self.roster]
 
-    def heard(self, node: str, opened: Iterable[str]) -> list[Bot]:
-        """What a process has told, this one too; whose connections here have been replaced by one there."""
+    def heard(self, seq: int, node: str, opened: Iterable[str]) -> list[Bot]:
+        """What a process has told, this one too; whose connections here have been replaced by a later one there."""
         if node == self._node:
             return []
         self._read_at = None
-        return [bot for bot in map(self.roster.named, opened) if bot is not None]
+        return [
+            bot for bot in map(self.roster.named, opened) if bot is not None and bot.seq is not None and bot.seq < seq
+        ]
 
     def all_again(self) -> None:
         """The others have taken this process for dead, and struck out its connections. Raises Unavailable."""
@@ -138,6 +141,10 @@ class BotConnections:
                 put_connection(transaction.connection, row)
 
         self._submit(command)
+
+    def _tell(self, transaction: Transaction, opened: list[str]) -> int:
+        seq = transaction.seq + 1
+        return transaction.append(CHANGED, {"seq": seq, "node": self._node, "opened": opened}, ()).seq
 
     def _row(self, bot: Bot, name: str) -> ConnectionRow:
         place = bot.place
@@ -171,7 +178,7 @@ class BotConnections:
 
             def command(transaction: Transaction, gone: Iterable[str] = tuple(gone)) -> None:
                 remove_connections(transaction.connection, self._node, gone)
-                transaction.append(CHANGED, {"node": self._node, "opened": []}, ())
+                self._tell(transaction, [])
 
             try:
                 self._submit(command)
