@@ -218,6 +218,13 @@ class Settings(BaseSettings):
     live_sources: Annotated[str, AfterValidator(_live_sources)] = Field(
         "", description="Functions that live pushes can be fed from: name=package.module:function (comma list)."
     )
+    tls_cert: Path | None = Field(
+        None, description="Certificate with its chain, in PEM: the port speaks TLS alone. Read again on SIGHUP."
+    )
+    tls_key: Path | None = Field(None, description="Its private key, in PEM, not encrypted.")
+    tls_client_ca: Path | None = Field(
+        None, description="Only clients with a certificate of these authorities (PEM) are let in: mutual TLS."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="json for machines.")
 
@@ -230,6 +237,10 @@ class Settings(BaseSettings):
             problems.append("SIDECAR_RECOVERY_SECONDS must be no longer than SIDECAR_RETENTION_DAYS")
         if self.webhook_networks and self.open == "false":
             problems.append("SIDECAR_WEBHOOK_NETWORKS needs SIDECAR_OPEN=webhooks or true")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            problems.append("SIDECAR_TLS_CERT and SIDECAR_TLS_KEY belong together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            problems.append("SIDECAR_TLS_CLIENT_CA needs SIDECAR_TLS_CERT and SIDECAR_TLS_KEY")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -242,6 +253,18 @@ class Settings(BaseSettings):
     @cached_property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.instance_path / 'sidecar.db'}"
+
+    @cached_property
+    def tls_files(self) -> tuple[Path, Path, Path | None] | None:
+        """Certificate, key and the clients' authorities; None without TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return self.tls_cert, self.tls_key, self.tls_client_ca
+
+    @cached_property
+    def scheme(self) -> str:
+        """What addresses of our own port begin with."""
+        return "http" if self.tls_files is None else "https"
 
     @cached_property
     def live_source_paths(self) -> dict[str, str]:
