@@ -46,7 +46,7 @@ CLOSE_RESTART = 1012
 CLOSE_WINDOW_SECONDS = 2.0
 CLOSE_SECONDS = 2.0
 STOP_SECONDS = 3
-GOODBYE_SECONDS = 1
+GOODBYE_SECONDS = 0.5
 """For what is said last to reach TLS clients."""
 LOOK_SECONDS = 0.02
 
@@ -212,7 +212,7 @@ def _stop(server: Any, sidecar: Sidecar, door: Door | None) -> None:
     server.stop(timeout=STOP_SECONDS)
     if door is not None:
         with gevent.Timeout(GOODBYE_SECONDS, False):
-            while door.splices.open:
+            while not door.splices.all_said:
                 gevent.sleep(LOOK_SECONDS)
         door.splices.close()
     network.stop()

@@ -118,7 +118,7 @@ class Door:
         """A line for it, too; but who connects and leaves is most likely a load balancer that looks whether we live."""
         self._metrics.tls_handshakes_failed.labels(reason).inc()
         if reason != "ended":
-            self._complaints.warning("tls.handshake_failed", reason=reason, address=address[0])
+            self._complaints.warning("tls.handshake_failed", reason=reason, address=address[0].removeprefix("::ffff:"))
 
 
 def _load(files: TlsFiles) -> tuple[Any, float]:

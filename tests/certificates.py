@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 HOSTS = ("localhost", "127.0.0.1", "127.0.0.2")
+_SIGNING = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
 _numbers = itertools.count(1)
 
 
@@ -41,8 +42,14 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
-        builder = _builder(self._name, self._name, self._key, 30).add_extension(x509.BasicConstraints(True, None), True)
-        self._certificate = builder.sign(self._key, hashes.SHA256())
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        self._certificate = (
+            _builder(self._name, self._name, self._key, 30)
+            .add_extension(x509.BasicConstraints(True, None), True)
+            .add_extension(_SIGNING, True)
+            .add_extension(self._identifier, False)
+            .sign(self._key, hashes.SHA256())
+        )
         self.file = folder / f"ca-{next(_numbers)}.pem"
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
@@ -55,8 +62,10 @@ class Authority:
         return self._issue(name, 30, None, ExtendedKeyUsageOID.CLIENT_AUTH, [])
 
     def trusting(self, shown: Pair | None = None) -> ssl.SSLContext:
-        """A client's context that trusts this authority alone, and shows this certificate."""
+        """A client's context that trusts this authority alone, as strictly as newer Pythons do, and shows this
+        certificate."""
         context = ssl.create_default_context(cafile=str(self.file))
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
         if shown is not None:
             context.load_cert_chain(shown.certificate, shown.key)
         return context
@@ -70,7 +79,11 @@ class Authority:
         names: list[x509.GeneralName],
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_named(name), self._name, key, days).add_extension(x509.ExtendedKeyUsage([purpose]), False)
+        builder = (
+            _builder(_named(name), self._name, key, days)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier), False)
+        )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
         made = builder.sign(self._key, hashes.SHA256())

@@ -62,6 +62,11 @@ class Splices:
         Splice(self, tls, near.detach())
         return far
 
+    @property
+    def all_said(self) -> bool:
+        """Has every client been sent what there was for it?"""
+        return all(splice.said for splice in self.open)
+
     def close(self) -> None:
         """End them all."""
         for splice in list(self.open):
@@ -85,6 +90,7 @@ class Splice:
         "_to_server",
         "_unsent",
         "_untaken",
+        "said",
     )
 
     def __init__(self, splices: Splices, tls: Any, near: int):
@@ -100,6 +106,8 @@ class Splice:
         self._moved_at = 0.0
         """When the client last took something, as far as it is slow."""
         self._looked_after = False
+        self.said = False
+        """Our goodbye, too; only the client's end is awaited."""
         self._from_client = splices.loop.io(tls.fileno(), READ)
         self._from_server = splices.loop.io(near, READ)
         self._to_client: Any = None
@@ -271,6 +279,7 @@ class Splice:
         except OSError:
             self.end()
             return
+        self.said = True
         _close(self._to_server)
         self._to_server = None
         self._untaken = b""
