@@ -235,6 +235,13 @@ class Settings(BaseSettings):
     maim_queue_messages: int = Field(
         1_000, ge=1, le=100_000, description="Messages that may wait for one bot (a user on a platform)."
     )
+    tls_cert: Path | None = Field(
+        None, description="Certificate with its chain, in PEM: the port speaks TLS alone. Read again on SIGHUP."
+    )
+    tls_key: Path | None = Field(None, description="Its private key, in PEM, not encrypted.")
+    tls_client_ca: Path | None = Field(
+        None, description="Only clients with a certificate of these authorities (PEM) are let in: mutual TLS."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="json for machines.")
 
@@ -247,6 +254,10 @@ class Settings(BaseSettings):
             problems.append("SIDECAR_RECOVERY_SECONDS must be no longer than SIDECAR_RETENTION_DAYS")
         if self.webhook_networks and self.open == "false":
             problems.append("SIDECAR_WEBHOOK_NETWORKS needs SIDECAR_OPEN=webhooks or true")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            problems.append("SIDECAR_TLS_CERT and SIDECAR_TLS_KEY belong together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            problems.append("SIDECAR_TLS_CLIENT_CA needs SIDECAR_TLS_CERT and SIDECAR_TLS_KEY")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -259,6 +270,18 @@ class Settings(BaseSettings):
     @cached_property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.instance_path / 'sidecar.db'}"
+
+    @cached_property
+    def tls_files(self) -> tuple[Path, Path, Path | None] | None:
+        """Certificate, key and the clients' authorities; None without TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return self.tls_cert, self.tls_key, self.tls_client_ca
+
+    @cached_property
+    def scheme(self) -> str:
+        """What addresses of our own port begin with."""
+        return "http" if self.tls_files is None else "https"
 
     @cached_property
     def live_source_paths(self) -> dict[str, str]:

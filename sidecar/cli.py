@@ -31,6 +31,7 @@ from sidecar.domain.times import utc_text
 from sidecar.factory import create_app
 from sidecar.observability.logs import configure_logs
 from sidecar.server import CannotListen, line_buffer_output, listen, serve
+from sidecar.tls import BadCertificate, Certificates, TlsFiles
 from sidecar.version import VERSION
 from sidecar.wire.checks import read
 from sidecar.wire.maim import MaimKeyBody
@@ -47,8 +48,9 @@ def run_server(overrides: dict[str, Any] | None = None) -> None:
     settings = _settings(**(overrides or {}))
     configure_logs(settings.log_level, settings.log_format)
     try:
+        certificates = None if settings.tls_files is None else Certificates(TlsFiles(*settings.tls_files))
         listener = listen(settings.host, settings.port)
-    except CannotListen as error:
+    except (BadCertificate, CannotListen) as error:
         _give_up(str(error))
     port = listener.getsockname()[1]
     try:
@@ -57,7 +59,7 @@ def run_server(overrides: dict[str, Any] | None = None) -> None:
     except (SidecarError, OSError) as error:
         _give_up(_told(error))
     _welcome(settings, port, code)
-    serve(sidecar, listener, settings.max_connections)
+    serve(sidecar, listener, settings.max_connections, certificates)
 
 
 def flask_app() -> Flask:
@@ -368,7 +370,8 @@ def with_client(work: Callable[[SidecarClient], object]) -> None:
     """Run `work` with a client of the running sidecar: SIDECAR_URL and SIDECAR_TOKEN, else the local one with its
     admin token."""
     settings = _settings()
-    url = os.environ.get("SIDECAR_URL") or f"http://{_reachable(settings.host)}:{settings.port}{settings.prefix}"
+    local = f"{settings.scheme}://{_reachable(settings.host)}:{settings.port}{settings.prefix}"
+    url = os.environ.get("SIDECAR_URL") or local
     token_text = os.environ.get("SIDECAR_TOKEN") or _read(settings.instance_path / ADMIN_TOKEN_FILE)
     with SidecarClient(url, token_text) as client:
         # In the main greenlet. A handler of Python's own would raise wherever we are, also where it is swallowed.
@@ -480,7 +483,7 @@ def _login_url(core: Core, settings: Settings, port: int) -> str:
 
 
 def _public(settings: Settings, port: int) -> str:
-    return f"{settings.public_url or f'http://{_reachable(settings.host)}:{port}'}{settings.prefix}"
+    return f"{settings.public_url or f'{settings.scheme}://{_reachable(settings.host)}:{port}'}{settings.prefix}"
 
 
 def _reachable(host: str) -> str:

@@ -27,6 +27,7 @@ from geventwebsocket.handler import WebSocketHandler
 from sidecar.factory import Sidecar
 from sidecar.fanout.engine import close_polling
 from sidecar.fanout.transports import SUBPROTOCOL, WEBSOCKET
+from sidecar.tls import Certificates, Door
 from sidecar.wire.heads import Fields, read_head
 
 log = structlog.get_logger("sidecar.server")
@@ -45,6 +46,8 @@ CLOSE_RESTART = 1012
 CLOSE_WINDOW_SECONDS = 2.0
 CLOSE_SECONDS = 2.0
 STOP_SECONDS = 3
+GOODBYE_SECONDS = 0.5
+"""For what is said last to reach TLS clients."""
 LOOK_SECONDS = 0.02
 
 
@@ -124,6 +127,20 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         return environ
 
 
+class TlsServer(WSGIServer):  # type: ignore[misc]
+    """Shakes hands with each client in the greenlet that then answers it, never where connections are accepted."""
+
+    door: Door
+
+    def handle(self, sock: Any, address: Any) -> None:
+        plain = self.door.admit(sock, address)
+        if plain is not None:
+            try:
+                super().handle(plain, address)
+            finally:
+                plain.close()
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -143,20 +160,27 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> None:
-    """Start the sidecar and answer until a signal comes."""
+def serve(
+    sidecar: Sidecar, listener: socket.socket, max_connections: int, certificates: Certificates | None = None
+) -> None:
+    """Start the sidecar and answer until a signal comes; with certificates by TLS alone."""
     _raise_descriptor_limit()
     stopping = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
-    server = WSGIServer(
+    door = None if certificates is None else Door(certificates, sidecar.network)
+    server = (WSGIServer if door is None else TlsServer)(
         listener,
         sidecar.app,
         handler_class=Handler,
         spawn=Pool(max_connections + SPARE_GREENLETS),
         log=None,
         error_log=None,
+        environ={"wsgi.url_scheme": "http" if door is None else "https"},
     )
+    if door is not None:
+        server.door = door
+        gevent.signal_handler(signal.SIGHUP, door.reload)
     server.network = sidecar.network
     server.max_accept = ACCEPTS_A_TURN
     server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
@@ -166,7 +190,7 @@ def serve(sidecar: Sidecar, listener: socket.socket, max_connections: int) -> No
     server.start()
     stopping.wait()
     log.info("server.stopping", connections=len(sidecar.network.connections))
-    _stop(server, sidecar)
+    _stop(server, sidecar, door)
 
 
 def _raise_descriptor_limit() -> None:
@@ -175,7 +199,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _stop(server: Any, sidecar: Sidecar) -> None:
+def _stop(server: Any, sidecar: Sidecar, door: Door | None) -> None:
     """New connections go elsewhere from here on; the open ones are closed one by one over a window, so that their
     clients don't all come back in the same moment."""
     server.close()
@@ -186,6 +210,11 @@ def _stop(server: Any, sidecar: Sidecar) -> None:
         while network.connections:
             gevent.sleep(LOOK_SECONDS)
     server.stop(timeout=STOP_SECONDS)
+    if door is not None:
+        with gevent.Timeout(GOODBYE_SECONDS, False):
+            while not door.splices.all_said:
+                gevent.sleep(LOOK_SECONDS)
+        door.splices.close()
     network.stop()
     sidecar.stop()
 

@@ -36,13 +36,22 @@ class RunningSidecar:
     """`url` is its origin without the prefix; `token` an admin token. `instance` is another process's folder, if it is
     to share its installation."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], instance: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        instance: Path | None = None,
+        tls: ssl.SSLContext = _TLS,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.instance = instance or folder / "instance"
         self._log = folder / "output.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
         self._environment = inherited | {"SIDECAR_INSTANCE_DIR": str(self.instance), "SIDECAR_PORT": "0"} | environment
         self._process: subprocess.Popen[bytes] | None = None
+        self.scheme = "https" if "SIDECAR_TLS_CERT" in environment else "http"
+        self.tls = tls
+        """What `request` trusts, where the sidecar speaks TLS."""
         self.port = 0
         self.url = ""
         self.token = ""
@@ -113,7 +122,7 @@ class RunningSidecar:
         headers = options.pop("headers", {})
         if token:
             headers = {"Authorization": f"Token {token}", **headers}
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, verify=_TLS, **options)
+        return httpx.request(method, self.url + path, headers=headers, timeout=30, verify=self.tls, **options)
 
     def new_token(self, *scopes: str, projects: list[str] | None = None, **more: Any) -> str:
         """An API token of these scopes (and projects)."""
@@ -151,9 +160,9 @@ class RunningSidecar:
             address = text.split("The sidecar serves ", 1)[1].split(" ", 1)[0]
             port = address.split("//", 1)[1].split("/", 1)[0].rpartition(":")[2]
         self.port = int(port)
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{self.scheme}://127.0.0.1:{self.port}"
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=5, verify=self.tls).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -27,6 +27,17 @@ FAILURES = (
     "peer_error",
 )
 """How a socket can fail (docs/monitoring.md says what each means)."""
+HANDSHAKE_FAILURES = (
+    "timeout",
+    "ended",
+    "plain_http",
+    "not_tls",
+    "version",
+    "client_certificate",
+    "refused_by_client",
+    "other",
+)
+"""How a TLS handshake can fail (docs/monitoring.md says what each means)."""
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -101,6 +112,14 @@ class Metrics:
         )
         for reason in REASONS:  # a rate needs to have seen a zero
             self.maim_undelivered.labels(reason)
+        self.tls_expiry = self._gauge(
+            "sidecar_tls_certificate_expiry_timestamp_seconds", "End of the TLS certificate, unix time; 0 without TLS."
+        )
+        self.tls_handshakes_failed = Counter(
+            "sidecar_tls_handshakes_failed", "TLS handshakes that failed.", ("reason",), registry=self.registry
+        )
+        for reason in HANDSHAKE_FAILURES:
+            self.tls_handshakes_failed.labels(reason)
         self._kinds: set[str] = set()
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 

@@ -70,6 +70,9 @@ DEFAULTS = {
     "maim_message_log": False,
     "maim_queue_seconds": 86_400,
     "maim_queue_messages": 1_000,
+    "tls_cert": None,
+    "tls_key": None,
+    "tls_client_ca": None,
     "log_level": "info",
     "log_format": "console",
 }
@@ -215,6 +218,16 @@ def test_settings_that_do_not_fit_together_are_told_together(load):
     told = problems(load, SIDECAR_OUTBOX_BYTES="4096", SIDECAR_WEBHOOK_NETWORKS="10.0.0.0/8")
     assert "SIDECAR_OUTBOX_BYTES" in told[0]
     assert "SIDECAR_WEBHOOK_NETWORKS" in told[0]
+
+
+def test_a_certificate_and_its_key_belong_together(load):
+    files = {"SIDECAR_TLS_CERT": "cert.pem", "SIDECAR_TLS_KEY": "key.pem"}
+    for name in files:
+        told = problems(load, **{name: files[name]})
+        assert told == ["SIDECAR_TLS_CERT and SIDECAR_TLS_KEY belong together"]
+    assert "SIDECAR_TLS_CLIENT_CA needs" in problems(load, SIDECAR_TLS_CLIENT_CA="ca.pem")[0]
+    assert load(**files).tls_files == (Path("cert.pem"), Path("key.pem"), None)
+    assert (load(**files).scheme, load().scheme) == ("https", "http")
 
 
 def test_an_outbox_of_four_bodies_is_enough(load):

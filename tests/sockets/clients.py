@@ -196,9 +196,10 @@ class Plain:
             token = server.token
         if token:
             header.append(f"Authorization: Token {token}")
-        self.made = websocket.create_connection(
-            f"ws://127.0.0.1:{server.port}{path}", timeout=15, header=header, suppress_origin=True, **options
-        )
+        if server.url.startswith("https:") and isinstance(server, RunningSidecar):
+            options.setdefault("sslopt", {"context": server.tls})
+        address = "ws" + server.url.removeprefix("http") + path
+        self.made = websocket.create_connection(address, timeout=15, header=header, suppress_origin=True, **options)
         self._socket = self.made.sock
 
     def next(self) -> dict[str, Any]:
