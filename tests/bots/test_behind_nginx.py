@@ -11,7 +11,7 @@ import websocket
 from tests.bots.conftest import Connect
 from tests.bots.peers import DEADLINE_SECONDS, VERSIONS, RealClient
 from tests.bots.raw import new_key
-from tests.programs import ROOT, Nginx, running_nginx
+from tests.programs import ROOT, Nginx, running_nginx, wait_until
 from tests.servers import RunningSidecar, two_processes
 
 OLD, NEW = VERSIONS
@@ -92,6 +92,27 @@ def test_bots_are_spread_over_processes_and_each_stays(
         sent = new.send_text(f"from {new.name}", to=(keys[0], "wechat"))
         assert [old.next_message() for old in olds] == [sent] * len(olds)
     assert all(len(bot.lines("connect")) == 1 and not bot.lines("disconnect") for bot in (*olds, *news))
+
+
+def test_bots_of_a_process_that_died_come_to_the_other(
+    pair: list[RunningSidecar], several: Nginx, connect: Connect, name: str
+):
+    """By themselves, and messages go on."""
+    keys = [new_key(pair[0], f"{name}-{number}").key for number in range(2)]
+    bots = [connect(version, ws(several, "/ws"), keys[0], "qq") for version in VERSIONS for _ in range(4)]
+
+    def nodes() -> list[str]:
+        items = pair[0].get(f"/api/maim/connections?user={name}-0").json()["items"]
+        return [item["node"] for item in items]
+
+    assert len(nodes()) == len(bots)
+    assert len(set(nodes())) == 2
+    pair[1].kill()
+    wait_until(lambda: len(nodes()) == len(bots) and len(set(nodes())) == 1, "all are at the living one", 60)
+    sender = connect(OLD, ws(several, "/ws"), keys[1], "qq")
+    sent = sender.send_text("after", to=(keys[0], "qq"))
+    assert [bot.next_message() for bot in bots] == [sent] * len(bots)
+    pair[1].start()
 
 
 def test_the_shipped_file_keeps_the_log_without_arguments():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 from tests.bots.conftest import Connect
 from tests.bots.peers import VERSIONS, envelope, text_message
-from tests.bots.raw import new_key
+from tests.bots.raw import RawBot, new_key
 from tests.programs import wait_until
 
 OLD, NEW = VERSIONS
@@ -46,3 +48,13 @@ def test_bots_come_back_after_a_crash(start_sidecar: Any, connect: Connect):
     assert bots["new"].next_text() == "last"
     assert bots["new"].texts() == ["before", "after, from old", "last"]
     assert "Traceback" not in server.output()
+
+
+def test_a_stop_says_goodbye(start_sidecar: Any):
+    """With a code after which a client comes back."""
+    server = start_sidecar()
+    key = new_key(server, "bob").key
+    with RawBot(server, key, "qq", "websocket") as old, RawBot(server, key, "qq", "socketio") as new:
+        os.kill(server.pid, signal.SIGTERM)
+        assert (old.closed(), new.closed()) == (1012, 1012)
+    assert server.stop() == 0
