@@ -153,7 +153,8 @@ def first_seen(connection: Connection, message: bytes, now: str, since: str) -> 
     build = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     added = build(maim_seen).values(message=message, at=now)
     changed = connection.execute(
-        added.on_conflict_do_update(index_elements=["message"], set_={"at": now}, where=maim_seen.c.at < since)
+        added.on_conflict_do_update(index_elements=["message"], set_={"at": now}, where=maim_seen.c.at < since),
+        execution_options={"preserve_rowcount": True},  # SQLAlchemy does not look at it after an insert by psycopg
     )
     return changed.rowcount > 0
 
