@@ -289,10 +289,10 @@ def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Socke
     core.on_control(MENU_CHANGED, lambda body: services.menu.heard(body["version"]))
     core.on_control(PERMISSIONS_CHANGED, lambda body: services.permissions.heard(body["version"]))
     core.on_control(KEY_CHANGED, lambda body: bots.bots.key_changed(body["id"], body["revoked"]))
-    core.on_control(BOTS_CHANGED, lambda body: bots.bots.others_changed(body["seq"], body["node"], body["opened"]))
+    core.on_control(BOTS_CHANGED, lambda body: bots.bots.others_changed(**body))
     core.on_control(RELAYED, lambda body: bots.bots.relayed(core.node, body))
     core.on_control(QUEUED, bots.queue.heard)
-    core.gaps.extend([services.menu.doubt, services.permissions.doubt])
+    core.gaps.extend([services.menu.doubt, services.permissions.doubt, bots.bots.doubt])
 
 
 def _register_routes(

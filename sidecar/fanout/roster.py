@@ -32,21 +32,24 @@ class Link(Protocol):
 class Bot:
     """One connection of an account. `queued` are the msg_ids that it has been handed out of the queue and not
     acknowledged, with their seqs; while `behind` it is still being given what waited for it: it was up to `reached`,
-    and `newest` has come meanwhile. `seq` is that of the event by which it was told to the others, None before."""
+    and `newest` has come meanwhile. `opened_seq` is that of the event that told of it, 0 before that has come by;
+    `greeted` says that it was taken in, `revoked` that nothing it says counts any more."""
 
     __slots__ = (
         "account",
         "address",
         "behind",
+        "greeted",
         "key",
         "line",
         "link",
         "newest",
         "opened_at",
+        "opened_seq",
         "place",
         "queued",
         "reached",
-        "seq",
+        "revoked",
         "uuid",
     )
 
@@ -66,6 +69,9 @@ class Bot:
         self.behind = False
         self.reached = 0
         self.newest = 0
+        self.opened_seq = 0
+        self.greeted = False
+        self.revoked = False
 
     @property
     def platform(self) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import gevent
 import structlog
 from cryptography.fernet import Fernet
 
@@ -174,22 +173,28 @@ class Bots:
             former.link.end("replaced")
             self.close(former)
         waiting = self._connections.open(bot)
-        if bot.account.key_id is not None and self._keys.holder(bot.key) is None:
+        try:
+            if bot.account.key_id is not None and self._keys.holder(bot.key) is None:
+                raise Unauthenticated("The key has been revoked.")
+        except BaseException:
             self._connections.close(bot)
-            raise Unauthenticated("The key has been revoked.")
-        self._figures.connections += 1
-        self._metrics.maim_connections.inc()
+            raise
         return waiting
 
     def greet(self, bot: Bot, waiting: bool) -> None:
-        """What waited for it comes, and the hooks hear of it."""
+        """What waited for it comes, and the hooks hear of it; unless it has gone already. Does not block."""
+        if self._roster.named(bot.uuid) is not bot:
+            return
+        bot.greeted = True
+        self._figures.connections += 1
+        self._metrics.maim_connections.inc()
         self._say("connections", "maim.connected", bot)
         self._queue.opened(bot, waiting)
         self._hooks.connected(bot.uuid, self._metadata(bot))
 
     def close(self, bot: Bot) -> None:
-        """Its connection has ended."""
-        if self._connections.close(bot):
+        """Its connection has ended. Does not block."""
+        if self._connections.close(bot) and bot.greeted:
             self._metrics.maim_connections.dec()
             self._say("connections", "maim.disconnected", bot)
             self._hooks.disconnected(bot.uuid, self._metadata(bot))
@@ -210,7 +215,9 @@ class Bots:
         figures.received_bytes += size
         figures.active += 1
         try:
-            if said is None:
+            if bot.revoked:  # what was read before is behind what is late
+                self._count("revoked")
+            elif said is None:
                 self._count("not_understood")
             elif said.type == ACK:
                 self._count("ack")
@@ -377,12 +384,20 @@ class Bots:
         self._keys.forget()
         if revoked:
             for bot in [bot for bot in self._roster if bot.account.key_id == id]:
+                bot.revoked = True
                 self._end(bot, "revoked")
 
-    def others_changed(self, seq: int, node: str, opened: Iterable[str]) -> None:
+    def others_changed(self, node: str, opened: Iterable[str], seq: int) -> None:
         """Bots have come to a process, or left it."""
-        for bot in self._connections.heard(seq, node, opened):
+        for bot in self._connections.heard(node, opened, seq):
             self._end(bot, "replaced")
+
+    def doubt(self) -> None:
+        """Events have been missed: which keys were revoked is not known, nor what waits. All have to come back."""
+        self._keys.forget()
+        self._connections.doubt()
+        for bot in self._roster:
+            bot.link.cut_off()
 
     def relayed(self, node: str, body: Mapping[str, Any]) -> None:
         """A frame of another process, for connections of this one (`node`) perhaps."""
@@ -394,7 +409,7 @@ class Bots:
     def _end(self, bot: Bot, reason: str) -> None:
         """From now on nothing reaches it, however long its client takes to go. Does not block."""
         bot.link.end(reason)
-        gevent.spawn(self.close, bot).name = "maim-end"
+        self.close(bot)
 
     # The way of one frame
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import gevent
 import structlog
@@ -29,8 +30,8 @@ from sidecar.store.writer import Submit
 log = RateLimited(structlog.get_logger("sidecar.maim"))
 
 CHANGED = "control.maim_connections"
-"""Type of the control event whose payload `{"seq","node","opened":[uuid]}` tells that bots have come to a process or
-left."""
+"""Type of the control event whose payload `{"node","opened":[uuid],"seq"}` tells that bots have come to a process or
+left; `seq` is its own."""
 
 ALIVE_SECONDS = 30.0
 """A process that has said nothing for so long holds nobody any more (each says so every ten seconds)."""
@@ -57,8 +58,11 @@ class BotConnections:
         self.roster = roster
         self._others: dict[Place, list[ConnectionRow]] = {}
         self._read_at: float | None = None
+        self._begun = self._held = self._changes = 0
+        """How many reads were begun, the newest of them that is held, and how many changes have been heard of."""
         self._gone: dict[str, None] = {}
-        self._leaving: gevent.Greenlet | None = None
+        self._again = False
+        self._writing: gevent.Greenlet | None = None
 
     def open(self, bot: Bot) -> bool:
         """Take it in; its connection may be given another uuid, if one goes by that already here, or another account's
@@ -72,10 +76,10 @@ class BotConnections:
         def command(transaction: Transaction) -> tuple[str, bool]:
             holder = holder_of(transaction.connection, bot.uuid, self._alive_since())
             name = bot.uuid
-            if holder is not None and (holder.place, holder.key_id) != (bot.place, bot.account.key_id):
+            if holder is not None and not _same_holder(holder, bot):
                 name = str(uuid.uuid4())
             put_connection(transaction.connection, self._row(bot, name))
-            bot.seq = self._tell(transaction, [name])
+            self._tell(transaction, [name])
             return name, count_queued(transaction.connection, bot.place, transaction.now) > 0
 
         try:
@@ -93,9 +97,7 @@ class BotConnections:
         if not self.roster.remove(bot):
             return False
         self._gone[bot.uuid] = None
-        if self._leaving is None:
-            self._leaving = gevent.spawn(self._leave)
-            self._leaving.name = "maim-leaving"
+        self._write_down()
         return True
 
     def at(self, place: Place) -> tuple[list[Bot], list[ConnectionRow]]:
@@ -124,23 +126,26 @@ class BotConnections:
     def of_this(self) -> list[ConnectionRow]:
         return [self._row(bot, bot.uuid) for bot in self.roster]
 
-    def heard(self, seq: int, node: str, opened: Iterable[str]) -> list[Bot]:
-        """What a process has told, this one too; whose connections here have been replaced by a later one there."""
+    def heard(self, node: str, opened: Iterable[str], seq: int) -> list[Bot]:
+        """What a process has told by this event, this one too; whose connections here have been replaced by one there.
+        (One whose own event has not come by yet is newer.)"""
+        bots = [bot for bot in map(self.roster.named, opened) if bot is not None]
         if node == self._node:
+            for bot in bots:
+                bot.opened_seq = seq
             return []
+        self.doubt()
+        return [bot for bot in bots if 0 < bot.opened_seq < seq]
+
+    def doubt(self) -> None:
+        """What is known of the others is old."""
+        self._changes += 1
         self._read_at = None
-        return [
-            bot for bot in map(self.roster.named, opened) if bot is not None and bot.seq is not None and bot.seq < seq
-        ]
 
     def all_again(self) -> None:
-        """The others have taken this process for dead, and struck out its connections. Raises Unavailable."""
-
-        def command(transaction: Transaction) -> None:
-            for row in self.of_this():
-                put_connection(transaction.connection, row)
-
-        self._submit(command)
+        """The others have taken this process for dead, and struck out its connections. Does not block."""
+        self._again = True
+        self._write_down()
 
     def _tell(self, transaction: Transaction, opened: list[str]) -> int:
         seq = transaction.seq + 1
@@ -157,35 +162,55 @@ class BotConnections:
 
     def _read(self, afresh: bool = False) -> dict[Place, list[ConnectionRow]]:
         now = self._clock()
-        if afresh or self._read_at is None or not 0 <= now - self._read_at <= STALE_SECONDS:
+        if not afresh and self._read_at is not None and 0 <= now - self._read_at <= STALE_SECONDS:
+            return self._others
+        self._begun += 1
+        begun, changes, since = self._begun, self._changes, self._alive_since()
+        try:
+            rows = self._database.read(lambda connection: connections_of_others(connection, self._node, since))
+        except Unavailable as error:
+            log.warning("maim.others_not_read", problem=error.detail)
             self._read_at = now
-            try:
-                since = self._alive_since()
-                rows = self._database.read(lambda connection: connections_of_others(connection, self._node, since))
-            except Unavailable as error:
-                log.warning("maim.others_not_read", problem=error.detail)
-                return self._others
-            found: dict[Place, list[ConnectionRow]] = {}
+            return self._others
+        if begun > self._held:  # a later one may have been quicker
+            self._held = begun
+            self._read_at = now if changes == self._changes else None
+            self._others = {}
             for row in rows:
-                found.setdefault(row.place, []).append(row)
-            self._others = found
+                self._others.setdefault(row.place, []).append(row)
         return self._others
 
-    def _leave(self) -> None:
-        """Strike out those that are gone, all at once."""
-        while self._gone:
-            gone, self._gone = self._gone, {}
+    def _write_down(self) -> None:
+        if self._writing is None:
+            self._writing = gevent.spawn(self._write)
+            self._writing.name = "maim-connections"
 
-            def command(transaction: Transaction, gone: Iterable[str] = tuple(gone)) -> None:
-                remove_connections(transaction.connection, self._node, gone)
-                self._tell(transaction, [])
+    def _write(self) -> None:
+        """Strike out those that are gone, all at once; and write down the others again, if they were struck out."""
+        try:
+            while self._gone or self._again:
+                gone, self._gone = self._gone, {}
+                again, self._again = self._again, False
+                try:
+                    self._submit(partial(self._changed, list(gone), self.of_this() if again else []))
+                except Unavailable as error:
+                    log.warning("maim.connections_postponed", problem=error.detail)
+                    self._gone, self._again = {**gone, **self._gone}, again or self._again
+                    gevent.sleep(RETRY_SECONDS)
+                    for name in [name for name in self._gone if self.roster.named(name) is not None]:
+                        del self._gone[name]
+        finally:
+            self._writing = None
 
-            try:
-                self._submit(command)
-            except Unavailable as error:
-                log.warning("maim.leaving_postponed", problem=error.detail)
-                self._gone = {**gone, **self._gone}
-                gevent.sleep(RETRY_SECONDS)
-                for name in [name for name in self._gone if self.roster.named(name) is not None]:
-                    del self._gone[name]
-        self._leaving = None
+    def _changed(self, gone: list[str], here: list[ConnectionRow], transaction: Transaction) -> None:
+        remove_connections(transaction.connection, self._node, gone)
+        for row in here:
+            put_connection(transaction.connection, row)
+        self._tell(transaction, [])
+
+    def _tell(self, transaction: Transaction, opened: list[str]) -> None:
+        transaction.append(CHANGED, {"node": self._node, "opened": opened, "seq": transaction.seq + 1}, ())
+
+
+def _same_holder(holder: ConnectionRow, bot: Bot) -> bool:
+    return (holder.tenant, holder.user, holder.key_id) == (bot.place.tenant, bot.place.user, bot.account.key_id)

@@ -35,6 +35,8 @@ class Hooks:
         self._embedded = embedded
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handlers: dict[str, Handler] = {}
+        self._turns: dict[str, gevent.Greenlet] = {}
+        """By connection, the last call about it that has not come back."""
         for type, handler in (getattr(embedded, "custom_handlers", None) or {}).items():
             self.register_custom_handler(type, handler)
 
@@ -65,12 +67,12 @@ class Hooks:
         return not self._has("on_message") or self._call("on_message", payload, metadata) is not False
 
     def connected(self, uuid: str, metadata: Metadata) -> None:
-        if self._has("on_connect"):
-            self._call("on_connect", uuid, metadata)
+        """Does not block."""
+        self._in_turn("on_connect", uuid, metadata)
 
     def disconnected(self, uuid: str, metadata: Metadata) -> None:
-        if self._has("on_disconnect"):
-            self._call("on_disconnect", uuid, metadata)
+        """Does not block."""
+        self._in_turn("on_disconnect", uuid, metadata)
 
     def handles(self, type: str) -> bool:
         return type in self._handlers
@@ -78,6 +80,22 @@ class Hooks:
     def custom(self, envelope: dict[str, Any], metadata: Metadata) -> None:
         """Call the handler of this custom message."""
         self._guarded("custom_handler", lambda: self._handlers[envelope["type"]](envelope, metadata))
+
+    def _in_turn(self, name: str, uuid: str, metadata: Metadata) -> None:
+        """Call it in a greenlet, when what was called before of this connection has come back."""
+        if not self._has(name):
+            return
+        former = self._turns.get(uuid)
+
+        def call() -> None:
+            if former is not None:
+                former.join()
+            self._call(name, uuid, metadata)
+            if self._turns.get(uuid) is greenlet:
+                del self._turns[uuid]
+
+        greenlet = self._turns[uuid] = gevent.spawn(call)
+        greenlet.name = "maim-hook"
 
     def _has(self, name: str) -> bool:
         return callable(getattr(self._embedded, name, None))

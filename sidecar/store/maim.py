@@ -152,8 +152,11 @@ def first_seen(connection: Connection, message: bytes, now: str, since: str) -> 
     """Has this message not come since then? From now on it has."""
     build = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     added = build(maim_seen).values(message=message, at=now)
-    fresh = added.on_conflict_do_update(index_elements=["message"], set_={"at": now}, where=maim_seen.c.at < since)
-    return connection.execute(fresh.returning(maim_seen.c.message)).first() is not None
+    changed = connection.execute(
+        added.on_conflict_do_update(index_elements=["message"], set_={"at": now}, where=maim_seen.c.at < since),
+        execution_options={"preserve_rowcount": True},  # SQLAlchemy does not look at it after an insert by psycopg
+    )
+    return changed.rowcount > 0
 
 
 def enqueue(connection: Connection, seq: int, msg_id: str, place: Place, sealed: str, expires_at: str) -> None:
