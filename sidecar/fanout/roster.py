@@ -64,7 +64,6 @@ class Bot:
         self.link = link
         self.address = address
         self.opened_at = opened_at
-        self.seq: int | None = None
         self.queued: dict[str, int] = {}
         self.behind = False
         self.reached = 0

@@ -147,10 +147,6 @@ class BotConnections:
         self._again = True
         self._write_down()
 
-    def _tell(self, transaction: Transaction, opened: list[str]) -> int:
-        seq = transaction.seq + 1
-        return transaction.append(CHANGED, {"seq": seq, "node": self._node, "opened": opened}, ()).seq
-
     def _row(self, bot: Bot, name: str) -> ConnectionRow:
         place = bot.place
         return ConnectionRow(
