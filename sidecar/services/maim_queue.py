@@ -133,17 +133,19 @@ class BotQueue:
 
     def _tidy(self) -> None:
         """Strike out what was acknowledged, all at once."""
-        while self._done:
-            done = list(self._done)
-            try:
-                self._submit(partial(_strike_out, done))
-            except Unavailable as error:
-                log.warning("maim.queue_postponed", problem=error.detail)
-                gevent.sleep(RETRY_SECONDS)
-                continue
-            for seq in done:
-                del self._done[seq]
-        self._tidying = None
+        try:
+            while self._done:
+                done = list(self._done)
+                try:
+                    self._submit(partial(_strike_out, done))
+                except Unavailable as error:
+                    log.warning("maim.queue_postponed", problem=error.detail)
+                    gevent.sleep(RETRY_SECONDS)
+                    continue
+                for seq in done:
+                    del self._done[seq]
+        finally:
+            self._tidying = None
 
 
 def _strike_out(seqs: list[int], transaction: Transaction) -> None:
