@@ -5,6 +5,7 @@ What comes after the handshake is carried by fanout/splice.py; nothing behind it
 
 from __future__ import annotations
 
+import errno
 import ssl
 import time
 from dataclasses import dataclass
@@ -174,6 +175,8 @@ def _told(error: ssl.SSLError) -> str:
 
 def _reason(error: OSError) -> str:
     """The word that the metrics have for a handshake's failure."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "other"
     said = getattr(error, "reason", None)
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError) or said is None:
         return "ended"
