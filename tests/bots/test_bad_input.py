@@ -208,6 +208,8 @@ def test_a_frame_over_the_limit_ends_its_own_connection_alone(stage: Stage):
 def test_another_bots_name_gives_nothing(stage: Stage):
     """A connection says its own uuid, and may say that of another's, of this tenant or of another."""
     for victim, number in ((stage.neighbour, 1), (stage.stranger, 2)):
+        victim.acked(victim.send_to(stage.to(number), "taken in"))  # a plain upgrade is answered before
+        assert victim.next_text() == "taken in"
         with RawBot(stage.server, stage.keys[0].key, "elsewhere", stage.line, uuid=victim.uuid) as thief:
             thief.send_to((stage.keys[0].key, "elsewhere"), "mine")
             assert thief.next()["meta"]["uuid"] != victim.uuid
