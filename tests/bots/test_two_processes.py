@@ -105,6 +105,8 @@ def test_a_name_belongs_to_the_key_that_has_it(stage: Stage, name: str, line: st
     here, there = stage
     key, other = new_key(here, name).key, new_key(here, f"{name}-other", tenant="shop").key
     with RawBot(here, key, "qq", line) as first:
+        first.acked(first.send_to((key, "qq"), "taken in"))  # a plain upgrade is answered before
+        assert first.next_text() == "taken in"
         with RawBot(there, other, "qq", line, uuid=first.uuid) as thief:
             first.send_to((key, "qq"), "private")
             assert first.next_text() == "private"
