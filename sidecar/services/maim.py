@@ -25,6 +25,7 @@ from sidecar.domain.maim import (
     DUPLICATE_SECONDS,
     REASONS,
     STANDARD,
+    VERSION,
     Account,
     Place,
     Undelivered,
@@ -265,7 +266,13 @@ class Bots:
         if self._is_known(name):
             return True
         if self._hooks.handles(said.type):
-            frame = {"type": said.type, "msg_id": said.msg_id, "payload": said.payload}
+            frame = {
+                "ver": VERSION,
+                "msg_id": said.msg_id,
+                "type": said.type,
+                "meta": said.meta,
+                "payload": said.payload,
+            }
             if addressed or self._is_first(name):
                 self._hooks.custom(frame, self._metadata(bot))
         return self._pass_on(bot, said, said.payload, name, True) if addressed else True
