@@ -32,7 +32,7 @@ class Link(Protocol):
 class Bot:
     """One connection of an account. `queued` are the msg_ids that it has been handed out of the queue and not
     acknowledged, with their seqs; while `behind` it is still being given what waited for it: it was up to `reached`,
-    and `newest` has come meanwhile. `opened_seq` is that of the event that told of it, 0 before that has come by;
+    and `newest` has come meanwhile. `opened_seq` is that of the event that told of it, 0 before there is one;
     `greeted` says that it was taken in, `revoked` that nothing it says counts any more."""
 
     __slots__ = (

@@ -25,6 +25,7 @@ from sidecar.domain.maim import (
     DUPLICATE_SECONDS,
     REASONS,
     STANDARD,
+    VERSION,
     Account,
     Place,
     Undelivered,
@@ -252,7 +253,7 @@ class Bots:
         if not isinstance(payload, Mapping) or "message_info" not in payload:
             payload = wrapped(payload, bot.key, bot.platform, self._clock())
         name = self._name(bot, said)
-        if self._is_known(name):
+        if self._is_known(name, until_stored=said.ttl_seconds is not None):
             return True
         if not self._hooks.message(payload, self._metadata(bot)):
             return True
@@ -262,10 +263,16 @@ class Bots:
         """To the handler for its type, and to whom a `message_dim` in its payload names."""
         addressed = isinstance(said.payload, Mapping) and "message_dim" in said.payload
         name = self._name(bot, said)
-        if self._is_known(name):
+        if self._is_known(name, until_stored=addressed and said.ttl_seconds is not None):
             return True
         if self._hooks.handles(said.type):
-            frame = {"type": said.type, "msg_id": said.msg_id, "payload": said.payload}
+            frame = {
+                "ver": VERSION,
+                "msg_id": said.msg_id,
+                "type": said.type,
+                "meta": said.meta,
+                "payload": said.payload,
+            }
             if addressed or self._is_first(name):
                 self._hooks.custom(frame, self._metadata(bot))
         return self._pass_on(bot, said, said.payload, name, True) if addressed else True
@@ -285,8 +292,11 @@ class Bots:
         if sent.duplicate:
             self._figures.duplicates += 1
             self._count("duplicate")
-        elif name is not None and sent.reason is not None:
-            self._known.pop(name, None)  # it may be tried again
+        elif name is not None:
+            if sent.reason is not None:
+                self._known.pop(name, None)  # it may be tried again
+            else:
+                self._know(name)
         self._account_for(sent, f"{account.tenant}/{account.user}", said.type)
         return said.ttl_seconds is None or sent.reason not in ("queue_full", "unavailable")
 
@@ -295,6 +305,9 @@ class Bots:
     def send(self, identity: Identity, body: MaimSendBody, request: KeyedRequest | None = None) -> Sent:
         """A message to whom its `message_dim` names. Raises Unauthenticated, NotAllowed, Conflict, Unavailable."""
         require(identity, SCOPE)
+        known = self._answered(request)
+        if known is not None:
+            return known
         try:
             place = destination(body.message, body.target_platform, self._receiver, _reach(identity))
         except Undelivered as problem:
@@ -308,6 +321,9 @@ class Bots:
         tenant = body.tenant or _tenant(identity)
         if not may_reach_tenant(identity, tenant):
             raise NotAllowed("The token does not give the right to this tenant.")
+        known = self._answered(request)
+        if known is not None:
+            return known
         to = Receivers(*self._connections.of_tenant(tenant, body.platform))
         meta = {"broadcast": True} | ({} if body.platform is None else {"platform": body.platform})
         return self._send(identity, request, to, STANDARD, body.message, meta, None)
@@ -316,6 +332,9 @@ class Bots:
         """A custom message to one connection, to a user on a platform, or to whom a key stands for. Raises as `send`,
         and NotFound for a connection that is not there."""
         require(identity, SCOPE)
+        known = self._answered(request)
+        if known is not None:
+            return known
         reach = _reach(identity)
         meta: dict[str, Any] = {"target_user": None, "platform": None}
         try:
@@ -439,10 +458,18 @@ class Bots:
 
         keyed = request is not None and request.key is not None
         try:
-            sent = self._publish(to, type, payload, meta, ttl_seconds, first if keyed else None)
+            sent = self._publish(to, type, payload, meta, ttl_seconds, first if keyed else None, must_store=keyed)
         except Undelivered as problem:
             sent = Sent(reason=problem.reason)
         return repeated[0] if repeated else self._account_for(sent, identity.name, type)
+
+    def _answered(self, request: KeyedRequest | None) -> Sent | None:
+        """What a request with this key was answered before, wherever its receivers are by now. Raises Conflict,
+        Unavailable."""
+        if request is None or request.key is None:
+            return None
+        known = self._submit(lambda transaction: answered(transaction, request))
+        return None if known is None else Sent(**known, duplicate=True)
 
     def _publish(
         self,
@@ -452,9 +479,10 @@ class Bots:
         meta: Mapping[str, Any],
         ttl_seconds: float | None,
         first: Callable[[Transaction], bool] | None,
+        must_store: bool = False,
     ) -> Sent:
-        """`first` says, within the transaction, whether this has not been sent before. Raises Undelivered,
-        Unavailable."""
+        """`first` says, within the transaction, whether this has not been sent before; with `must_store` nothing
+        is sent unless that is stored. Raises Undelivered, Unavailable."""
         frame = envelope(type, payload, meta, self._clock())
         text = as_text(frame)
         place = to.place if ttl_seconds is not None else None
@@ -479,7 +507,7 @@ class Bots:
                 if not self._submit(command):
                     return Sent(duplicate=True)
             except Unavailable:
-                if place is not None or not to.here:
+                if place is not None or must_store or not to.here:
                     raise
                 stored = False
             if place is not None:
@@ -528,8 +556,9 @@ class Bots:
         sender = bot.account.key_id or bot.key
         return hashlib.sha256(f"{sender}\n{said.msg_id}".encode("utf-8", "replace")).digest()
 
-    def _is_known(self, name: bytes | None) -> bool:
-        """Has this process seen it? The database is asked as it is passed on."""
+    def _is_known(self, name: bytes | None, until_stored: bool) -> bool:
+        """Has this process seen it? The database is asked as it is passed on. One that is acknowledged when it is
+        stored (`until_stored`) is known from then on: who repeats it before shall not be told that it is."""
         if name is None:
             return False
         now = self._clock()
@@ -537,10 +566,15 @@ class Bots:
             self._figures.duplicates += 1
             self._count("duplicate")
             return True
-        self._known[name] = now
+        if not until_stored:
+            self._know(name)
+        return False
+
+    def _know(self, name: bytes) -> None:
+        self._known[name] = self._clock()
+        self._known.move_to_end(name)
         while len(self._known) > KNOWN_MESSAGES:
             self._known.popitem(last=False)
-        return False
 
     def _first(self, name: bytes) -> Callable[[Transaction], bool]:
         def first(transaction: Transaction) -> bool:

@@ -79,7 +79,7 @@ class BotConnections:
             if holder is not None and not _same_holder(holder, bot):
                 name = str(uuid.uuid4())
             put_connection(transaction.connection, self._row(bot, name))
-            self._tell(transaction, [name])
+            bot.opened_seq = self._tell(transaction, [name])
             return name, count_queued(transaction.connection, bot.place, transaction.now) > 0
 
         try:
@@ -87,9 +87,13 @@ class BotConnections:
         except BaseException:
             self.close(bot)
             raise
-        if name != bot.uuid and self.roster.remove(bot):
-            bot.uuid = name
-            self.roster.add(bot)
+        if name != bot.uuid:
+            if self.roster.remove(bot):
+                bot.uuid = name
+                self.roster.add(bot)
+            else:  # it went meanwhile
+                self._gone[name] = None
+                self._write_down()
         return waiting
 
     def close(self, bot: Bot) -> bool:
@@ -128,13 +132,11 @@ class BotConnections:
 
     def heard(self, node: str, opened: Iterable[str], seq: int) -> list[Bot]:
         """What a process has told by this event, this one too; whose connections here have been replaced by one there.
-        (One whose own event has not come by yet is newer.)"""
-        bots = [bot for bot in map(self.roster.named, opened) if bot is not None]
+        (One that is not written down yet is newer.)"""
         if node == self._node:
-            for bot in bots:
-                bot.opened_seq = seq
             return []
         self.doubt()
+        bots = [bot for bot in map(self.roster.named, opened) if bot is not None]
         return [bot for bot in bots if 0 < bot.opened_seq < seq]
 
     def doubt(self) -> None:
@@ -204,8 +206,9 @@ class BotConnections:
             put_connection(transaction.connection, row)
         self._tell(transaction, [])
 
-    def _tell(self, transaction: Transaction, opened: list[str]) -> None:
-        transaction.append(CHANGED, {"node": self._node, "opened": opened, "seq": transaction.seq + 1}, ())
+    def _tell(self, transaction: Transaction, opened: list[str]) -> int:
+        seq = transaction.seq + 1
+        return transaction.append(CHANGED, {"node": self._node, "opened": opened, "seq": seq}, ()).seq
 
 
 def _same_holder(holder: ConnectionRow, bot: Bot) -> bool:

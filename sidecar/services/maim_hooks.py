@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
 import structlog
 
-from sidecar.domain.errors import Invalid
+from sidecar.domain.errors import BadName, Invalid
+from sidecar.domain.rooms import clean_name
 from sidecar.observability.logs import RateLimited, described
 from sidecar.observability.metrics import Metrics
 
@@ -60,7 +62,10 @@ class Hooks:
     def user_of(self, metadata: Metadata) -> str | None:
         """Whose the key is that the metadata name."""
         user = self._call("on_auth_extract_user", metadata) if self.know_users else None
-        return user if isinstance(user, str) and user and user.isprintable() else None
+        try:
+            return clean_name(user) if isinstance(user, str) else None
+        except BadName:
+            return None
 
     def message(self, payload: Mapping[str, Any], metadata: Metadata) -> bool:
         """Shall the sidecar route it? `on_message` keeps it to itself by returning False."""
@@ -110,9 +115,11 @@ class Hooks:
             with gevent.Timeout(HOOK_SECONDS, TimeoutError(f"it has not come back within {HOOK_SECONDS:g} s")):
                 found = call()
                 return self._awaited(found) if inspect.isawaitable(found) else found
-        except (Exception, SystemExit) as error:
+        except (gevent.GreenletExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # time-outs and cancellations of their own, exits
             self._metrics.maim_hooks_failed.labels(name).inc()
-            log.warning("maim.hook_failed", hook=name, problem=described(error))
+            log.warning("maim.hook_failed", hook=name, problem=_placed(error))
             return None
 
     def _awaited(self, awaitable: Any) -> Any:
@@ -122,13 +129,23 @@ class Hooks:
             gevent.spawn(self._loop.run_forever).name = "maim-hooks"
 
         async def whole() -> Any:
-            return await awaitable
+            try:
+                return await awaitable
+            except (SystemExit, KeyboardInterrupt) as error:  # asyncio would let it end the loop, and so the process
+                raise RuntimeError from error
 
         future = asyncio.run_coroutine_threadsafe(whole(), self._loop)
         try:
             return future.result()
         finally:
             future.cancel()  # if it has not come back
+
+
+def _placed(error: BaseException) -> str:
+    """Its class and where it was raised. What it says may be a key, or a part of a message."""
+    error = error.__cause__ or error
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
 
 
 def load_hooks(path: str, metrics: Metrics) -> Hooks:

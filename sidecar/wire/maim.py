@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -32,6 +32,7 @@ class Frame:
     target_platform: str | None = None
     ttl_seconds: float | None = None
     acked: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_text(text: str) -> Frame | None:
@@ -64,6 +65,7 @@ def read_frame(value: Any) -> Frame | None:
         platform if isinstance(platform, str) and platform else None,
         _ttl(meta.get("queue")),
         acked if isinstance(acked, str) else None,
+        meta,
     )
 
 

@@ -313,3 +313,21 @@ def test_who_is_full_is_cut_off_and_the_others_get_theirs(opened):
         peer.close()
     alice.send(bob)
     assert here.bots.stats()["undelivered"]["slow"] == 1
+
+
+def test_one_that_went_while_it_was_given_another_name_is_struck_out(opened, monkeypatch):
+    """Its row used to stay as long as the process, and messages went to it."""
+    here, there = opened(), opened()
+    there.connect(there.key("bob"), uuid="u")
+    submit = here.connections._submit
+
+    def leave(command: Any) -> Any:
+        found = submit(command)
+        monkeypatch.setattr(here.connections, "_submit", submit)
+        here.bots.close(here.connections.roster.named("u"))
+        return found
+
+    monkeypatch.setattr(here.connections, "_submit", leave)
+    here.connect(here.key("eve"), uuid="u")
+    wait_until(lambda: list(rows(here)) == ["u"], "it is struck out")
+    assert figure(here) == 0
