@@ -41,12 +41,12 @@ def python_of(version: str) -> Path:
     return program
 
 
-def start(version: str, program: str, *arguments: str, output: IO[bytes] | int) -> subprocess.Popen[str]:
-    """A program of this folder in that version's environment; what it prints aside goes to `output`."""
+def start(python: Path, program: str, *arguments: str, output: IO[bytes]) -> subprocess.Popen[str]:
+    """A program of this folder by that Python; what it prints aside goes to `output`."""
     # A proxy of the machine is not meant for its own addresses, but some clients ask it.
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     return subprocess.Popen(
-        [str(python_of(version)), "-B", str(HERE / program), *arguments],
+        [str(python), "-B", str(HERE / program), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE if program == "client.py" else output,
         stderr=output,
@@ -99,8 +99,9 @@ class Bots:
         self._answers: dict[int, Line] = {}
         self._news = threading.Condition()
         self._ended = False
+        python = python_of(version)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = start(version, "client.py", output=self._output)
+        self._process = start(python, "client.py", output=self._output)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin: IO[str] = self._process.stdin
@@ -305,8 +306,9 @@ class RealServer:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws"
+        python = python_of(version)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = start(version, "server.py", str(self.port), json.dumps(users), output=self._output)
+        self._process = start(python, "server.py", str(self.port), json.dumps(users), output=self._output)
 
     def __enter__(self) -> RealServer:
         wait_until(lambda: self._process.poll() is not None or listening(self.port), "it listens", DEADLINE_SECONDS)

@@ -10,7 +10,7 @@ import websocket
 
 from tests.bots.conftest import Connect
 from tests.bots.peers import DEADLINE_SECONDS, VERSIONS, RealClient
-from tests.bots.raw import new_key
+from tests.bots.raw import Key, new_key
 from tests.programs import ROOT, Nginx, running_nginx, wait_until
 from tests.servers import RunningSidecar, two_processes
 
@@ -76,41 +76,52 @@ def several(pair: list[RunningSidecar], tmp_path_factory: pytest.TempPathFactory
         yield running
 
 
+def nodes(server: RunningSidecar, user: str) -> list[str]:
+    """Where each of this user's bots is."""
+    return [item["node"] for item in server.get(f"/api/maim/connections?user={user}").json()["items"]]
+
+
+def spread(pair: list[RunningSidecar], connect: Connect, site: Nginx, version: str, key: Key) -> list[RealClient]:
+    """Bots of this version, as many as it takes until each process has some."""
+    bots: list[RealClient] = []
+    while len(bots) < 4 or len(set(nodes(pair[0], key.user))) < 2:
+        assert len(bots) < 40
+        bots.append(connect(version, ws(site, "/ws"), key.key, "qq"))
+    return bots
+
+
 def test_bots_are_spread_over_processes_and_each_stays(
     pair: list[RunningSidecar], several: Nginx, connect: Connect, name: str
 ):
     """0.7.5 begins with polling and keeps no cookie of a site that is named by an address: x-uuid tells it apart."""
-    keys = [new_key(pair[0], f"{name}-{number}").key for number in range(2)]
-    olds = [connect(OLD, ws(several, "/ws"), keys[0], "wechat") for _ in range(2)]
-    news = [connect(NEW, ws(several, "/ws"), keys[1], "qq") for _ in range(6)]
-    items = pair[0].get(f"/api/maim/connections?user={name}-1").json()["items"]
-    assert len({item["node"] for item in items}) == 2, items
+    senders, receivers = (new_key(pair[0], f"{name}-{number}") for number in range(2))
+    olds = [connect(OLD, ws(several, "/ws"), senders.key, "wechat") for _ in range(2)]
+    news = spread(pair, connect, several, NEW, receivers)
     for old in olds:
-        sent = old.send_text(f"from {old.name}", to=(keys[1], "qq"))
+        sent = old.send_text(f"from {old.name}", to=(receivers.key, "qq"))
         assert [new.next_message() for new in news] == [sent] * len(news)
     for new in news:
-        sent = new.send_text(f"from {new.name}", to=(keys[0], "wechat"))
+        sent = new.send_text(f"from {new.name}", to=(senders.key, "wechat"))
         assert [old.next_message() for old in olds] == [sent] * len(olds)
     assert all(len(bot.lines("connect")) == 1 and not bot.lines("disconnect") for bot in (*olds, *news))
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 def test_bots_of_a_process_that_died_come_to_the_other(
-    pair: list[RunningSidecar], several: Nginx, connect: Connect, name: str
+    pair: list[RunningSidecar], several: Nginx, connect: Connect, name: str, version: str
 ):
     """By themselves, and messages go on."""
-    keys = [new_key(pair[0], f"{name}-{number}").key for number in range(2)]
-    bots = [connect(version, ws(several, "/ws"), keys[0], "qq") for version in VERSIONS for _ in range(4)]
-
-    def nodes() -> list[str]:
-        items = pair[0].get(f"/api/maim/connections?user={name}-0").json()["items"]
-        return [item["node"] for item in items]
-
-    assert len(nodes()) == len(bots)
-    assert len(set(nodes())) == 2
+    key, sender_key = (new_key(pair[0], f"{name}-{number}") for number in range(2))
+    bots = spread(pair, connect, several, version, key)
     pair[1].kill()
-    wait_until(lambda: len(nodes()) == len(bots) and len(set(nodes())) == 1, "all are at the living one", 60)
-    sender = connect(OLD, ws(several, "/ws"), keys[1], "qq")
-    sent = sender.send_text("after", to=(keys[0], "qq"))
+
+    def all_here() -> bool:
+        found = nodes(pair[0], key.user)
+        return len(found) == len(bots) and len(set(found)) == 1
+
+    wait_until(all_here, "all are at the living one", 60)
+    sender = connect(OLD, ws(several, "/ws"), sender_key.key, "qq")
+    sent = sender.send_text("after", to=(key.key, "qq"))
     assert [bot.next_message() for bot in bots] == [sent] * len(bots)
     pair[1].start()
 
