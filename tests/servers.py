@@ -138,6 +138,13 @@ class RunningSidecar:
         text: str = answer.json()["token"]
         return text
 
+    def bot_key(self, user: str, token: str | None = None, **more: Any) -> dict[str, Any]:
+        """A bot's key, as the API answers it."""
+        answer = self.post("/api/maim/keys", {"user": user, **more}, token)
+        assert answer.status_code == 200, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
     def cli(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m sidecar …` on this installation."""
         return subprocess.run(

@@ -205,11 +205,17 @@ class RoomManager(Manager):  # type: ignore[misc]
         client = self._client(sid, namespace)
         if client is None or client.stage == Stage.DISCONNECTING:
             return False
-        if client.stage == Stage.CONNECTING:
-            self._send(client, [frame])
-            return True
         session: EngineSocket | None = self.server.eio.sockets.get(client.eio_sid)
-        return session is not None and session.outbox.offer(frame)
+        if session is None:
+            return False
+        if client.stage == Stage.CONNECTING:
+            early = client.early or []
+            if early and sum(map(len, early)) + len(frame) > session.outbox.limit_bytes:
+                return False
+            client.early = early
+            early.append(frame)
+            return True
+        return session.outbox.offer(frame)
 
     def _send(self, client: Client, frames: Sequence[bytes]) -> None:
         """In one piece. Before its CONNECT is answered it would not know what to do with them: they wait."""

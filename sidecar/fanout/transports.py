@@ -168,6 +168,8 @@ class EngineSocket:
         """The clock: ping after an interval of silence; without an answer in time the client is gone."""
         if self.closed:
             return None
+        if self._connection is not None and self._connection.paused:  # its answer may wait to be read
+            self._awaiting_pong, self._heard_at = False, time.monotonic()
         if self._awaiting_pong:
             self._end_later(self._server.reason.PING_TIMEOUT, "heartbeat")
             return None

@@ -261,6 +261,11 @@ class Connection:
         return self._peer is not NOBODY
 
     @property
+    def paused(self) -> bool:
+        """Is nothing read, because too much waits to be handled? Then nothing can be heard of the peer."""
+        return self._paused
+
+    @property
     def kind(self) -> str:
         """Its peer's."""
         return self._peer.kind

@@ -51,12 +51,20 @@ def take_bot(environ: WSGIEnvironment) -> None:
     """If this handshake has a bot's key, in the query or a header, keep what it says of itself."""
     if BOT_PLATFORM in environ:
         return
-    pairs = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    pairs = parse_qsl(_utf8(environ.get("QUERY_STRING", "")), keep_blank_values=True)
     asked = dict(reversed(pairs))  # the first of several counts
     key = asked.get("api_key", environ.get("HTTP_X_APIKEY"))
     if key is None:
         return
     environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] != "api_key"])
     environ[BOT_KEY] = key
-    environ[BOT_PLATFORM] = asked.get("platform") or environ.get("HTTP_X_PLATFORM") or UNKNOWN_PLATFORM
+    environ[BOT_PLATFORM] = asked.get("platform") or _utf8(environ.get("HTTP_X_PLATFORM", "")) or UNKNOWN_PLATFORM
     environ[BOT_UUID] = asked.get("uuid") or environ.get("HTTP_X_UUID") or ""
+
+
+def _utf8(text: str) -> str:
+    """What WSGI has as Latin-1, in the encoding that clients write."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text

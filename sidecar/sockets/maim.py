@@ -3,7 +3,6 @@ whose every message is the argument of the event `message`. A key in the handsha
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from sidecar.services.maim import Bots
 from sidecar.sockets.credentials import BOT_KEY, BOT_PLATFORM, BOT_UUID
 from sidecar.sockets.errors import REFUSALS
 from sidecar.sockets.text import TextSocket
-from sidecar.wire.maim import Frame, clean_platform, clean_uuid, read_text, read_value
+from sidecar.wire.maim import Frame, as_text, clean_platform, clean_uuid, read_text, read_value
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -123,7 +122,7 @@ class BotSocket(TextSocket):
 
     def handle(self, message: str | bytes) -> None:
         text = str(message)
-        self._endpoint.house.take(self.bot, len(text), lambda: read_text(text))
+        self._endpoint.house.take(self.bot, size_of(text), lambda: read_text(text))
 
     def ended(self, code: int) -> None:
         self._endpoint.sockets.discard(self)
@@ -172,8 +171,13 @@ class EngineBots:
     def _message(self, said: object = None, *_rest: object) -> None:
         bot = self._bots.get(flask.request.sid)  # type: ignore[attr-defined]
         if bot is not None:
-            size = len(said) if isinstance(said, str) else len(json.dumps(said, separators=(",", ":")))
-            self._house.take(bot, size, lambda: read_value(said))
+            text = said if isinstance(said, str) else as_text(said)
+            self._house.take(bot, size_of(text), lambda: read_value(said))
+
+
+def size_of(text: str) -> int:
+    """In UTF-8; without lone surrogates it has as many bytes."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 class EngineLink:

@@ -34,7 +34,7 @@ class TextSocket(ABC):
         """The clock."""
         if not self.alive:
             return None
-        if self.connection.heard:
+        if self.connection.heard or self.connection.paused:
             self.connection.heard = self._awaiting = False
         elif self._awaiting:
             self.connection.abort("heartbeat")

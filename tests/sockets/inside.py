@@ -10,21 +10,22 @@ from typing import Any
 from config.settings import load_settings
 from sidecar.domain.errors import SidecarError
 from sidecar.factory import Sidecar, create_app
+from sidecar.sockets.credentials import take_bot
+from sidecar.sockets.maim import PlainBots
 from sidecar.sockets.plain import PlainEndpoint
 from sidecar.wire.frames import TEXT
 from tests.wire.test_frames import sent
 
 
 class Installation:
-    """A sidecar, and one of its endpoints of plain WebSockets, by its word in the address."""
+    """A sidecar, and one of its endpoints of plain WebSockets, by its word in the address; `bots` is that of bots."""
 
     def __init__(self, folder: Path, word: str = "rooms", **settings: Any):
         self.sidecar: Sidecar = create_app(load_settings(instance_dir=folder, **settings))
         self.sidecar.start()
         self.token = self.sidecar.core.tokens.create("admin", ["admin"]).text
-        plain = self.sidecar.gate._endpoints[word]
-        assert isinstance(plain, PlainEndpoint)
-        self.plain: Any = plain
+        self.plain: Any = self.sidecar.gate._bots if word == "bots" else self.sidecar.gate._endpoints[word]
+        assert isinstance(self.plain, (PlainEndpoint, PlainBots))
         self.peers: list[Peer] = []
 
     def send(self, room: str, message: str) -> int:
@@ -56,6 +57,7 @@ class Peer:
         if token:
             environ["HTTP_AUTHORIZATION"] = f"Token {token}"
         environ |= {"HTTP_HOST": "localhost", "wsgi.url_scheme": "http"}
+        take_bot(environ)
         self._read, self._frames = b"", []
         self.over = False
         before = set(house.plain.sockets)
