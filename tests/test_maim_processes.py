@@ -158,16 +158,6 @@ def test_what_is_kept_comes_wherever_its_receiver_connects(stage: Stage, connect
     wait_until(lambda: connect(here, key).quiet(), "nothing waits")
 
 
-def test_keys_change_everywhere(stage: Stage, connect, name):
-    here, there = stage
-    made = here.bot_key(name)
-    bots = [connect(server, made["key"]) for server in stage]
-    assert there.request("DELETE", f"/api/maim/keys/{made['id']}").status_code == 200
-    assert [bot.closed() for bot in bots] == [4401, 4401]
-    found = there.post("/api/maim/route", {"api_key": made["address"], "platform": "qq"}).json()
-    assert found["reason"] == "unknown_receiver"
-
-
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_kill_loses_nothing_that_was_kept_and_leaves_no_ghost(
     start_sidecar, request, tmp_path: Path, connect, database: str
