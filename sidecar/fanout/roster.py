@@ -33,7 +33,8 @@ class Bot:
     """One connection of an account. `queued` are the msg_ids that it has been handed out of the queue and not
     acknowledged, with their seqs; while `behind` it is still being given what waited for it: it was up to `reached`,
     and `newest` has come meanwhile. `opened_seq` is that of the event that told of it, 0 before there is one;
-    `greeted` says that it was taken in, `revoked` that nothing it says counts any more."""
+    `unanswered` is how many acknowledgements are due from it; `greeted` says that it was taken in, `revoked` that
+    nothing it says counts any more."""
 
     __slots__ = (
         "account",
@@ -50,6 +51,7 @@ class Bot:
         "queued",
         "reached",
         "revoked",
+        "unanswered",
         "uuid",
     )
 
@@ -69,6 +71,7 @@ class Bot:
         self.reached = 0
         self.newest = 0
         self.opened_seq = 0
+        self.unanswered = 0
         self.greeted = False
         self.revoked = False
 
@@ -134,6 +137,7 @@ class Roster:
             data = frames[bot.line]
             taken = self._bots.get(bot.uuid) is bot and bot.link.offer(data)
             if taken:
+                bot.unanswered += 1
                 self.sent += 1
                 self.sent_bytes += len(data)
             elif self._bots.get(bot.uuid) is bot:

@@ -200,9 +200,13 @@ class Bots:
             self._say("connections", "maim.disconnected", bot)
             self._hooks.disconnected(bot.uuid, self._metadata(bot))
 
-    def pace(self, bot: Bot) -> float:
-        """Count a frame; after how many seconds it may be dealt with."""
+    def pace(self, bot: Bot, said: Frame | None) -> float:
+        """Count a frame; after how many seconds it may be dealt with. An acknowledgement for each frame that the bot
+        was sent costs nothing: who is written to a lot would otherwise be slowed, and then cut off as too slow."""
         if self._limit is None:
+            return 0.0
+        if said is not None and said.type == ACK and bot.unanswered:
+            bot.unanswered -= 1
             return 0.0
         account = bot.account
         return self._limit.owe(f"bot:{account.key_id or f'{account.tenant} {account.user}'}")

@@ -63,14 +63,14 @@ class BotHouse:
 
     def take(self, bot: Bot, size: int, read: Callable[[], Frame | None]) -> None:
         """Deal with a frame; one that comes faster than the key may send waits, and those behind it."""
-        pause = self.bots.pace(bot)
-        if pause:
-            gevent.sleep(pause)
         try:
             said = read()
         except Invalid as error:
             self._metrics.socket_error(KIND, REFUSALS[type(error)].code)
             said = None
+        pause = self.bots.pace(bot, said)
+        if pause:
+            gevent.sleep(pause)
         self.bots.receive(bot, said, size)
 
 

@@ -21,7 +21,7 @@ from sidecar.services.inprocess import INSIDER
 from sidecar.services.limits import RateLimit
 from sidecar.store.tables import events, maim_queue, maim_seen
 from sidecar.wire.checks import read
-from sidecar.wire.maim import MaimBroadcastBody, MaimRouteBody, MaimSendBody, read_custom
+from sidecar.wire.maim import MaimBroadcastBody, MaimRouteBody, MaimSendBody, read_custom, read_value
 from tests.fanout.stages import wait_until
 from tests.services.bots import SOCKETIO_LINE, Away, House, frame, message
 
@@ -286,12 +286,21 @@ def test_a_flood_is_owed_for(house):
     house.bots._limit = RateLimit(10, 5, lambda: now)
     bob, eve = house.key("bob"), house.key("eve")
     one, two, other = house.connect(bob), house.connect(bob), house.connect(eve)
-    assert [house.bots.pace(one.bot) for _ in range(5)] == [0] * 5
-    assert house.bots.pace(two.bot) == pytest.approx(0.1), "all connections of a key together"
-    assert house.bots.pace(one.bot) == pytest.approx(0.2)
-    assert house.bots.pace(other.bot) == 0
+    said, ack = read_value(frame(None)), read_value({"type": "sys_ack"})
+    assert [house.bots.pace(one.bot, said) for _ in range(5)] == [0] * 5
+    assert house.bots.pace(two.bot, None) == pytest.approx(0.1), "all connections of a key together"
+    assert house.bots.pace(one.bot, said) == pytest.approx(0.2)
+    assert house.bots.pace(other.bot, said) == 0
     now = 10.0
-    assert house.bots.pace(one.bot) == 0
+    assert house.bots.pace(one.bot, ack) == 0
+    now = 20.0
+    for _ in range(5):
+        house.bots.pace(one.bot, said)
+    for _ in range(3):
+        other.send(bob, msg_id="m")
+        other.send(bob)
+    assert len(one.got) == 4
+    assert [house.bots.pace(one.bot, ack) > 0 for _ in range(6)] == [False] * 4 + [True] * 2, "one for each frame"
 
 
 def test_who_tries_keys_is_told_to_come_later(house):

@@ -75,7 +75,7 @@ def test_one_that_is_not_read_from_is_not_taken_for_dead(house):
 
 
 def test_of_a_flood_that_has_to_wait_nothing_is_lost(house):
-    house.bots.pace = lambda bot: 0.0001
+    house.bots.pace = lambda bot, said: 0.0001
     receiver, peer = house.bot("wechat"), house.bot(key=house.new_key("alice"))
     for number in range(100):
         say(peer, frame(message(house.key, "wechat", number)))
