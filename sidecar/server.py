@@ -6,8 +6,10 @@ come back; what waits is committed; the process exits with 0 within ten seconds.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
+import io
 import os
 import resource
 import signal
@@ -27,6 +29,7 @@ from geventwebsocket.handler import WebSocketHandler
 from sidecar.factory import Sidecar
 from sidecar.fanout.engine import close_polling
 from sidecar.fanout.transports import SUBPROTOCOL, WEBSOCKET
+from sidecar.patience import BODY, ClientStream, SlowClients
 from sidecar.tls import Certificates, Door
 from sidecar.wire.heads import Fields, read_head
 
@@ -49,6 +52,7 @@ STOP_SECONDS = 3
 GOODBYE_SECONDS = 0.5
 """For what is said last to reach TLS clients."""
 LOOK_SECONDS = 0.02
+REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class CannotListen(Exception):
@@ -57,10 +61,20 @@ class CannotListen(Exception):
 
 class Handler(WebSocketHandler):  # type: ignore[misc]
     """pywsgi's handler of one connection: upgrades only what the gate lets through, hands WebSockets over to the
-    network, and writes no line a request."""
+    network, writes no line a request, and doesn't wait for ever."""
 
     _body = b""
     """What goes out together with the head."""
+
+    def __init__(self, sock: Any, address: Any, server: Any):
+        self._stream = ClientStream(sock)
+        super().__init__(sock, address, server, io.BufferedReader(self._stream))
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # from pywsgi's own answers: the client didn't wait for them
+            super().handle()
+        if self._stream.late:
+            self.server.slow_clients.count(self._stream.phase, self.client_address[0])
 
     def run_websocket(self) -> None:
         """The handshake is answered: the application opens the connection, and this handler's work is done."""
@@ -79,6 +93,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         """The socket, and what was read from it already: the first frame may lie behind the handshake."""
         sock = self.socket
         self.socket: Any = None
+        self._stream.pause()
         sock.settimeout(0)
         return sock, self.rfile.peek()
 
@@ -89,7 +104,13 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         return super().start_response(status, headers, exc_info)
 
     def _write_with_headers(self, data: bytes) -> None:
-        """Head and small body in one send; pywsgi's two cost another system call and wake the client twice."""
+        """Head and small body in one send; pywsgi's two cost another system call and wake the client twice. In place of
+        what the application says of a body that didn't come, 408."""
+        if self._stream.late:
+            self.headers_sent = self.close_connection = True
+            self.response_length = len(REQUEST_TIMEOUT)
+            self._stream.send(REQUEST_TIMEOUT)
+            return
         self._body = data if len(data) <= JOINED_BYTES else b""
         super()._write_with_headers(b"" if self._body else data)
         body, self._body = self._body, b""
@@ -98,7 +119,9 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     def _sendall(self, data: bytes) -> None:
         if self._body and not self.response_use_chunked:
             data, self._body = data + self._body, b""
-        super()._sendall(data)
+        if not self._stream.late:
+            self._stream.send(data)
+            self.response_length += len(data)
 
     def log_request(self) -> None:
         """Requests are counted by the metrics; no line a request in the hot path."""
@@ -108,6 +131,14 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         problem = str(args[-1]) if args else msg
         log.debug("server.bad_request", problem=problem.partition(":")[0], address=self.client_address[0])
 
+    def _handle_client_error(self, ex: Exception) -> Any:
+        return ("408", REQUEST_TIMEOUT) if self._stream.late else super()._handle_client_error(ex)
+
+    def read_requestline(self) -> str:
+        self._stream.next_request(self.rfile)
+        line: str = super().read_requestline()
+        return line
+
     def read_request(self, raw_requestline: str) -> bool:
         """By our own strict reader; pywsgi's takes what two servers in a row may understand differently, and spends
         as long on headers as the application on a request. Raises ValueError: answered 400, and the connection ends."""
@@ -115,6 +146,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.requestline = raw_requestline.rstrip()
         self.command, self.path, self.request_version = head.method, head.target, head.version
         self.headers, self.content_length, self.close_connection = head.fields, head.content_length, head.close
+        self._stream.phase = BODY
         return True
 
     def _headers(self) -> Iterator[tuple[str, str]]:
@@ -182,6 +214,7 @@ def serve(
         server.door = door
         gevent.signal_handler(signal.SIGHUP, door.reload)
     server.network = sidecar.network
+    server.slow_clients = SlowClients(sidecar.network.metrics)
     server.max_accept = ACCEPTS_A_TURN
     server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
     sys.setswitchinterval(SWITCH_SECONDS)

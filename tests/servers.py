@@ -34,7 +34,7 @@ def free_port() -> int:
 
 class RunningSidecar:
     """`url` is its origin without the prefix; `token` an admin token. `instance` is another process's folder, if it is
-    to share its installation."""
+    to share its installation; `program` what is run in place of app.py."""
 
     def __init__(
         self,
@@ -42,10 +42,12 @@ class RunningSidecar:
         environment: dict[str, str],
         instance: Path | None = None,
         tls: ssl.SSLContext = _TLS,
+        program: Path = ROOT / "app.py",
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.instance = instance or folder / "instance"
         self._log = folder / "output.log"
+        self._program = program
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
         self._environment = inherited | {"SIDECAR_INSTANCE_DIR": str(self.instance), "SIDECAR_PORT": "0"} | environment
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,7 +65,7 @@ class RunningSidecar:
             self._environment["SIDECAR_PORT"] = str(free_port())  # the address it prints will not tell its port
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "app.py")], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+                [sys.executable, str(self._program)], cwd=ROOT, env=self._environment, stdout=log, stderr=log
             )
         try:
             self._wait_ready(begin)

@@ -38,6 +38,8 @@ HANDSHAKE_FAILURES = (
     "other",
 )
 """How a TLS handshake can fail (docs/monitoring.md says what each means)."""
+HTTP_PHASES = ("unused", "idle", "head", "body", "response")
+"""What an HTTP client can take too long over (docs/monitoring.md says what each means)."""
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -120,6 +122,14 @@ class Metrics:
         )
         for reason in HANDSHAKE_FAILURES:
             self.tls_handshakes_failed.labels(reason)
+        self.http_timeouts = Counter(
+            "sidecar_http_timeouts",
+            "HTTP connections ended because of a slow client.",
+            ("phase",),
+            registry=self.registry,
+        )
+        for phase in HTTP_PHASES:
+            self.http_timeouts.labels(phase)
         self._kinds: set[str] = set()
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
