@@ -44,13 +44,17 @@ from sidecar.services.health import Health
 from sidecar.services.inprocess import InProcess
 from sidecar.services.limits import RateLimit
 from sidecar.services.live_push import CHANGED, LivePushes, Source
-from sidecar.services.maim import RELAYED, Bots
+from sidecar.services.maim import Bots
 from sidecar.services.maim_connections import CHANGED as BOTS_CHANGED
 from sidecar.services.maim_connections import BotConnections
+from sidecar.services.maim_delivery import RELAYED, Delivery
 from sidecar.services.maim_embedded import EmbeddedServer
+from sidecar.services.maim_figures import Figures
 from sidecar.services.maim_hooks import Hooks, load_hooks
 from sidecar.services.maim_keys import CHANGED as KEY_CHANGED
 from sidecar.services.maim_queue import QUEUED, BotQueue
+from sidecar.services.maim_seen import Seen
+from sidecar.services.maim_sending import BotSending
 from sidecar.services.menu import Menu
 from sidecar.services.menu_changes import CHANGED as MENU_CHANGED
 from sidecar.services.messages import Messages
@@ -118,7 +122,7 @@ def create_app(settings: Settings) -> Sidecar:
     sockets = _sockets(settings, core, services, bots.bots)
     live = _live_push(settings, core, sockets)
     _obey_controls(core, services, bots, sockets, live)
-    _register_routes(settings, core, services, bots.bots, sockets, live)
+    _register_routes(settings, core, services, bots.sending, sockets, live)
     gate = _gate(settings, core, services, sockets)
     app.wsgi_app = gate  # type: ignore[method-assign]
     rooms = services.rooms
@@ -133,7 +137,7 @@ def create_app(settings: Settings) -> Sidecar:
         live.pushing,
     )
     app.extensions["sidecar"] = InProcess(services.messages, live.pushes, live.sources)
-    hooks = partial(bots.hooks.start, EmbeddedServer(bots.bots, bots.hooks))
+    hooks = partial(bots.hooks.start, EmbeddedServer(bots.sending, bots.hooks))
     return Sidecar(app, core, sockets.socketio, sockets.network, gate, sockets.watch, sockets.sessions, jobs, hooks)
 
 
@@ -187,22 +191,26 @@ class _Bots:
     """The traffic of bots (maim_message), without its edges."""
 
     bots: Bots
-    connections: BotConnections
+    sending: BotSending
+    delivery: Delivery
     queue: BotQueue
+    connections: BotConnections
     hooks: Hooks
 
 
 def _bots(settings: Settings, core: Core, services: _Services) -> _Bots:
     """Raises Invalid for hooks that can't be imported."""
-    submit, node, roster = core.writer.submit, core.node, Roster()
+    database, submit, keys, roster = core.database, core.writer.submit, core.bot_keys, Roster()
     seal = core.keys.seal("maim")
-    connections = BotConnections(core.database, submit, node, roster)
-    queue = BotQueue(core.database, submit, roster, seal, settings.maim_queue_messages, settings.maim_queue_seconds)
+    kinds = {"connections": settings.maim_connection_log, "messages": settings.maim_message_log}
+    figures = Figures(core.metrics, roster, frozenset(kind for kind, on in kinds.items() if on))
+    connections = BotConnections(database, submit, core.node, roster)
+    queue = BotQueue(database, submit, roster, seal, settings.maim_queue_messages, settings.maim_queue_seconds)
     hooks = load_hooks(settings.maim_hooks, core.metrics)
-    logs = {"connections": settings.maim_connection_log, "messages": settings.maim_message_log}
-    wanted = frozenset(kind for kind, on in logs.items() if on)
-    bots = Bots(submit, core.bot_keys, connections, queue, hooks, seal, core.metrics, services.limit, wanted)
-    return _Bots(bots, connections, queue, hooks)
+    delivery = Delivery(submit, keys, connections, queue, hooks, seal)
+    bots = Bots(keys, connections, queue, hooks, delivery, Seen(submit), figures, services.limit)
+    sending = BotSending(submit, connections, delivery, figures)
+    return _Bots(bots, sending, delivery, queue, connections, hooks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +298,13 @@ def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Socke
     core.on_control(PERMISSIONS_CHANGED, lambda body: services.permissions.heard(body["version"]))
     core.on_control(KEY_CHANGED, lambda body: bots.bots.key_changed(body["id"], body["revoked"]))
     core.on_control(BOTS_CHANGED, lambda body: bots.bots.others_changed(**body))
-    core.on_control(RELAYED, lambda body: bots.bots.relayed(core.node, body))
+    core.on_control(RELAYED, lambda body: bots.delivery.relayed(core.node, body))
     core.on_control(QUEUED, bots.queue.heard)
     core.gaps.extend([services.menu.doubt, services.permissions.doubt, bots.bots.doubt])
 
 
 def _register_routes(
-    settings: Settings, core: Core, services: _Services, bots: Bots, sockets: _Sockets, live: _LivePush
+    settings: Settings, core: Core, services: _Services, bots: BotSending, sockets: _Sockets, live: _LivePush
 ) -> None:
     """What requests pass through, and a blueprint a noun."""
     app, hub, tail = core.app, core.hub, core.tail

@@ -12,9 +12,10 @@ from sidecar.domain.maim import address_of
 from sidecar.http.paging import only_parameters
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.services.idempotency import KeyedRequest
-from sidecar.services.maim import SCOPE, Bots, Sent
+from sidecar.services.maim_figures import Sent
 from sidecar.services.maim_keys import SCOPE as MANAGE
 from sidecar.services.maim_keys import BotKeys
+from sidecar.services.maim_sending import SCOPE, BotSending
 from sidecar.store.maim import ConnectionRow, KeyRow
 from sidecar.wire.checks import read
 from sidecar.wire.maim import MaimBroadcastBody, MaimKeyBody, MaimRouteBody, MaimSendBody, read_custom, with_message
@@ -22,7 +23,7 @@ from sidecar.wire.maim import MaimBroadcastBody, MaimKeyBody, MaimRouteBody, Mai
 Body = Mapping[str, Any]
 
 
-def maim(service: Bots, keys: BotKeys, caller: Caller) -> Blueprint:
+def maim(service: BotSending, keys: BotKeys, caller: Caller) -> Blueprint:
     routes = Blueprint("maim", __name__)
     only_parameters(routes, {"connections": ("user", "platform", "tenant")})
 

@@ -17,6 +17,7 @@ from sidecar.fanout.roster import SOCKETIO_LINE, WEBSOCKET_LINE, Bot
 from sidecar.services.maim import Bots
 from sidecar.services.maim_connections import BotConnections
 from sidecar.services.maim_queue import BotQueue
+from sidecar.services.maim_sending import BotSending
 from sidecar.wire.frames import TEXT
 from sidecar.wire.maim import MaimKeyBody, read_value
 
@@ -131,6 +132,10 @@ class House:
         self.sidecar: Sidecar = create_app(load_settings(instance_dir=folder, **settings))
         self.sidecar.start()
         self.bots: Bots = self.sidecar.gate._bots.house.bots  # type: ignore[attr-defined]
+        self.sending = BotSending(
+            self.sidecar.core.writer.submit, self.bots._connections, self.bots._delivery, self.bots._figures
+        )
+        self.delivery = self.bots._delivery
         self.connections: BotConnections = self.bots._connections
         self.queue: BotQueue = self.bots._queue
         self.keys = self.sidecar.core.bot_keys

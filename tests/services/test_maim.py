@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, NotAllowed, NotFound, RateLimited, Unauthenticated, Unavailable
 from sidecar.domain.maim import DUPLICATE_SECONDS
-from sidecar.services import maim as service
+from sidecar.services import maim_seen as service
 from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.inprocess import INSIDER
 from sidecar.services.limits import RateLimit
@@ -48,7 +48,7 @@ def house(opened: Open) -> House:
 
 
 def undelivered(house: House) -> dict[str, int]:
-    found: Any = house.bots.stats()["undelivered"]
+    found: Any = house.sending.stats()["undelivered"]
     return {reason: count for reason, count in found.items() if count}
 
 
@@ -135,7 +135,7 @@ def test_a_message_that_came_already_is_acknowledged_and_not_delivered(house):
     alice.say(frame({"message_dim": {"api_key": bob, "platform": "qq"}}, "custom_x", msg_id="m"))
     assert (alice.acked, eve.acked) == (["m"] * 4, ["m"])
     assert len(peer.got) == 2, "another key's is another message"
-    assert house.bots.stats()["duplicate_messages_ignored"] == 3
+    assert house.sending.stats()["duplicate_messages_ignored"] == 3
 
 
 def test_it_is_known_at_every_process_and_after_a_restart(opened):
@@ -153,14 +153,14 @@ def test_it_is_known_at_every_process_and_after_a_restart(opened):
 
 def test_it_is_known_for_an_hour(house):
     now = 1_800_000_000.0
-    house.bots._clock = house.core.writer._clock = lambda: now
+    house.bots._seen._clock = house.core.writer._clock = lambda: now
     bob = house.key("bob")
     peer, alice = house.connect(bob), house.connect(house.key("alice"))
     for step in (0, DUPLICATE_SECONDS - 1, 2):
         now += step
         alice.send(bob, msg_id="m")
         if step:
-            house.bots._known.clear()
+            house.bots._seen._known.clear()
     assert len(peer.got) == 2
 
 
@@ -182,7 +182,7 @@ def test_what_a_process_knows_is_bounded_and_the_database_knows_the_rest(house, 
         for number in range(10):
             alice.send(bob, number, msg_id=f"m{number}")
     assert peer.texts == list(range(10))
-    assert len(house.bots._known) == 3
+    assert len(house.bots._seen._known) == 3
     assert len(alice.acked) == 20
 
 
@@ -197,8 +197,8 @@ def test_of_a_message_that_is_said_twice_at_once_one_is_delivered(house):
 def test_a_queued_one_that_is_repeated_is_not_acknowledged_before_it_is_stored(house, monkeypatch):
     """A client that lost its connection sends it again; told that it had come, it forgot what was then not stored."""
     bob, alice = house.key("bob"), house.key("alice")
-    slow = Held(house.bots._submit)
-    monkeypatch.setattr(house.bots, "_submit", slow)
+    slow = Held(house.delivery._submit)
+    monkeypatch.setattr(house.delivery, "_submit", slow)
     first, second = house.connect(alice), house.connect(alice)
     sending = [gevent.spawn(one.send, bob, msg_id="m", queue=True) for one in (first, second)]
     wait_until(lambda: slow.waiting == 2, "both wait for the database")
@@ -237,7 +237,7 @@ def test_without_a_database_what_is_at_this_process_is_delivered(opened, monkeyp
     elsewhere = there.connect(eve)
     alice.send(eve, "before")
     wait_until(lambda: elsewhere.texts == ["before"], "it comes there")
-    monkeypatch.setattr(here.bots, "_submit", away := Away(here.bots._submit))
+    monkeypatch.setattr(here.delivery, "_submit", away := Away(here.delivery._submit))
     monkeypatch.setattr(here.connections, "_database", Away(here.connections._database))
     alice.send(bob, msg_id="m1")
     alice.send(eve, msg_id="m2")
@@ -278,7 +278,7 @@ def test_a_frame_whose_handling_fails_ends_nothing(house, monkeypatch):
     alice = house.connect(house.key("alice"))
     monkeypatch.setattr(house.bots, "_queue", None)
     alice.say({"type": "sys_ack", "meta": {}})
-    assert house.bots.stats()["active_handler_tasks"] == 0
+    assert house.sending.stats()["active_handler_tasks"] == 0
 
 
 def test_a_flood_is_owed_for(house):
@@ -311,7 +311,7 @@ def test_who_tries_keys_is_told_to_come_later(house):
             house.connect(f"guess-{number}")
         raised.append(caught.type)
     assert raised == [Unauthenticated] * 3 + [RateLimited] * 2
-    stats = house.bots.stats()
+    stats = house.sending.stats()
     assert (stats["total_auth_requests"], stats["successful_auths"], stats["failed_auths"]) == (5, 0, 5)
     house.connect(house.key("bob"))
 
@@ -328,7 +328,7 @@ def test_figures(house):
     peers = [house.connect(bob), house.connect(bob, "wechat"), house.connect(house.key("alice"))]
     peers[2].send(bob)
     peers[1].close()
-    stats = house.bots.stats()
+    stats = house.sending.stats()
     assert (stats["current_users"], stats["current_connections"], stats["messages_processed"]) == (2, 2, 1)
     network: Any = stats["network"]
     assert (network["total_connections"], network["current_connections"]) == (3, 2)
@@ -337,7 +337,7 @@ def test_figures(house):
 
 
 def test_no_key_and_no_content_is_in_a_log(house):
-    house.bots._logs = frozenset({"connections", "messages"})
+    house.bots._figures._logs = frozenset({"connections", "messages"})
     bob, own = house.key("bob"), house.key("alice", key="my-own-short-key")
     with structlog.testing.capture_logs() as lines:
         peer, alice = house.connect(bob), house.connect(own)
@@ -378,7 +378,7 @@ def keyed(key: str | None, body: str = "") -> KeyedRequest:
 
 def send(house: House, payload: Any, key: str | None = None, identity: Identity = INSIDER, **more: Any) -> service.Sent:
     body = read(MaimSendBody, {"message": payload, **more})
-    return house.bots.send(identity, body, keyed(key, str(payload)))
+    return house.sending.send(identity, body, keyed(key, str(payload)))
 
 
 def test_a_repeated_request_is_answered_as_the_first_and_delivers_nothing(opened):
@@ -396,37 +396,38 @@ def test_a_repeated_request_is_answered_as_the_first_and_delivers_nothing(opened
     with pytest.raises(Conflict):
         send(here, message(bob, text="other"), "k")
     assert peer.texts == ["hello"]
-    assert here.bots.stats()["undelivered"]["offline"] == 0
+    assert here.sending.stats()["undelivered"]["offline"] == 0
 
 
 def test_repeated_broadcasts_and_custom_messages_too(house):
     peer = house.connect(house.key("bob"), uuid="u")
     everybody = read(MaimBroadcastBody, {"message": message("", "")})
     one = read_custom({"message_type": "x", "payload": 1, "connection_uuid": "u"})
-    results = [house.bots.broadcast(INSIDER, everybody, keyed("a")), house.bots.custom(INSIDER, one, keyed("b"))]
+    results = [house.sending.broadcast(INSIDER, everybody, keyed("a")), house.sending.custom(INSIDER, one, keyed("b"))]
     peer.close()
-    results += [house.bots.broadcast(INSIDER, everybody, keyed("a")), house.bots.custom(INSIDER, one, keyed("b"))]
+    results += [house.sending.broadcast(INSIDER, everybody, keyed("a")), house.sending.custom(INSIDER, one, keyed("b"))]
     assert [(one.results, one.duplicate) for one in results] == [({"u": True}, False)] * 2 + [({"u": True}, True)] * 2
     assert len(peer.got) == 2
     with pytest.raises(NotFound):
-        house.bots.custom(INSIDER, one)
+        house.sending.custom(INSIDER, one)
 
 
 def test_without_a_database_a_request_with_a_key_does_nothing(house, monkeypatch):
     """It used to be delivered, and again when it was repeated."""
     bob = house.key("bob")
     peer = house.connect(bob)
-    monkeypatch.setattr(house.bots, "_submit", away := Away(house.bots._submit))
+    monkeypatch.setattr(house.delivery, "_submit", away := Away(house.delivery._submit))
+    monkeypatch.setattr(house.sending, "_submit", away)
     with pytest.raises(Unavailable):
         send(house, message(bob), "k")
     submit = away._real
-    monkeypatch.setattr(house.bots, "_answered", lambda request: None)
+    monkeypatch.setattr(house.sending, "_answered", lambda request: None)
     with pytest.raises(Unavailable):
         send(house, message(bob), "k")
     assert peer.got == []
     assert send(house, message(bob)).results == {peer.bot.uuid: True}
     monkeypatch.undo()
-    assert submit == house.bots._submit
+    assert submit == house.delivery._submit
     assert not send(house, message(bob), "k").duplicate
     assert len(peer.got) == 2
 
@@ -440,7 +441,7 @@ def test_a_request_may_be_kept(house):
     wait_until(lambda: peer.texts == ["hello"], "it comes")
     assert count(house, maim_queue) == 1
     custom = {"message_type": "x", "payload": 1, "target_user": "bob", "target_platform": "qq", "ttl_seconds": 60}
-    assert house.bots.custom(INSIDER, read_custom(custom)).results == {peer.bot.uuid: True}
+    assert house.sending.custom(INSIDER, read_custom(custom)).results == {peer.bot.uuid: True}
     house.settle()
     assert [got["type"] for got in peer.got] == ["sys_std", "custom_x"]
 
@@ -455,26 +456,26 @@ def test_a_token_reaches_the_tenants_that_it_names(house):
     limited = token("maim:send", projects=("ours",))
     assert send(house, message(ours), identity=limited).results == {"a": True}
     assert send(house, message(theirs), identity=limited).reason == "foreign_tenant"
-    assert house.bots.broadcast(limited, read(MaimBroadcastBody, {"message": message("")})).results == {"a": True}
+    assert house.sending.broadcast(limited, read(MaimBroadcastBody, {"message": message("")})).results == {"a": True}
     with pytest.raises(NotAllowed):
-        house.bots.broadcast(limited, read(MaimBroadcastBody, {"message": message(""), "tenant": "theirs"}))
+        house.sending.broadcast(limited, read(MaimBroadcastBody, {"message": message(""), "tenant": "theirs"}))
     custom = {"message_type": "x", "payload": 1}
     with pytest.raises(NotFound):
-        house.bots.custom(limited, read_custom({**custom, "connection_uuid": "b"}))
+        house.sending.custom(limited, read_custom({**custom, "connection_uuid": "b"}))
     user = {"target_user": "bob", "target_platform": "qq"}
-    assert house.bots.custom(limited, read_custom({**custom, **user})).results == {"a": True}
-    sent = house.bots.custom(limited, read_custom({**custom, **user, "tenant": "theirs"}))
+    assert house.sending.custom(limited, read_custom({**custom, **user})).results == {"a": True}
+    sent = house.sending.custom(limited, read_custom({**custom, **user, "tenant": "theirs"}))
     assert sent.reason == "foreign_tenant"
-    assert [row.uuid for row in house.bots.connections(limited)] == ["a"]
-    assert house.bots.route(limited, MaimRouteBody(api_key=theirs, platform="qq")).reason == "foreign_tenant"
+    assert [row.uuid for row in house.sending.connections(limited)] == ["a"]
+    assert house.sending.route(limited, MaimRouteBody(api_key=theirs, platform="qq")).reason == "foreign_tenant"
     assert peers[1].got == []
     for refused in (token("maim:manage"), token()):
         for act in (
             lambda who: send(house, message(ours), identity=who),
-            lambda who: house.bots.broadcast(who, read(MaimBroadcastBody, {"message": message("")})),
-            lambda who: house.bots.custom(who, read_custom({**custom, **user})),
-            lambda who: house.bots.route(who, MaimRouteBody()),
-            house.bots.connections,
+            lambda who: house.sending.broadcast(who, read(MaimBroadcastBody, {"message": message("")})),
+            lambda who: house.sending.custom(who, read_custom({**custom, **user})),
+            lambda who: house.sending.route(who, MaimRouteBody()),
+            house.sending.connections,
         ):
             with pytest.raises(NotAllowed):
                 act(refused)
@@ -484,13 +485,13 @@ def test_a_route_is_told_and_nothing_sent(opened):
     here, there = opened(), opened()
     bob = here.key("bob")
     peers = [here.connect(bob, uuid="a"), there.connect(bob, uuid="b")]
-    found = here.bots.route(INSIDER, MaimRouteBody(message=message(bob)))
+    found = here.sending.route(INSIDER, MaimRouteBody(message=message(bob)))
     assert (found.connections, found.reason) == (["a", "b"], None)
-    there_too = here.bots.route(INSIDER, MaimRouteBody(api_key=bob, platform="x", target_platform="qq"))
+    there_too = here.sending.route(INSIDER, MaimRouteBody(api_key=bob, platform="x", target_platform="qq"))
     assert there_too.connections == ["a", "b"]
-    assert here.bots.route(INSIDER, MaimRouteBody(api_key=bob, platform="x")).reason == "offline"
+    assert here.sending.route(INSIDER, MaimRouteBody(api_key=bob, platform="x")).reason == "offline"
     for odd in ({}, {"message": 5}, {"message": {"message_dim": []}}, {"api_key": 5, "platform": "qq"}):
-        assert here.bots.route(INSIDER, MaimRouteBody(**odd)).reason == "no_key"
+        assert here.sending.route(INSIDER, MaimRouteBody(**odd)).reason == "no_key"
     assert [peer.got for peer in peers] == [[], []]
 
 

@@ -72,7 +72,7 @@ def test_who_comes_is_known_everywhere_and_who_goes_is_not(opened):
         peer.close()
     wait_until(lambda: not rows(here), "nothing is written down")
     assert (figure(here), figure(there)) == (0, 0)
-    assert here.bots.stats()["network"]["total_connections"] == 2
+    assert here.sending.stats()["network"]["total_connections"] == 2
 
 
 @BOTH
@@ -175,7 +175,7 @@ def test_a_dead_process_holds_nobody(opened):
     here.connections._clock = lambda: now + maim_connections.ALIVE_SECONDS + 1
     assert uuids(here) == [alice.bot.uuid], "it has not said that it lives"
     alice.send(bob)
-    assert here.bots.stats()["undelivered"]["offline"] == 1
+    assert here.sending.stats()["undelivered"]["offline"] == 1
     upkeep = Upkeep(here.core.writer.submit, here.core.node, 30, 60, lambda: now + DEAD_SECONDS + 1)
     upkeep.run_once()
     upkeep.run_once()
@@ -312,7 +312,7 @@ def test_who_is_full_is_cut_off_and_the_others_get_theirs(opened):
     for peer in peers[::2]:
         peer.close()
     alice.send(bob)
-    assert here.bots.stats()["undelivered"]["slow"] == 1
+    assert here.sending.stats()["undelivered"]["slow"] == 1
 
 
 def test_one_that_went_while_it_was_given_another_name_is_struck_out(opened, monkeypatch):

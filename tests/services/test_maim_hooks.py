@@ -54,7 +54,7 @@ def embed(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Embedd
 
     def use(**acts: Callable[..., Any]) -> Embedder:
         embedder = Embedder(**acts)
-        house.bots._hooks = Hooks(house.core.metrics, embedder)
+        house.bots._hooks = house.delivery._hooks = Hooks(house.core.metrics, embedder)
         return embedder
 
     return use
@@ -145,7 +145,7 @@ def test_hooks_may_know_the_keys(house, embed):
     alice.send("key-c")
     assert bob.texts == ["hello"]
     assert bob.got[0]["meta"]["target_user"] == "bob"
-    assert house.bots.stats()["undelivered"]["unknown_receiver"] == 1
+    assert house.sending.stats()["undelivered"]["unknown_receiver"] == 1
     outgoing = [args[0] for name, args in embedder.calls if args[0].get("message_type") == "outgoing"]
     assert [metadata["api_key"] for metadata in outgoing] == ["key-b", "key-c"]
     with pytest.raises(Unauthenticated):
@@ -185,7 +185,7 @@ def test_a_custom_handler_gets_the_envelope(house, embed):
     one.say(said)
     one.say(frame({"a": 1}, "custom_y"))
     assert got == [said]
-    assert house.bots.stats()["custom_messages_processed"] == 3
+    assert house.sending.stats()["custom_messages_processed"] == 3
 
 
 def test_who_comes_and_goes_is_told_in_order_though_a_hook_is_slow(house, embed, monkeypatch):
@@ -255,7 +255,7 @@ class TestEmbedded:
 
     @pytest.fixture
     def server(self, house: House) -> EmbeddedServer:
-        return EmbeddedServer(house.bots, house.bots._hooks)
+        return EmbeddedServer(house.sending, house.bots._hooks)
 
     def test_it_sends(self, house, server):
         bob = house.key("bob")

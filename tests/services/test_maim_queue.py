@@ -154,7 +154,7 @@ def test_too_many_are_not_acknowledged(opened):
     alice, bob = house.connect(house.key("alice")), house.key("bob")
     sent = [alice.send(bob, number, queue=True) for number in range(5)]
     assert alice.acked == sent[:3]
-    assert house.bots.stats()["undelivered"]["queue_full"] == 2
+    assert house.sending.stats()["undelivered"]["queue_full"] == 2
     peer = house.connect(bob)
     wait_until(lambda: peer.texts == [0, 1, 2], "those that were kept")
     peer.acknowledge()
@@ -219,9 +219,9 @@ def test_nothing_readable_lies_in_the_database(house):
 def test_without_a_database_it_is_not_acknowledged(house, monkeypatch):
     alice, bob = house.connect(house.key("alice")), house.key("bob")
     peer = house.connect(bob)
-    monkeypatch.setattr(house.bots, "_submit", away := Away(house.bots._submit))
+    monkeypatch.setattr(house.delivery, "_submit", away := Away(house.delivery._submit))
     sent = alice.send(bob, queue=True)
-    assert (alice.acked, peer.texts, house.bots.stats()["undelivered"]["unavailable"]) == ([], [], 1)
+    assert (alice.acked, peer.texts, house.sending.stats()["undelivered"]["unavailable"]) == ([], [], 1)
     away.away = False
     alice.send(bob, queue=True, msg_id=sent)
     house.settle()
