@@ -232,9 +232,7 @@ class Settings(BaseSettings):
     maim_queue_seconds: float = Field(
         86_400, ge=1, le=2_592_000, description="How long a message waits for a bot that is away, at most."
     )
-    maim_queue_messages: int = Field(
-        1_000, ge=1, le=100_000, description="Messages that may wait for one bot (a user on a platform)."
-    )
+    maim_queue_messages: int = Field(1_000, ge=1, le=100_000, description="Messages that may wait for one user's bots.")
     tls_cert: Path | None = Field(
         None, description="Certificate with its chain, in PEM: the port speaks TLS alone. Read again on SIGHUP."
     )

@@ -177,7 +177,9 @@ def _cors(origins: Origins, response: Response) -> None:
     if origin is None:
         return
     response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After, ETag"
+    response.headers["Access-Control-Expose-Headers"] = (
+        "X-Request-Id, Retry-After, ETag, X-Maim-Undelivered, X-Maim-Queued, X-Maim-Duplicate"
+    )
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
         response.headers["Access-Control-Allow-Headers"] = (

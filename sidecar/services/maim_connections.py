@@ -19,8 +19,8 @@ from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.maim import (
     ConnectionRow,
+    anything_queued,
     connections_of_others,
-    count_queued,
     holder_of,
     put_connection,
     remove_connections,
@@ -80,7 +80,7 @@ class BotConnections:
                 name = str(uuid.uuid4())
             put_connection(transaction.connection, self._row(bot, name))
             bot.opened_seq = self._tell(transaction, [name])
-            return name, count_queued(transaction.connection, bot.place, transaction.now) > 0
+            return name, anything_queued(transaction.connection, bot.place, transaction.now)
 
         try:
             name, waiting = self._submit(command)

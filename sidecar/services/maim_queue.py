@@ -35,7 +35,7 @@ RETRY_SECONDS = 1.0
 
 
 class BotQueue:
-    """`max_messages` may wait for one place, for `max_seconds`. `seal` encrypts them."""
+    """`max_messages` may wait for one user, for `max_seconds`. `seal` encrypts them."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class BotQueue:
 
     def put(self, transaction: Transaction, place: Place, msg_id: str, text: str, ttl_seconds: float) -> None:
         """Keep a frame (JSON text) for this place, for so long; 0 is as long as may be. Raises Undelivered if too many
-        wait there."""
+        wait for its user."""
         if count_queued(transaction.connection, place, transaction.now) >= self._max_messages:
             raise Undelivered("queue_full")
         sealed = self._seal.encrypt(text.encode()).decode()

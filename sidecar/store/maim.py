@@ -174,8 +174,15 @@ def enqueue(connection: Connection, seq: int, msg_id: str, place: Place, sealed:
 
 
 def count_queued(connection: Connection, place: Place, now: str) -> int:
-    query = select(func.count()).where(_at(place), maim_queue.c.expires_at > now)
-    return int(connection.execute(query).scalar_one())
+    """What waits for the user, on whatever platform: a sender may name any."""
+    table = maim_queue.c
+    mine = and_(table.tenant == place.tenant, table.user_id == place.user, table.expires_at > now)
+    return int(connection.execute(select(func.count()).where(mine)).scalar_one())
+
+
+def anything_queued(connection: Connection, place: Place, now: str) -> bool:
+    query = select(maim_queue.c.seq).where(_at(place), maim_queue.c.expires_at > now).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def queued_after(connection: Connection, place: Place, after: int, now: str) -> list[QueuedRow]:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from sidecar.domain.errors import FieldError, Invalid, SidecarError
 from sidecar.domain.maim import CUSTOM, PARTS, STANDARD, id_of, is_message
 from sidecar.wire.bodies import parse_message, sound
-from sidecar.wire.checks import Body, Name, OptionalName, StrictBody, name, number, read
+from sidecar.wire.checks import Name, OptionalName, StrictBody, name, number, read
 
 MAX_KEY_CHARACTERS = 256
 MAX_ID_CHARACTERS = 1_000
@@ -112,7 +112,7 @@ def _custom(value: Any) -> str:
 Message = Annotated[Any, BeforeValidator(_message)]
 
 
-class _Queued(Body):
+class _Queued(StrictBody):
     queue: Annotated[bool, Field(strict=True)] = False
     ttl_seconds: Annotated[float, number(1, MAX_TTL_SECONDS)] | None = None
 
@@ -127,7 +127,7 @@ class MaimSendBody(_Queued):
     target_platform: OptionalName = None
 
 
-class MaimBroadcastBody(Body):
+class MaimBroadcastBody(StrictBody):
     message: Message
     platform: OptionalName = None
     tenant: OptionalName = None
@@ -144,7 +144,7 @@ class MaimCustomBody(_Queued):
     platform: OptionalName = None
 
 
-class MaimRouteBody(Body):
+class MaimRouteBody(StrictBody):
     api_key: Any = None
     platform: Any = None
     message: Any = None
@@ -162,7 +162,8 @@ class MaimKeyBody(StrictBody):
 def with_message(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """A body whose three parts stand at the top, as one with a `message`."""
     if "message" not in body and any(part in body for part in PARTS):
-        return {**body, "message": {part: body.get(part) for part in PARTS}}
+        others = {name: value for name, value in body.items() if name not in PARTS}
+        return {**others, "message": {part: body.get(part) for part in PARTS}}
     return body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,7 +46,8 @@ def test_a_repetition_gets_the_first_answer_and_nobody_gets_it_twice(sidecar, bo
     answers = [sidecar.post(f"/api/maim/{route}", said, headers={"Idempotency-Key": name}) for _ in range(3)]
     assert [answer.json() for answer in answers] == [{name[-20:]: True}] * 3
     assert [answer.headers.get("X-Maim-Duplicate") for answer in answers] == [None, "true", "true"]
-    other = sidecar.post(f"/api/maim/{route}", said | {"more": 1}, headers={"Idempotency-Key": name})
+    headers = {"Idempotency-Key": name, "Content-Type": "application/json"}
+    other = sidecar.request("POST", f"/api/maim/{route}", content=json.dumps(said, indent=1), headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "conflict")
     bad = sidecar.post(f"/api/maim/{route}", said, headers={"Idempotency-Key": "x" * 256})
     assert bad.json()["errors"][0]["path"] == "Idempotency-Key"
@@ -234,3 +236,11 @@ def test_a_key_is_shown_once(sidecar, name):
     again = sidecar.post("/api/maim/keys", {"user": "eve", "key": made["key"]})
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
     assert made["key"] not in again.text
+
+
+@pytest.mark.parametrize("route", [*SENDS, "route"])
+def test_a_misspelt_field_is_told(sidecar, route: str):
+    """`quue` was a message that was not kept, without a word."""
+    said = body("send" if route == "route" else route, "default", "sma_000000000000") | {"quue": True}
+    answer = sidecar.post(f"/api/maim/{route}", said)
+    assert (answer.status_code, [field["path"] for field in answer.json()["errors"]]) == (400, ["quue"])

@@ -17,6 +17,7 @@ from sidecar.store.maim import (
     PAGE_CHARACTERS,
     ConnectionRow,
     KeyRow,
+    anything_queued,
     connections_of_others,
     count_queued,
     enqueue,
@@ -187,7 +188,8 @@ def test_what_waits_is_read_in_order_for_its_place_until_its_time_is_over(store)
     assert page(store) == [1, 2, 3, 4]
     assert page(store, after=2) == [3, 4]
     assert page(store, seconds=5) == [1, 2, 3]
-    assert do(store, count_queued, HERE, at(5)) == 3
+    assert do(store, count_queued, HERE, at(5)) == 4, "of the user, on whatever platform"
+    assert [do(store, anything_queued, HERE, at(seconds)) for seconds in (9, 10)] == [True, False]
     do(store, remove_queued, [2, 99])
     assert page(store) == [1, 3, 4]
     do(store, remove_queued, [])
