@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.postgres import Postgres, programs
-from tests.servers import RunningSidecar
+from tests.servers import RunningSidecar, two_processes
 
 if TYPE_CHECKING:
     from tests.chromium import Browser
@@ -84,6 +84,20 @@ def postgres() -> Iterator[Postgres]:
 
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def two_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[RunningSidecar]]:
+    """Two processes of one installation. With PostgreSQL each has a folder of its own, as on two hosts: they share the
+    database alone."""
+    url = None
+    if request.param == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
+    with two_processes(tmp_path_factory.mktemp("two"), url, apart=url is not None) as servers:
+        yield servers
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import RunningSidecar, two_processes
+from tests.servers import RunningSidecar
 from tests.services.bots import frame, message
 from tests.sockets.clients import Plain, wait_until
 
@@ -61,15 +61,9 @@ def reached(server: RunningSidecar, key: str) -> int:
     return len(found["connections"])
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """With PostgreSQL each has a folder of its own, as on two hosts: they share the database alone."""
-    url = None
-    if request.param != "sqlite":
-        postgres = request.getfixturevalue("postgres")
-        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
-    with two_processes(tmp_path_factory.mktemp("bots"), url, apart=request.param == "postgresql") as servers:
-        yield servers
+@pytest.fixture(scope="module")
+def stage(two_servers: list[RunningSidecar]) -> list[RunningSidecar]:
+    return two_servers
 
 
 @pytest.fixture

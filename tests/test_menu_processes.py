@@ -13,7 +13,7 @@ import pytest
 
 from tests.governing import allow, give, notify, put_item, put_role, seen, short_name, until, written
 from tests.programs import JsClient
-from tests.servers import RunningSidecar, two_processes
+from tests.servers import RunningSidecar
 from tests.sockets.clients import Page, Plain
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
@@ -27,15 +27,9 @@ def js() -> Iterator[JsClient]:
         yield client
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """With PostgreSQL each has a folder of its own, as on two hosts: they share the database alone."""
-    url = None
-    if request.param != "sqlite":
-        postgres = request.getfixturevalue("postgres")
-        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
-    with two_processes(tmp_path_factory.mktemp("menus"), url, apart=request.param == "postgresql") as servers:
-        yield servers
+@pytest.fixture(scope="module")
+def stage(two_servers: list[RunningSidecar]) -> list[RunningSidecar]:
+    return two_servers
 
 
 @pytest.fixture

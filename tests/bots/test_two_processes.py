@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.bots.conftest import Connect
 from tests.bots.peers import VERSIONS, envelope, text_message
 from tests.bots.raw import LINES, RawBot, new_key
 from tests.programs import wait_until
-from tests.servers import RunningSidecar, two_processes
+from tests.servers import RunningSidecar
 
 OLD, NEW = VERSIONS
 Stage = list[RunningSidecar]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "two hosts on postgresql"])
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    url = None
-    if request.param != "sqlite":
-        postgres = request.getfixturevalue("postgres")
-        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
-    with two_processes(tmp_path_factory.mktemp("bots"), url, apart=url is not None) as servers:
-        yield servers
+@pytest.fixture(scope="module")
+def stage(two_servers: list[RunningSidecar]) -> list[RunningSidecar]:
+    return two_servers
 
 
 def ws(server: RunningSidecar) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config.settings import load_settings
 from sidecar.core import Core, open_core
+from sidecar.services import maim_connections, maim_queue
+from tests.services.bots import House
 
 
 class Clock:
@@ -31,3 +34,30 @@ def core(tmp_path: Path) -> Iterator[Core]:
     opened = open_core(load_settings(instance_dir=tmp_path / "instance"))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def opened(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., House]]:
+    """`opened()`: a whole process of one installation with bots; its database is SQLite, or the parameter."""
+    for module in (maim_connections, maim_queue):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    database: dict[str, Any] = {}
+    if getattr(request, "param", "sqlite") == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        database["database_url"] = postgres.url(postgres.new_database()).replace("+psycopg", "")
+    made: list[House] = []
+
+    def make(**settings: Any) -> House:
+        made.append(House(tmp_path / "instance", **database, **settings))
+        return made[-1]
+
+    yield make
+    for house in made:
+        house.close()
+
+
+@pytest.fixture
+def house(opened: Callable[..., House]) -> House:
+    return opened()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -24,27 +22,6 @@ from sidecar.wire.checks import read
 from sidecar.wire.maim import MaimBroadcastBody, MaimRouteBody, MaimSendBody, read_custom, read_value
 from tests.fanout.stages import wait_until
 from tests.services.bots import SOCKETIO_LINE, Away, House, frame, message
-
-Open = Callable[..., House]
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Open]:
-    """`opened()`: a process of one installation."""
-    made: list[House] = []
-
-    def make(**settings: Any) -> House:
-        made.append(House(tmp_path / "instance", **settings))
-        return made[-1]
-
-    yield make
-    for house in made:
-        house.close()
-
-
-@pytest.fixture
-def house(opened: Open) -> House:
-    return opened()
 
 
 def undelivered(house: House) -> dict[str, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -19,29 +17,7 @@ from sidecar.store.tables import maim_keys, nodes
 from tests.fanout.stages import wait_until
 from tests.services.bots import Away, House, Peer
 
-Open = Callable[..., House]
-
-
 BOTH = pytest.mark.parametrize("opened", ["sqlite", "postgresql"], indirect=True)
-
-
-@pytest.fixture
-def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """`opened()`: a process of one installation."""
-    monkeypatch.setattr(maim_connections, "RETRY_SECONDS", 0.01)
-    settings: dict[str, Any] = {}
-    if getattr(request, "param", "sqlite") == "postgresql":
-        postgres = request.getfixturevalue("postgres")
-        settings["database_url"] = postgres.url(postgres.new_database()).replace("+psycopg", "")
-    made: list[House] = []
-
-    def make() -> House:
-        made.append(House(tmp_path / "instance", **settings))
-        return made[-1]
-
-    yield make
-    for house in made:
-        house.close()
 
 
 def rows(house: House) -> dict[str, str]:

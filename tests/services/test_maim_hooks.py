@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -38,13 +37,6 @@ class Embedder:
     @property
     def names(self) -> list[str]:
         return [name for name, _ in self.calls]
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path / "instance")
-    yield made
-    made.close()
 
 
 @pytest.fixture

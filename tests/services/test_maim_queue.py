@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import gevent
 import pytest
 from sqlalchemy import func, select, update
 
 from sidecar.domain.times import utc_text
-from sidecar.services import maim_queue
 from sidecar.store.maim import PAGE
 from sidecar.store.tables import events
 from sidecar.store.tables import maim_queue as table
 from tests.fanout.stages import wait_until
 from tests.services.bots import Away, House
-
-Open = Callable[..., House]
-
-
-@pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """`opened()`: a process of one installation."""
-    monkeypatch.setattr(maim_queue, "RETRY_SECONDS", 0.01)
-    made: list[House] = []
-
-    def make(**settings: object) -> House:
-        made.append(House(tmp_path / "instance", **settings))
-        return made[-1]
-
-    yield make
-    for house in made:
-        house.close()
-
-
-@pytest.fixture
-def house(opened: Open) -> House:
-    return opened()
 
 
 def waiting(house: House) -> int:
