@@ -3,6 +3,7 @@ whose every message is the argument of the event `message`. A key in the handsha
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from sidecar.services.maim import Bots
 from sidecar.sockets.credentials import BOT_KEY, BOT_PLATFORM, BOT_UUID
 from sidecar.sockets.errors import REFUSALS
 from sidecar.sockets.text import TextSocket
-from sidecar.wire.maim import Frame, as_text, clean_platform, clean_uuid, read_text, read_value
+from sidecar.wire.maim import Frame, clean_platform, clean_uuid, read_text, read_value
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -171,7 +172,7 @@ class EngineBots:
     def _message(self, said: object = None, *_rest: object) -> None:
         bot = self._bots.get(flask.request.sid)  # type: ignore[attr-defined]
         if bot is not None:
-            text = said if isinstance(said, str) else as_text(said)
+            text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, separators=(",", ":"))
             self._house.take(bot, size_of(text), lambda: read_value(said))
 
 
