@@ -284,9 +284,9 @@ class Load:
             self._free.append(poster)
         self._forget()
         free, self._free = self._free[connections:], self._free[:connections]
-        begin = time.monotonic_ns()
-        end = begin + int(seconds * 1e9)
-        with uncollected():
+        with uncollected():  # which itself takes a moment
+            begin = time.monotonic_ns()
+            end = begin + int(seconds * 1e9)
             if rate is None:
                 self._post_without_pause(end)
             else:

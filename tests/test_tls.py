@@ -231,8 +231,8 @@ def js() -> Iterator[JsClient]:
 
 def test_the_official_client_polls_and_upgrades(secure, authority, js, name):
     page = Page(js, secure, token=secure.token, transports=["polling", "websocket"], ca=authority.file.read_text())
-    assert page.next("upgrade")["transport"] == "websocket"
-    page.connected()
+    wait_until(lambda: {"connect", "upgrade"} <= {line["what"] for line in page.lines()}, "connected and upgraded")
+    assert [line["transport"] for line in page.lines() if line["what"] == "upgrade"] == ["websocket"]
     page.call("subscribe_project", name)
     seqs = [post(secure, name, "x" * 60_000) for _ in range(20)]
     assert page.wait_for(20) == seqs
