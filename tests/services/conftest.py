@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from config.settings import load_settings
 from sidecar.core import Core, open_core
@@ -61,3 +62,11 @@ def opened(
 @pytest.fixture
 def house(opened: Callable[..., House]) -> House:
     return opened()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    """The lines that are logged from now on. (structlog's own would leave every later test with debug lines on.)"""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+    structlog.reset_defaults()

@@ -6,7 +6,6 @@ from typing import Any
 
 import gevent
 import pytest
-import structlog
 from gevent.event import Event as Signal
 from sqlalchemy import func, select
 
@@ -313,16 +312,17 @@ def test_figures(house):
     assert min(network["bytes_received"], network["bytes_sent"]) > 100
 
 
-def test_no_key_and_no_content_is_in_a_log(house):
+def test_no_key_and_no_content_is_in_a_log(house, logged):
     house.bots._figures._logs = frozenset({"connections", "messages"})
     bob, own = house.key("bob"), house.key("alice", key="my-own-short-key")
-    with structlog.testing.capture_logs() as lines:
-        peer, alice = house.connect(bob), house.connect(own)
-        alice.send(bob, "private words")
-        alice.send("another-secret", "private words")
-        peer.close()
-        alice.say(frame({"message_dim": {"api_key": bob}}, "custom_" + "x" * 500))
-        house.settle()
+    logged.clear()
+    peer, alice = house.connect(bob), house.connect(own)
+    alice.send(bob, "private words")
+    alice.send("another-secret", "private words")
+    peer.close()
+    alice.say(frame({"message_dim": {"api_key": bob}}, "custom_" + "x" * 500))
+    house.settle()
+    lines = list(logged)
     assert [line["event"] for line in lines] == [
         *["maim.connected"] * 2,
         *["maim.message"] * 2,
