@@ -29,7 +29,7 @@ run: .venv/installed ## install if needed, serve on 127.0.0.1:8091, print the pa
 
 .PHONY: test
 test: lint node bots ## install if needed, check the code, run all tests (what needs a missing program is skipped)
-	@.venv/bin/python -m pytest -n 4 $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest -n 5 $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed
