@@ -17,6 +17,16 @@
     ├── TooMany                  a limit in numbers
     │   ├── RateLimited
     │   └── TooManyRooms
+    ├── AuthorizationFailed      a user's authorization at another platform (Lark)
+    │   ├── AuthenticationRequired   the user has not authorized, or no longer
+    │   ├── UserTokenExpired         their token has run out and can't be renewed
+    │   ├── TokenRefreshFailed       the platform did not renew it
+    │   ├── AuthorizationNotFound
+    │   ├── AuthorizationExpired     the user did not come in time
+    │   ├── AuthorizationRejected    the user has said no
+    │   ├── AuthorizationCodeExpired the platform's code was too old, or used
+    │   ├── WrongUser                somebody else has authorized
+    │   └── ProviderUnavailable      the platform doesn't answer; try again
     └── Unavailable              the store can't take it now; try again
 
 What each becomes on the wire is said in two tables: `http/errors.py` and `sockets/errors.py`; a test fails
@@ -133,3 +143,73 @@ class TooManyRooms(TooMany):
 class Unavailable(SidecarError):
     code = "unavailable"
     title = "Temporarily unavailable"
+
+
+class AuthorizationFailed(SidecarError):
+    """`reason` is one of domain.authorizations.REASONS, `provider_code` the platform's own number if it gave one."""
+
+    code = "authorization_failed"
+    title = "Authorization failed"
+    reason = "unknown_error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        provider_code: int | None = None,
+        reason: str | None = None,
+        retry_after_seconds: int | None = None,
+    ):
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.provider_code = provider_code
+        if reason is not None:
+            self.reason = reason
+
+
+class AuthenticationRequired(AuthorizationFailed):
+    code = "authentication_required"
+    title = "The user has to authorize"
+
+
+class UserTokenExpired(AuthorizationFailed):
+    code = "user_token_expired"
+    title = "The user's token has expired"
+
+
+class TokenRefreshFailed(AuthorizationFailed):
+    code = "token_refresh_failed"
+    title = "The token could not be renewed"
+
+
+class AuthorizationNotFound(AuthorizationFailed):
+    code = "authorization_not_found"
+    title = "No such authorization"
+
+
+class AuthorizationExpired(AuthorizationFailed):
+    code = "authorization_expired"
+    title = "The authorization has expired"
+
+
+class AuthorizationRejected(AuthorizationFailed):
+    code = "authorization_rejected"
+    title = "The user has declined"
+    reason = "user_rejected"
+
+
+class AuthorizationCodeExpired(AuthorizationFailed):
+    code = "authorization_code_expired"
+    title = "The code has expired or was used"
+    reason = "code_expired"
+
+
+class WrongUser(AuthorizationFailed):
+    code = "wrong_user"
+    title = "Somebody else has authorized"
+    reason = "wrong_user"
+
+
+class ProviderUnavailable(AuthorizationFailed):
+    code = "provider_unavailable"
+    title = "The platform does not answer"
+    reason = "provider_unavailable"

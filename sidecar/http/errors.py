@@ -32,6 +32,16 @@ STATUS: dict[type[errors.SidecarError], int] = {
     errors.RateLimited: 429,
     errors.TooManyRooms: 429,
     errors.Unavailable: 503,
+    errors.AuthorizationFailed: 502,
+    errors.AuthenticationRequired: 404,
+    errors.UserTokenExpired: 404,
+    errors.TokenRefreshFailed: 502,
+    errors.AuthorizationNotFound: 404,
+    errors.AuthorizationExpired: 410,
+    errors.AuthorizationRejected: 409,
+    errors.AuthorizationCodeExpired: 400,
+    errors.WrongUser: 403,
+    errors.ProviderUnavailable: 503,
 }
 
 

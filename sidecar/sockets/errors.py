@@ -38,6 +38,10 @@ REFUSALS: dict[type[errors.SidecarError], Refusal] = {
     errors.RateLimited: Refusal("rate_limited", False, "429 Too Many Requests"),
     errors.TooManyRooms: Refusal("too_many_rooms", True, "429 Too Many Requests"),
     errors.Unavailable: Refusal("unavailable", False, "503 Service Unavailable"),
+    **dict.fromkeys(
+        (errors.AuthorizationFailed, *errors.AuthorizationFailed.__subclasses__()),
+        Refusal("error", True, "500 Internal Server Error"),  # no socket asks for one
+    ),
 }
 
 
