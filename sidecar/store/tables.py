@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Float,
     ForeignKey,
@@ -392,3 +393,133 @@ maim_queue = Table(
 encrypted frame."""
 Index("maim_queue_place", maim_queue.c.tenant, maim_queue.c.user_id, maim_queue.c.platform, maim_queue.c.seq)
 Index("maim_queue_expiry", maim_queue.c.expires_at)
+
+
+lark_apps = Table(
+    "lark_apps",
+    metadata,
+    Column("app_id", text, primary_key=True),
+    Column("name", text, nullable=False),
+    Column("sealed", text, nullable=False),
+    Column("created_at", text, nullable=False),
+)
+"""Apps at Lark. `sealed` holds the secret, the verification token and the encrypt key, encrypted."""
+
+user_auth_sessions = Table(
+    "user_auth_sessions",
+    metadata,
+    Column("id", serial, primary_key=True),
+    Column("session_id", text, nullable=False, unique=True),
+    Column("app_id", text, nullable=False),
+    Column("user_id", text, nullable=False),
+    Column("state", text, nullable=False),
+    Column("auth_method", text, nullable=False),
+    Column("redirect_uri", text, nullable=False),
+    Column("open_id", text),
+    Column("union_id", text),
+    Column("user_name", text),
+    Column("mobile", text),
+    Column("email", text),
+    Column("message_id", text),
+    Column("user_access_token", text),
+    Column("token_expires_at", text),
+    Column("created_at", text, nullable=False),
+    Column("expires_at", text, nullable=False),
+    Column("completed_at", text),
+    Column("expected_open_id", text),
+    Column("asked_scope", text, nullable=False),
+    Column("language", text, nullable=False),
+    Column("state_hash", text, nullable=False, unique=True),
+    Column("sealed", text),
+    Column("reason", text),
+    Column("exchanging_until", text),
+    Column("card_state", text),
+    Column("card_due_at", text),
+    Column("refresh_token", text),
+    Column("refresh_expires_at", text),
+    Column("token_issued_at", text),
+    Column("token_scope", text),
+    Column("refreshing_until", text),
+    CheckConstraint("state IN ('pending', 'completed', 'expired', 'rejected')", name="chk_auth_session_state"),
+    CheckConstraint("auth_method IN ('websocket_card', 'oauth', 'http_callback')", name="chk_auth_session_auth_method"),
+    CheckConstraint("(state = 'completed') = (completed_at IS NOT NULL)", name="chk_auth_session_completed_at"),
+    CheckConstraint(
+        "user_access_token IS NULL OR (state = 'completed' AND token_expires_at IS NOT NULL)",
+        name="chk_auth_session_token",
+    ),
+    CheckConstraint("refresh_token IS NULL OR user_access_token IS NOT NULL", name="chk_auth_session_refresh_token"),
+)
+"""Authorizations. `sealed` are the secrets of one under way, encrypted as both tokens are; `card_state` is what the
+card shows, and `card_due_at` when it is to be changed, NULL if it shows what is. At most one row of a user at an app
+has tokens."""
+Index(
+    "idx_auth_session_user", user_auth_sessions.c.app_id, user_auth_sessions.c.user_id, user_auth_sessions.c.created_at
+)
+Index("idx_auth_session_token_expires", user_auth_sessions.c.token_expires_at)
+Index("idx_auth_session_created", user_auth_sessions.c.created_at)
+Index("idx_auth_session_state", user_auth_sessions.c.state)
+Index("idx_auth_session_expires", user_auth_sessions.c.expires_at)
+Index("idx_auth_session_card_due", user_auth_sessions.c.card_due_at)
+Index(
+    "uq_auth_session_tokens",
+    user_auth_sessions.c.app_id,
+    user_auth_sessions.c.user_id,
+    unique=True,
+    sqlite_where=user_auth_sessions.c.user_access_token.is_not(None),
+    postgresql_where=user_auth_sessions.c.user_access_token.is_not(None),
+)
+
+authorization_uses = Table(
+    "authorization_uses",
+    metadata,
+    Column("id", serial, primary_key=True),
+    Column("at", text, nullable=False),
+    Column("app_id", text, nullable=False),
+    Column("user_id", text),
+    Column("use", text, nullable=False),
+    Column("by", text, nullable=False),
+    Column("token_id", text),
+)
+"""Who was given a token, or did away with one, and when."""
+Index("authorization_uses_at", authorization_uses.c.at)
+
+lark_nonces = Table(
+    "lark_nonces",
+    metadata,
+    Column("nonce", text, primary_key=True),
+    Column("at", text, nullable=False),
+)
+"""Callbacks that have come lately, each of which may come once."""
+Index("lark_nonces_at", lark_nonces.c.at)
+
+lark_events = Table(
+    "lark_events",
+    metadata,
+    Column("app_id", text, primary_key=True),
+    Column("event_id", text, primary_key=True),
+    Column("type", text, nullable=False),
+    Column("transport", text, nullable=False),
+    Column("sealed", text),
+    Column("answer", text),
+    Column("received_at", text, nullable=False),
+    Column("claimed_until", text),
+    Column("tries", Integer, nullable=False),
+)
+"""Events of Lark. While `claimed_until` is set they are to be handled (again, from that time on), and `sealed` is what
+they say, encrypted; then `answer` is what was answered."""
+Index("lark_events_claimed", lark_events.c.claimed_until)
+Index("lark_events_received", lark_events.c.received_at)
+
+lark_links = Table(
+    "lark_links",
+    metadata,
+    Column("app_id", text, primary_key=True),
+    Column("connected", Boolean, nullable=False),
+    Column("seen_at", text, nullable=False),
+    Column("heartbeat_seconds", Float, nullable=False),
+    Column("started_at", text, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("successes", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+)
+"""The long connections to Lark, as the processes that hold them have told last."""
