@@ -249,7 +249,7 @@ class Counts:
 def count_sessions(connection: Connection, now: str) -> Counts:
     def by(column: Any, *where: Any) -> dict[str, int]:
         rows = connection.execute(select(column, func.count()).where(*where).group_by(column))
-        return {name: count for name, count in rows}
+        return {row[0]: row[1] for row in rows}
 
     return Counts(
         by(_SESSION.app_id, _SESSION.state == "pending", _SESSION.expires_at > now),
