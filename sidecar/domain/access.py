@@ -148,6 +148,22 @@ def may_reach_tenant(identity: Identity, tenant: str) -> bool:
     return touches(identity, tenant) and identity.patterns is None
 
 
+def may_reach_app(identity: Identity, app_id: str) -> bool:
+    """May it have users authorize this app, as far as its scopes go? A token's projects name apps. (A browser's token
+    only for its own user: `may_authorize`.)"""
+    return touches(identity, app_id)
+
+
+def may_authorize(identity: Identity, user: str) -> bool:
+    """May it begin and see authorizations of this user? A browser's token only its own."""
+    return identity.kind != "connection" or identity.user == user
+
+
+def may_have_tokens(identity: Identity) -> bool:
+    """May tokens of other platforms be handed to it? Never to a browser."""
+    return identity.kind in ("token", "process")
+
+
 def _matches(identity: Identity, room: str) -> bool:
     if identity.patterns is None:
         return True

@@ -1,4 +1,4 @@
-"""Rows of what Lark tells: requests seen, events to be handled and what they were answered, the long connections."""
+"""Rows of what Lark tells: requests seen, events to be handled and what they were answered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sidecar.store.journal import Transaction
-from sidecar.store.tables import lark_events, lark_links, lark_nonces
+from sidecar.store.tables import lark_events, lark_nonces
 
 _EVENT = lark_events.c
 Answer = dict[str, Any]
@@ -30,20 +30,6 @@ class EventRow:
     answer: str | None = None
     claimed_until: str | None = None
     tries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LinkRow:
-    """A long connection, as its process has told last. The counts are since `started_at`."""
-
-    app_id: str
-    connected: bool
-    seen_at: str
-    heartbeat_seconds: float
-    started_at: str
-    attempts: int
-    successes: int
-    failures: int
 
 
 def seen_before(transaction: Transaction, nonce: str) -> bool:
@@ -100,21 +86,6 @@ def retire_lark_events(transaction: Transaction, before: str, limit: int) -> int
 def retire_nonces(transaction: Transaction, before: str, limit: int) -> int:
     old = select(lark_nonces.c.nonce).where(lark_nonces.c.at < before).limit(limit)
     return transaction.connection.execute(delete(lark_nonces).where(lark_nonces.c.nonce.in_(old))).rowcount
-
-
-def find_link(connection: Connection, app_id: str) -> LinkRow | None:
-    row = connection.execute(select(lark_links).where(lark_links.c.app_id == app_id)).first()
-    return None if row is None else LinkRow(**row._mapping)
-
-
-def list_links(connection: Connection) -> list[LinkRow]:
-    return [LinkRow(**row._mapping) for row in connection.execute(select(lark_links))]
-
-
-def save_link(connection: Connection, row: LinkRow) -> None:
-    values = {name: getattr(row, name) for name in LinkRow.__dataclass_fields__}
-    connection.execute(delete(lark_links).where(lark_links.c.app_id == row.app_id))
-    connection.execute(insert(lark_links).values(values))
 
 
 def _of(row: EventRow) -> Any:

@@ -1,0 +1,36 @@
+"""What users' browsers are told of authorizations, in the room of the user. Never a token."""
+
+from __future__ import annotations
+
+from sidecar.domain import rooms
+from sidecar.domain.authorizations import State
+from sidecar.store.authorizations import SessionRow
+from sidecar.store.journal import Transaction
+
+COMPLETED = "authorization_completed"
+REJECTED = "authorization_rejected"
+EXPIRED = "authorization_expired"
+FAILED = "authorization_failed"
+"""An attempt has failed; it is still pending, and may be tried again."""
+REVOKED = "authorization_revoked"
+"""The user's tokens are gone, or can't be renewed any more."""
+
+
+def tell(
+    transaction: Transaction,
+    type: str,
+    row: SessionRow,
+    state: State,
+    reason: str | None = None,
+    name: str | None = None,
+) -> None:
+    """In one commit with what it tells of."""
+    news = {
+        "session_id": row.session_id,
+        "app": row.app_id,
+        "user": row.user_id,
+        "state": state,
+        "reason": reason,
+        "name": row.user_name if name is None else name,
+    }
+    transaction.append(type, news, [rooms.user(row.user_id)])

@@ -1,0 +1,516 @@
+"""Authorizations of users at another platform: begun, shown on a card, answered there, completed or not.
+
+The OAuth code flow with PKCE. `state` is random, kept as a hash, and stands for one session of one user; what it needs
+to go on (state, verifier) is encrypted while the session is pending and gone with its end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import gevent
+import structlog
+
+from sidecar.domain.access import Identity, may_authorize
+from sidecar.domain.authorizations import App, CardClick, Language, Method, Person, Toast, UserTokens
+from sidecar.domain.errors import (
+    AuthorizationExpired,
+    AuthorizationFailed,
+    AuthorizationNotFound,
+    AuthorizationRejected,
+    Conflict,
+    FieldError,
+    Invalid,
+    NotAllowed,
+    RateLimited,
+    SidecarError,
+    Unavailable,
+    WrongUser,
+)
+from sidecar.domain.times import unix_seconds, utc_text
+from sidecar.observability.lark_metrics import LarkMetrics
+from sidecar.services.access import require
+from sidecar.services.authorization_cards import Cards
+from sidecar.services.authorization_news import COMPLETED, EXPIRED, FAILED, REJECTED, tell
+from sidecar.services.idempotency import KeyedRequest, answered, remember
+from sidecar.services.lark_apps import Apps
+from sidecar.services.providers import Provider
+from sidecar.services.vault import Unreadable, Vault
+from sidecar.store.authorizations import (
+    SessionRow,
+    begun_since,
+    change_session,
+    drop_tokens,
+    find_session,
+    insert_session,
+    overdue_sessions,
+    session_of_state,
+    session_with_tokens,
+)
+from sidecar.store.database import Database
+from sidecar.store.journal import Transaction
+from sidecar.store.writer import Submit
+from sidecar.wire.authorizations import CardBody, StartBody
+
+log = structlog.get_logger("sidecar.authorizations")
+
+WRITE = "authorizations:write"
+READ = "authorizations:read"
+OFFLINE = "offline_access"
+"""The scope without which a token can't be renewed."""
+
+MINUTE = 60.0
+EXCHANGE_SECONDS = 30.0
+"""So long nobody else may use the same state while its code is being exchanged."""
+SAVES, SAVE_PAUSE_SECONDS = 5, 1.0
+CARD_NET_SECONDS = 5.0
+"""When a card that a click's answer should have changed is changed in any case."""
+BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """From the settings."""
+
+    redirect_uri: str
+    scope: str
+    session_seconds: float
+    per_minute: int
+    language: Language
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    row: SessionRow
+    authorize_url: str
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a user's return from the platform ended: with the session as it is now, or with an error (and the session,
+    if it is known)."""
+
+    row: SessionRow | None
+    error: AuthorizationFailed | Conflict | None = None
+
+
+class Authorizations:
+    """`submit` runs a command in the writer. Every method may raise Unavailable."""
+
+    def __init__(
+        self,
+        database: Database,
+        submit: Submit,
+        apps: Apps,
+        provider: Provider,
+        vault: Vault,
+        cards: Cards,
+        metrics: LarkMetrics,
+        options: Options,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._database = database
+        self._submit = submit
+        self._apps = apps
+        self._provider = provider
+        self._vault = vault
+        self._cards = cards
+        self._metrics = metrics
+        self._options = options
+        self._clock = clock
+
+    def start(self, identity: Identity, request: KeyedRequest | None, body: StartBody) -> Started:
+        """Begin one. Raises NotFound without an app, Unauthenticated, NotAllowed, RateLimited."""
+        self._apps.named(body.app)
+        require(identity, WRITE)
+        app = self._apps.reached(body.app, identity)
+        if not may_authorize(identity, body.user):
+            raise NotAllowed("A connection token may begin authorizations of its own user only.")
+        session_id, state, verifier = str(uuid.uuid4()), secrets.token_urlsafe(32), secrets.token_urlsafe(48)
+        sealed = self._vault.seal(json.dumps([state, verifier]), "flow", session_id)
+
+        def command(transaction: Transaction) -> tuple[SessionRow, bool]:
+            first = answered(transaction, request)
+            if first is not None:
+                known = find_session(transaction.connection, first["session_id"])
+                if known is None:
+                    raise Conflict("What was begun with this Idempotency-Key is no longer kept.")
+                return known, True
+            self._check_rate(transaction, app, body.user)
+            row = SessionRow(
+                session_id=session_id,
+                app_id=app.id,
+                user_id=body.user,
+                state="pending",
+                auth_method=body.method or "oauth",
+                redirect_uri=self._options.redirect_uri,
+                asked_scope=_scope(self._options.scope, body.scope),
+                language=body.language or self._options.language,
+                state_hash=_hash(state),
+                created_at=transaction.now,
+                expires_at=utc_text(unix_seconds(transaction.now) + self._options.session_seconds),
+                sealed=sealed,
+                expected_open_id=body.open_id,
+            )
+            insert_session(transaction.connection, row)
+            remember(transaction, request, {"session_id": session_id})
+            return row, False
+
+        row, duplicate = self._submit(command)
+        if duplicate:
+            self._check_pending(row)
+        else:
+            self._metrics.begun(app.id, row.auth_method)
+            log.info("authorizations.begun", authorization=session_id, app=app.id, method=row.auth_method)
+        return Started(row, self._flow_url(app, row), duplicate)
+
+    def seen(self, identity: Identity, session_id: str) -> SessionRow:
+        """One, as it is now. Raises AuthorizationNotFound also for what others may not see."""
+        self._apps.named(None)
+        if identity.kind != "connection":
+            require(identity, READ)
+        row = self.known(session_id)
+        if not may_authorize(identity, row.user_id) or not self._reaches(identity, row):
+            raise AuthorizationNotFound("There is no such authorization.")
+        return row
+
+    def known(self, session_id: str) -> SessionRow:
+        """The same for whoever knows its id. Raises AuthorizationNotFound."""
+        row = self._database.read(lambda connection: find_session(connection, session_id))
+        if row is None:
+            raise AuthorizationNotFound("There is no such authorization.")
+        return self._now(row)
+
+    def send_card(self, identity: Identity, session_id: str, body: CardBody) -> tuple[str, bool]:
+        """Send its card; (the message's id, was it sent before?). Raises what `seen` does, what ended the
+        authorization, Invalid without a receiver, AuthorizationFailed."""
+        require(identity, WRITE)
+        row = self.known(session_id)
+        if not may_authorize(identity, row.user_id) or not self._reaches(identity, row):
+            raise AuthorizationNotFound("There is no such authorization.")
+        self._check_pending(row)
+        if row.message_id is not None:
+            return row.message_id, True
+        receiver = body.receive_id or (row.expected_open_id if body.receive_id_type == "open_id" else None)
+        if receiver is None:
+            raise Invalid(
+                "The request has fields that can't be used: receive_id is needed.",
+                (FieldError("receive_id", "is needed: the authorization was begun without an open_id"),),
+            )
+        if body.receive_id_type == "open_id" and row.expected_open_id not in (None, receiver):
+            raise Conflict("The authorization was begun for another open_id.")
+        app = self._apps.named(row.app_id)
+        with structlog.contextvars.bound_contextvars(authorization=session_id):
+            card = self._card(app, row)
+            message_id = self._provider.send_card(app, body.receive_id_type, receiver, card)
+            bound = receiver if body.receive_id_type == "open_id" else row.expected_open_id
+            self._submit(partial(_card_sent, session_id, message_id, bound))
+            log.info("authorizations.card_sent", to=body.receive_id_type)
+        return message_id, False
+
+    def returned(self, state: str, code: str, error: str) -> Outcome:
+        """The user comes back from the platform with these parameters, empty where one is missing."""
+        row = self._database.read(lambda connection: session_of_state(connection, _hash(state))) if state else None
+        if row is None:
+            return Outcome(None, AuthorizationNotFound("This address belongs to no authorization of ours."))
+        row = self._now(row)
+        with structlog.contextvars.bound_contextvars(authorization=row.session_id):
+            try:
+                self._check_pending(row)
+                if error:
+                    return self._refused(row, error)
+                if not code:
+                    raise AuthorizationFailed("The platform sent no code.", reason="missing_code")
+                self._submit(partial(_claim, row.session_id))
+                return Outcome(self._exchanged(row, code))
+            except (AuthorizationExpired, AuthorizationRejected, Conflict) as ended:
+                return Outcome(self.known(row.session_id), ended)
+            except AuthorizationFailed as failed:
+                self._failed(row, failed)
+                return Outcome(self.known(row.session_id), failed)
+
+    def clicked(self, app: App, click: CardClick, method: Method) -> dict[str, Any]:
+        """Somebody has clicked on a card; what they are answered."""
+        with structlog.contextvars.bound_contextvars(authorization=click.session_id):
+            row, toast = self._submit(partial(_click, app.id, click, method))
+            if row is None:
+                return self._provider.answer(toast, self._options.language)
+            if toast == "cancelled" and click.action == "reject":
+                self._metrics.failed(app.id, method, "user_rejected")
+                log.info("authorizations.rejected", by="card")
+            row = self._now(row)
+            ended = row.state != "pending" and toast != "not_yours"
+            return self._provider.answer(toast, row.language, self._card(app, row) if ended else None)
+
+    def expire(self) -> int:
+        """End those whose time is over; how many they were."""
+        overdue = self._database.read(lambda connection: overdue_sessions(connection, utc_text(self._clock()), BATCH))
+        count = 0
+        for row in overdue:
+            if self._submit(partial(_expire, row)):
+                count += 1
+                self._metrics.expired(row.app_id)
+                log.info("authorizations.expired", authorization=row.session_id)
+        return count
+
+    def _exchanged(self, row: SessionRow, code: str) -> SessionRow:
+        """The code for tokens, the tokens for a person, and both stored together, or nothing. Raises
+        AuthorizationFailed."""
+        app = self._apps.named(row.app_id)
+        _, verifier = json.loads(self._opened(row))
+        began = self._clock()
+        tokens = self._provider.exchange(app, code, row.redirect_uri, verifier)
+        person = self._provider.person(tokens.access)
+        self._check_person(row, person)
+        command = partial(self._complete, row.session_id, tokens, person, began)
+        done = self._saved(command)
+        self._metrics.completed(row.app_id, row.auth_method, self._clock() - unix_seconds(row.created_at))
+        log.info("authorizations.completed", method=row.auth_method)
+        if done.message_id is not None:
+            self._cards.soon(row.session_id)
+        return done
+
+    def _check_person(self, row: SessionRow, person: Person) -> None:
+        """Raises WrongUser. Who has authorized once stays the same person, until their tokens are revoked."""
+        row = self.known(row.session_id)
+        expected = row.expected_open_id
+        if expected is None:
+            former = self._database.read(lambda connection: session_with_tokens(connection, row.app_id, row.user_id))
+            expected = None if former is None else former.open_id
+        if expected is not None and expected != person.open_id:
+            raise WrongUser("Somebody else has authorized than the one who was asked.")
+
+    def _complete(
+        self, session_id: str, tokens: UserTokens, person: Person, began: float, transaction: Transaction
+    ) -> SessionRow:
+        row = find_session(transaction.connection, session_id)
+        if row is None or row.state != "pending":
+            raise AuthorizationRejected("The authorization was ended meanwhile.")
+        drop_tokens(transaction.connection, row.app_id, row.user_id)
+        done = replace(
+            row,
+            state="completed",
+            completed_at=transaction.now,
+            open_id=person.open_id,
+            union_id=person.union_id,
+            user_name=person.name,
+            mobile=person.mobile,
+            email=person.email,
+            sealed=None,
+            reason=None,
+            exchanging_until=None,
+            card_due_at=transaction.now if row.message_id is not None else None,
+            **sealed_tokens(self._vault, session_id, tokens, began),
+        )
+        change_session(
+            transaction.connection,
+            session_id,
+            **{name: getattr(done, name) for name in SessionRow.__dataclass_fields__ if name != "session_id"},
+        )
+        tell(transaction, COMPLETED, done, "completed")
+        return done
+
+    def _saved(self, command: Callable[[Transaction], SessionRow]) -> SessionRow:
+        """Try it for some seconds: the code is used up by now, and the user would have to come again."""
+        for _ in range(SAVES - 1):
+            try:
+                return self._submit(command)
+            except Unavailable:
+                log.warning("authorizations.save_postponed")
+                gevent.sleep(SAVE_PAUSE_SECONDS)
+        return self._submit(command)
+
+    def _refused(self, row: SessionRow, error: str) -> Outcome:
+        """The platform has sent the user back with an error instead of a code."""
+        if error != "access_denied":
+            raise AuthorizationFailed("The platform did not authorize.", reason="unknown_error")
+        done = self._submit(partial(_reject, row.session_id))
+        self._metrics.failed(row.app_id, row.auth_method, "user_rejected")
+        log.info("authorizations.rejected", by="page")
+        if done.message_id is not None:
+            self._cards.soon(row.session_id)
+        return Outcome(done, AuthorizationRejected("The user has declined."))
+
+    def _failed(self, row: SessionRow, error: AuthorizationFailed) -> None:
+        self._metrics.failed(row.app_id, row.auth_method, error.reason)
+        log.warning("authorizations.failed", reason=error.reason, code=error.code, provider_code=error.provider_code)
+        self._submit(partial(_note_failure, row.session_id, error.reason))
+
+    def _check_rate(self, transaction: Transaction, app: App, user: str) -> None:
+        """Over all processes. Raises RateLimited."""
+        now = unix_seconds(transaction.now)
+        begun = begun_since(transaction.connection, app.id, user, utc_text(now - MINUTE))
+        if len(begun) >= self._options.per_minute:
+            free_at = unix_seconds(begun[-self._options.per_minute]) + MINUTE
+            raise RateLimited(
+                "Too many authorizations of this user.", retry_after_seconds=max(1, math.ceil(free_at - now))
+            )
+
+    def _check_pending(self, row: SessionRow) -> None:
+        """Raises what says how it ended."""
+        if row.state == "completed":
+            raise Conflict("The authorization was completed already.")
+        if row.state == "rejected":
+            raise AuthorizationRejected("The user has declined.")
+        if row.state == "expired":
+            raise AuthorizationExpired("The authorization has expired; begin another one.")
+
+    def _reaches(self, identity: Identity, row: SessionRow) -> bool:
+        try:
+            self._apps.reached(row.app_id, identity)
+        except SidecarError:
+            return False
+        return True
+
+    def _now(self, row: SessionRow) -> SessionRow:
+        """As it is now: time ends one before the clean-up has come by."""
+        if row.state == "pending" and row.expires_at <= utc_text(self._clock()):
+            return replace(row, state="expired")
+        return row
+
+    def _opened(self, row: SessionRow) -> str:
+        try:
+            return self._vault.open(row.sealed or "", "flow", row.session_id)
+        except Unreadable:
+            raise AuthorizationFailed(
+                "What was kept of the authorization can't be read.", reason="misconfigured"
+            ) from None
+
+    def _flow_url(self, app: App, row: SessionRow) -> str:
+        return self._card(app, row).authorize_url or ""
+
+    def _card(self, app: App, row: SessionRow) -> Any:
+        try:
+            return self._cards.card(app, row)
+        except Unreadable:
+            raise AuthorizationFailed(
+                "What was kept of the authorization can't be read.", reason="misconfigured"
+            ) from None
+
+
+def sealed_tokens(vault: Vault, session_id: str, tokens: UserTokens, began: float) -> dict[str, Any]:
+    """The columns that hold tokens which were asked for at `began`."""
+    refresh = tokens.refresh
+    lasts = tokens.refresh_expires_in
+    return {
+        "user_access_token": vault.seal(tokens.access, "access", session_id),
+        "token_issued_at": utc_text(began),
+        "token_expires_at": utc_text(began + tokens.expires_in),
+        "token_scope": tokens.scope,
+        "refresh_token": None if refresh is None else vault.seal(refresh, "refresh", session_id),
+        "refresh_expires_at": None if refresh is None or lasts is None else utc_text(began + lasts),
+        "refreshing_until": None,
+    }
+
+
+def _scope(*texts: str) -> str:
+    """Each word once."""
+    return " ".join(dict.fromkeys([OFFLINE, *" ".join(texts).split()]))
+
+
+def _hash(state: str) -> str:
+    return hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()
+
+
+def _claim(session_id: str, transaction: Transaction) -> None:
+    """Raises Conflict while somebody else is exchanging a code for the same session."""
+    row = find_session(transaction.connection, session_id)
+    if row is None or row.state != "pending":
+        raise Conflict("The authorization was ended meanwhile.")
+    if row.exchanging_until is not None and row.exchanging_until > transaction.now:
+        raise Conflict("The authorization is being completed now; look again in a moment.")
+    until = utc_text(unix_seconds(transaction.now) + EXCHANGE_SECONDS)
+    change_session(transaction.connection, session_id, exchanging_until=until)
+
+
+def _note_failure(session_id: str, reason: str, transaction: Transaction) -> None:
+    row = find_session(transaction.connection, session_id)
+    if row is not None and row.state == "pending":
+        change_session(transaction.connection, session_id, reason=reason, exchanging_until=None)
+        tell(transaction, FAILED, row, "pending", reason)
+
+
+def _card_sent(session_id: str, message_id: str, open_id: str | None, transaction: Transaction) -> None:
+    """(It may have ended while the card was on its way.)"""
+    row = find_session(transaction.connection, session_id)
+    if row is None:
+        return
+    change_session(
+        transaction.connection,
+        session_id,
+        message_id=message_id,
+        expected_open_id=row.expected_open_id or open_id,
+        auth_method="http_callback" if row.auth_method == "oauth" else row.auth_method,
+        card_state="pending",
+        card_due_at=None if row.state == "pending" else transaction.now,
+    )
+
+
+def _reject(session_id: str, transaction: Transaction) -> SessionRow:
+    row = find_session(transaction.connection, session_id)
+    if row is None or row.state != "pending":
+        raise Conflict("The authorization was ended meanwhile.")
+    return _ended(transaction, row, "rejected", transaction.now)
+
+
+def _expire(row: SessionRow, transaction: Transaction) -> bool:
+    found = find_session(transaction.connection, row.session_id)
+    if found is None or found.state != "pending" or found.expires_at > transaction.now:
+        return False
+    if found.exchanging_until is not None and found.exchanging_until > transaction.now:
+        return False
+    _ended(transaction, found, "expired", transaction.now)
+    return True
+
+
+def _ended(transaction: Transaction, row: SessionRow, state: Any, card_due_at: str) -> SessionRow:
+    reason = "user_rejected" if state == "rejected" else row.reason
+    done = replace(row, state=state, reason=reason, sealed=None, exchanging_until=None)
+    change_session(
+        transaction.connection,
+        row.session_id,
+        state=state,
+        reason=reason,
+        sealed=None,
+        exchanging_until=None,
+        card_due_at=card_due_at if row.message_id is not None else None,
+    )
+    tell(transaction, REJECTED if state == "rejected" else EXPIRED, done, state, reason)
+    return done
+
+
+def _click(app_id: str, click: CardClick, method: Method, transaction: Transaction) -> tuple[SessionRow | None, Toast]:
+    row = find_session(transaction.connection, click.session_id)
+    if row is None or row.app_id != app_id:
+        return None, "failed"
+    if row.expected_open_id not in (None, click.open_id):
+        return row, "not_yours"
+    if row.state == "completed":
+        return row, "completed"
+    if row.state == "rejected":
+        return row, "cancelled"
+    if row.state == "expired" or row.expires_at <= transaction.now:
+        return row, "expired"
+    row = replace(
+        row, expected_open_id=click.open_id, auth_method=method, message_id=row.message_id or click.message_id
+    )
+    change_session(
+        transaction.connection,
+        row.session_id,
+        expected_open_id=row.expected_open_id,
+        auth_method=row.auth_method,
+        message_id=row.message_id,
+    )
+    if click.action == "authorize":
+        return row, "follow_link"
+    later = utc_text(unix_seconds(transaction.now) + CARD_NET_SECONDS)
+    return _ended(transaction, row, "rejected", later), "cancelled"
