@@ -12,8 +12,8 @@ from gevent import monkey
 
 monkey.patch_all()
 
-from sidecar.cli import flask_app as create_app
-from sidecar.cli import run_server
+from sidecar.cli.main import flask_app as create_app
+from sidecar.cli.serve import run_server
 
 __all__ = ["create_app", "run_server"]
 

@@ -9,6 +9,6 @@ from gevent import monkey
 
 monkey.patch_all()
 
-from sidecar.cli import cli
+from sidecar.cli.main import cli
 
 cli(prog_name="python -m sidecar")

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     import gevent
 
     from sidecar import patience
-    from sidecar.cli import run_server
+    from sidecar.cli.serve import run_server
     from sidecar.fanout import splice
     from sidecar.server import Handler
 

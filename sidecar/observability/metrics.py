@@ -1,4 +1,5 @@
-"""The metrics of one process, by name, and nothing else. Labels are bounded: no label holds a name from outside."""
+"""The metrics of one process, by name, and nothing else; those of Lark are in lark_metrics.py. Labels are bounded: no
+label holds a name from outside."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from sidecar.domain.maim import REASONS
+from sidecar.observability.lark_metrics import LarkMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CLOSE_CODES = frozenset({*range(1000, 1004), 1005, 1006, *range(1007, 1015), 4401, 4403})
@@ -130,6 +132,7 @@ class Metrics:
         )
         for phase in HTTP_PHASES:
             self.http_timeouts.labels(phase)
+        self.lark = LarkMetrics(self.registry)
         self._kinds: set[str] = set()
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 

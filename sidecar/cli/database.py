@@ -1,0 +1,17 @@
+"""`db`: the database."""
+
+from __future__ import annotations
+
+import click
+
+from sidecar.cli.installation import with_core
+
+
+@click.group(help="The database.")
+def db() -> None:
+    """Group."""
+
+
+@db.command(help="Make or upgrade the schema (serve does it by itself).")
+def upgrade() -> None:
+    with_core(lambda _core, settings: click.echo(f"The database in {settings.instance_path} is up to date."))
