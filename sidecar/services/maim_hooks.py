@@ -3,20 +3,18 @@ what passes. A hook may be a function or a coroutine; one that fails is logged, 
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
 import structlog
 
-from sidecar.domain.errors import BadName, Invalid
+from sidecar.domain.errors import BadName
 from sidecar.domain.rooms import clean_name
-from sidecar.observability.logs import RateLimited, described
+from sidecar.observability.logs import RateLimited
 from sidecar.observability.metrics import Metrics
+from sidecar.services.embedded_code import Coroutines, imported, placed
 
 log = RateLimited(structlog.get_logger("sidecar.maim"))
 
@@ -35,7 +33,7 @@ class Hooks:
     def __init__(self, metrics: Metrics, embedded: object = None):
         self._metrics = metrics
         self._embedded = embedded
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._coroutines = Coroutines("maim-hooks")
         self._handlers: dict[str, Handler] = {}
         self._turns: dict[str, gevent.Greenlet] = {}
         """By connection, the last call about it that has not come back."""
@@ -114,46 +112,15 @@ class Hooks:
         try:
             with gevent.Timeout(HOOK_SECONDS, TimeoutError(f"it has not come back within {HOOK_SECONDS:g} s")):
                 found = call()
-                return self._awaited(found) if inspect.isawaitable(found) else found
+                return self._coroutines.result(found) if inspect.isawaitable(found) else found
         except (gevent.GreenletExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # time-outs and cancellations of their own, exits
             self._metrics.maim_hooks_failed.labels(name).inc()
-            log.warning("maim.hook_failed", hook=name, problem=_placed(error))
+            log.warning("maim.hook_failed", hook=name, problem=placed(error))
             return None
-
-    def _awaited(self, awaitable: Any) -> Any:
-        """Run it on the one asyncio loop, which is a greenlet of ours: what it awaits must be asyncio's."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            gevent.spawn(self._loop.run_forever).name = "maim-hooks"
-
-        async def whole() -> Any:
-            try:
-                return await awaitable
-            except (SystemExit, KeyboardInterrupt) as error:  # asyncio would let it end the loop, and so the process
-                raise RuntimeError from error
-
-        future = asyncio.run_coroutine_threadsafe(whole(), self._loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # if it has not come back
-
-
-def _placed(error: BaseException) -> str:
-    """Its class and where it was raised. What it says may be a key, or a part of a message."""
-    error = error.__cause__ or error
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
 
 
 def load_hooks(path: str, metrics: Metrics) -> Hooks:
     """The object that `package.module:object` of the settings names; without one no hooks. Raises Invalid."""
-    if not path:
-        return Hooks(metrics)
-    module, _, attribute = path.partition(":")
-    try:
-        return Hooks(metrics, getattr(importlib.import_module(module), attribute))
-    except (Exception, SystemExit) as error:
-        raise Invalid(f"SIDECAR_MAIM_HOOKS: {path} can't be imported: {described(error)}") from None
+    return Hooks(metrics, imported(path, "SIDECAR_MAIM_HOOKS") if path else None)

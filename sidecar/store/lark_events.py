@@ -1,4 +1,5 @@
-"""Rows of what Lark tells: requests seen, events to be handled and what they were answered."""
+"""Rows of what Lark tells: requests seen, events to be handled and what they were answered,
+and the long connections."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sidecar.store.journal import Transaction
-from sidecar.store.tables import lark_events, lark_nonces
+from sidecar.store.tables import lark_events, lark_links, lark_nonces
 
 _EVENT = lark_events.c
 Answer = dict[str, Any]
@@ -30,6 +31,20 @@ class EventRow:
     answer: str | None = None
     claimed_until: str | None = None
     tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """A long connection, as its process has told last. The counts are since `started_at`."""
+
+    app_id: str
+    started_at: str
+    connected: bool
+    heard_at: str
+    heartbeat_seconds: float
+    attempts: int
+    successes: int
+    failures: int
 
 
 def seen_before(transaction: Transaction, nonce: str) -> bool:
@@ -86,6 +101,23 @@ def retire_lark_events(transaction: Transaction, before: str, limit: int) -> int
 def retire_nonces(transaction: Transaction, before: str, limit: int) -> int:
     old = select(lark_nonces.c.nonce).where(lark_nonces.c.at < before).limit(limit)
     return transaction.connection.execute(delete(lark_nonces).where(lark_nonces.c.nonce.in_(old))).rowcount
+
+
+def list_links(connection: Connection, since: str) -> list[LinkRow]:
+    """Those heard of since then."""
+    query = select(lark_links).where(lark_links.c.heard_at >= since).order_by(lark_links.c.heard_at)
+    return [LinkRow(**row._mapping) for row in connection.execute(query)]
+
+
+def save_link(connection: Connection, row: LinkRow) -> None:
+    values = {name: getattr(row, name) for name in LinkRow.__dataclass_fields__}
+    same = (lark_links.c.app_id == row.app_id) & (lark_links.c.started_at == row.started_at)
+    if not connection.execute(update(lark_links).where(same).values(values)).rowcount:
+        connection.execute(insert(lark_links).values(values))
+
+
+def retire_links(transaction: Transaction, before: str) -> int:
+    return transaction.connection.execute(delete(lark_links).where(lark_links.c.heard_at < before)).rowcount
 
 
 def _of(row: EventRow) -> Any:

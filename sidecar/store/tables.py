@@ -509,3 +509,18 @@ lark_events = Table(
 they say, encrypted; then `answer` is what was answered."""
 Index("lark_events_claimed", lark_events.c.claimed_until)
 Index("lark_events_received", lark_events.c.received_at)
+
+lark_links = Table(
+    "lark_links",
+    metadata,
+    Column("app_id", text, primary_key=True),
+    Column("started_at", text, primary_key=True),
+    Column("connected", Boolean, nullable=False),
+    Column("heard_at", text, nullable=False),
+    Column("heartbeat_seconds", Float, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("successes", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+)
+"""The long connections to Lark, as each process that holds one (it began at `started_at`) has told last."""
+Index("lark_links_heard", lark_links.c.heard_at)

@@ -1,4 +1,4 @@
-"""Authorizations of users through Lark: apps, sessions and their tokens, callbacks, audit log."""
+"""Authorizations of users through Lark: apps, sessions and their tokens, callbacks, audit log, links."""
 
 from __future__ import annotations
 
@@ -119,8 +119,21 @@ def upgrade() -> None:
     )
     op.create_index("lark_events_claimed", "lark_events", ["claimed_until"])
     op.create_index("lark_events_received", "lark_events", ["received_at"])
+    op.create_table(
+        "lark_links",
+        sa.Column("app_id", text, nullable=False),
+        sa.Column("started_at", text, nullable=False),
+        sa.Column("connected", sa.Boolean(), nullable=False),
+        sa.Column("heard_at", text, nullable=False),
+        sa.Column("heartbeat_seconds", sa.Float(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        sa.Column("successes", sa.BigInteger(), nullable=False),
+        sa.Column("failures", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("app_id", "started_at"),
+    )
+    op.create_index("lark_links_heard", "lark_links", ["heard_at"])
 
 
 def downgrade() -> None:
-    for table in ("lark_events", "lark_nonces", "authorization_uses", "user_auth_sessions", "lark_apps"):
+    for table in ("lark_links", "lark_events", "lark_nonces", "authorization_uses", "user_auth_sessions", "lark_apps"):
         op.drop_table(table)
