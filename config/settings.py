@@ -6,14 +6,18 @@ Read by `core`, `factory`, `server` and `cli` only; everything below them is giv
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, model_validator
+from cronsim import CronSim, CronSimError
+from cryptography.fernet import Fernet
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -136,6 +140,49 @@ def _hooks(text: str) -> str:
     return text
 
 
+def _redirect_uri(text: str | None) -> str | None:
+    """A whole address; browsers are sent there with a query of its own."""
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in DEFAULT_PORTS and parts.hostname and not parts.query and not parts.fragment
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("needs an address such as https://dashboard.example.com/callback, without a query")
+    return text
+
+
+def _fernet_keys(keys: SecretStr | None) -> SecretStr | None:
+    for key in _items(keys.get_secret_value() if keys is not None else ""):
+        try:
+            Fernet(key)
+        except ValueError:
+            raise ValueError(
+                "needs Fernet keys (32 bytes as 44 characters of URL-safe base64; not hexadecimal), made by: "
+                "python -m sidecar lark new-key"
+            ) from None
+    return keys
+
+
+def _threshold(value: object) -> object:
+    """Above 0.5 it is what the older service meant: the part of its life after which a token is renewed."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return value
+    return round(1 - number, 9) if 0.5 < number < 1 else value
+
+
+def _schedule(text: str) -> str:
+    try:
+        CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError:
+        raise ValueError("needs five fields as in cron, such as 0 2 * * *") from None
+    return text
+
+
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Networks of a comma list; the word `loopback` stands for 127.0.0.0/8 and ::1."""
     found: list[Network] = []
@@ -233,6 +280,48 @@ class Settings(BaseSettings):
         86_400, ge=1, le=2_592_000, description="How long a message waits for a bot that is away, at most."
     )
     maim_queue_messages: int = Field(1_000, ge=1, le=100_000, description="Messages that may wait for one user's bots.")
+    lark_app_id: str | None = Field(None, description="Your app at Lark/Feishu, the default one (docs/lark.md).")
+    lark_app_secret: SecretStr | None = Field(None, description="Its secret.")
+    lark_verification_token: SecretStr | None = Field(
+        None, description="What its callbacks are proved by without an encrypt key."
+    )
+    lark_encrypt_key: SecretStr | None = Field(None, description="What its callbacks are encrypted and signed with.")
+    lark_api_url: Annotated[str, AfterValidator(_origin)] = Field(
+        "https://open.feishu.cn", description="Where Lark is called; https://open.larksuite.com outside of China."
+    )
+    lark_accounts_url: Annotated[str | None, AfterValidator(_public_url)] = Field(
+        None, description="Where users grant. Default: accounts. in place of open. in SIDECAR_LARK_API_URL."
+    )
+    lark_redirect_uri: Annotated[str | None, AfterValidator(_redirect_uri)] = Field(
+        None,
+        description="Where users come back, as in Lark's console. Default: the public URL's /api/authorizations/callback.",
+    )
+    lark_scopes: str = Field("offline_access", description="What users are asked to grant: words, spaces between.")
+    lark_encryption_keys: Annotated[SecretStr | None, AfterValidator(_fernet_keys)] = Field(
+        None,
+        description="Fernet keys of stored tokens (comma list; the first encrypts). Default: from the master secret.",
+    )
+    lark_session_seconds: float = Field(600, ge=30, le=86_400, description="How long a user may take to authorize.")
+    lark_refresh_threshold: Annotated[float, BeforeValidator(_threshold)] = Field(
+        0.1, gt=0, le=0.5, description="Tokens are renewed when less than this part of their life is left."
+    )
+    lark_user_rate_per_minute: int = Field(5, ge=1, le=1_000, description="Authorizations that one user may begin.")
+    lark_card_description: bool = Field(True, description="true: cards say what authorizing is for.")
+    lark_card_template_id: str | None = Field(None, description="A card template of yours in place of our card.")
+    lark_language: Literal["zh", "en"] = Field("zh", description="Of cards and pages where nobody asks for another.")
+    lark_timeout_seconds: float = Field(5, gt=0, le=60, description="How long a call to Lark may take.")
+    lark_user_info_sync: bool = Field(False, description="true: who users are is asked again on a schedule.")
+    lark_user_info_sync_schedule: Annotated[str, AfterValidator(_schedule)] = Field(
+        "0 2 * * *", description="When: five fields as in cron, in UTC."
+    )
+    lark_reconnect_retries: int = Field(10, ge=0, le=1_000_000, description="Of lark-events, in a row; then it ends.")
+    lark_heartbeat_seconds: float = Field(30, ge=1, le=3_600, description="How often lark-events says that it lives.")
+    lark_fallback_to_http: bool = Field(
+        True, description="false: callbacks come over the long connection alone; those over HTTP are refused."
+    )
+    lark_handlers: Annotated[str, AfterValidator(_hooks)] = Field(
+        "", description="Your code for Lark's events: package.module:object (docs/lark.md)."
+    )
     tls_cert: Path | None = Field(
         None, description="Certificate with its chain, in PEM: the port speaks TLS alone. Read again on SIGHUP."
     )
@@ -254,6 +343,8 @@ class Settings(BaseSettings):
             problems.append("SIDECAR_WEBHOOK_NETWORKS needs SIDECAR_OPEN=webhooks or true")
         if (self.tls_cert is None) != (self.tls_key is None):
             problems.append("SIDECAR_TLS_CERT and SIDECAR_TLS_KEY belong together")
+        if (self.lark_app_id is None) != (self.lark_app_secret is None):
+            problems.append("SIDECAR_LARK_APP_ID and SIDECAR_LARK_APP_SECRET belong together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             problems.append("SIDECAR_TLS_CLIENT_CA needs SIDECAR_TLS_CERT and SIDECAR_TLS_KEY")
         if problems:
@@ -280,6 +371,25 @@ class Settings(BaseSettings):
     def scheme(self) -> str:
         """What addresses of our own port begin with."""
         return "http" if self.tls_files is None else "https"
+
+    @cached_property
+    def lark_fernet_keys(self) -> tuple[str, ...]:
+        """Those of the setting; the first one encrypts."""
+        return _items(self.lark_encryption_keys.get_secret_value()) if self.lark_encryption_keys else ()
+
+    @cached_property
+    def lark_accounts(self) -> str:
+        """The origin of the page on which users grant."""
+        return self.lark_accounts_url or self.lark_api_url.replace("://open.", "://accounts.", 1)
+
+    @cached_property
+    def lark_redirect(self) -> str:
+        """Where users come back from that page."""
+        if self.lark_redirect_uri:
+            return self.lark_redirect_uri
+        if self.public_url:
+            return f"{self.public_url}{self.prefix}/api/authorizations/callback"
+        return f"{self.scheme}://localhost:{self.port}/callback"
 
     @cached_property
     def live_source_paths(self) -> dict[str, str]:
@@ -319,8 +429,9 @@ CLIENT_VARIABLES = frozenset(
 def load_settings(**overrides: object) -> Settings:
     """The settings of this process from its environment; `overrides` win (tests, CLI options).
     Raises SettingsProblem naming every bad variable, never its value."""
+    named = {field: os.environ[old] for old, field in _old_names(os.environ).items()}
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**(named | overrides))  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsProblem([_problem(item["loc"], item["msg"]) for item in error.errors()]) from None
 
@@ -333,6 +444,44 @@ def _problem(location: tuple[int | str, ...], message: str) -> str:
     if name in ("SIDECAR_PORT", "PORT"):
         name = "SIDECAR_PORT (or PORT)"
     return f"{name if name[:1].isupper() else 'SIDECAR_' + name.upper()}: {message}"
+
+
+OLD_NAMES = {
+    "LARK_APP_ID": "lark_app_id",
+    "LARK_APP_SECRET": "lark_app_secret",
+    "LARK_VERIFICATION_TOKEN": "lark_verification_token",
+    "LARK_ENCRYPT_KEY": "lark_encrypt_key",
+    "LARK_CONFIG_ENCRYPTION_KEY": "lark_encryption_keys",
+    "FEISHU_API_BASE_URL": "lark_api_url",
+    "OAUTH_REDIRECT_URI": "lark_redirect_uri",
+    "AUTH_SESSION_EXPIRY_SECONDS": "lark_session_seconds",
+    "AUTH_TOKEN_REFRESH_THRESHOLD": "lark_refresh_threshold",
+    "AUTH_REQUEST_RATE_LIMIT": "lark_user_rate_per_minute",
+    "AUTH_CARD_INCLUDE_DESCRIPTION": "lark_card_description",
+    "AUTH_CARD_TEMPLATE_ID": "lark_card_template_id",
+    "USER_INFO_SYNC_ENABLED": "lark_user_info_sync",
+    "USER_INFO_SYNC_SCHEDULE": "lark_user_info_sync_schedule",
+    "WEBSOCKET_MAX_RECONNECT_RETRIES": "lark_reconnect_retries",
+    "WEBSOCKET_HEARTBEAT_INTERVAL": "lark_heartbeat_seconds",
+    "WEBSOCKET_FALLBACK_TO_HTTP": "lark_fallback_to_http",
+}
+"""Variables of the service whose users come to us with system 5 (UPSTREAMS.md 5.2), and our fields."""
+
+
+def _old_names(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those that are set where ours isn't. Without an app of theirs such general names are somebody else's."""
+    if not any(environment.get(name) for name in ("LARK_APP_ID", "SIDECAR_LARK_APP_ID")):
+        return {}
+    return {
+        old: field
+        for old, field in OLD_NAMES.items()
+        if environment.get(old) and not environment.get(f"SIDECAR_{field.upper()}")
+    }
+
+
+def old_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are read under an older name, and how they are called now."""
+    return {old: f"SIDECAR_{field.upper()}" for old, field in _old_names(environment).items()}
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

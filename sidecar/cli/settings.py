@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from config.settings import Settings, SettingsProblem, load_settings, settings_table, unknown_variables
+from config.settings import Settings, SettingsProblem, load_settings, old_variables, settings_table, unknown_variables
 
 
 @click.command(help="Print every setting as the Markdown of docs/settings.md.")
@@ -22,6 +22,8 @@ def read_settings(**overrides: Any) -> Settings:
         settings = load_settings(**overrides)
     except SettingsProblem as error:
         give_up(*error.problems)
+    for old, name in old_variables(os.environ).items():
+        click.echo(f"Warning: {old} is an old name; call it {name}.", err=True)
     for name in unknown_variables(os.environ):
         click.echo(f"Warning: {name} is not a setting of the sidecar.", err=True)
     return settings

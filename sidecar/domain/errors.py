@@ -7,7 +7,10 @@
     │   └── BadHost              the Host header names somebody else
     ├── Refused                  who you are, or what you may
     │   ├── Unauthenticated
-    │   │   └── TokenExpired
+    │   │   ├── TokenExpired
+    │   │   ├── SignatureMismatch    the request is not from whom it should be
+    │   │   ├── StaleRequest         it is too old, or from the future
+    │   │   └── ReplayedRequest      it has come before
     │   └── NotAllowed
     ├── NotFound
     ├── Conflict
@@ -93,6 +96,21 @@ class Unauthenticated(Refused):
 class TokenExpired(Unauthenticated):
     code = "token_expired"
     title = "Token expired"
+
+
+class SignatureMismatch(Unauthenticated):
+    code = "signature_mismatch"
+    title = "Signature mismatch"
+
+
+class StaleRequest(Unauthenticated):
+    code = "stale_request"
+    title = "Stale request"
+
+
+class ReplayedRequest(Unauthenticated):
+    code = "replayed_request"
+    title = "Replayed request"
 
 
 class NotAllowed(Refused):

@@ -28,6 +28,10 @@ REFUSALS: dict[type[errors.SidecarError], Refusal] = {
     errors.Refused: Refusal("not_allowed", True, "403 Forbidden"),
     errors.Unauthenticated: Refusal("unauthenticated", True, "401 Unauthorized"),
     errors.TokenExpired: Refusal("token_expired", True, "401 Unauthorized"),
+    **dict.fromkeys(
+        (errors.SignatureMismatch, errors.StaleRequest, errors.ReplayedRequest),
+        Refusal("unauthenticated", True, "401 Unauthorized"),
+    ),
     errors.NotAllowed: Refusal("not_allowed", True, "403 Forbidden"),
     errors.NotFound: Refusal("not_found", True, "404 Not Found"),
     errors.Conflict: Refusal("conflict", True, "409 Conflict"),
