@@ -222,10 +222,12 @@ class LarkMetrics:
         connected: bool,
         reconnects: Mapping[str, int],
         started_at: float,
+        heard_at: float,
         heartbeat_seconds: float,
     ) -> None:
-        """A heartbeat of `lark-events`: is it connected, and its reconnects by outcome since it began (unix time).
-        Counted is what came on since its last one; of a process older than this one, what came on since its first."""
+        """What `lark-events` told last, at `heard_at`: is it connected, and its reconnects by outcome since it began
+        (both unix time). May be told again. Counted is what has grown since the last time; of a process of
+        `lark-events` that is older than this one, what has grown since the first time."""
         links = self._links.setdefault(app_id, {})
         if not links:
             self.connection_status.labels(app_id).set_function(lambda: self._connected(app_id))
@@ -234,7 +236,7 @@ class LarkMetrics:
         for outcome in RECONNECT_OUTCOMES:
             grown = reconnects.get(outcome, 0) - known.get(outcome, 0)
             self.reconnects.labels(app_id, outcome).inc(max(0, grown))
-        links[started_at] = _Link(connected, self._clock() + MISSED_HEARTBEATS * heartbeat_seconds, dict(reconnects))
+        links[started_at] = _Link(connected, heard_at + MISSED_HEARTBEATS * heartbeat_seconds, dict(reconnects))
         if len(links) > LINKS_KEPT:
             del links[next(iter(links))]  # heard least lately
 
@@ -244,9 +246,7 @@ class LarkMetrics:
         return int(any(link.connected and now <= link.until for link in self._links.get(app_id, {}).values()))
 
     def _begin(self, app_id: str) -> None:
-        """The long connection's status is shown from its first heartbeat on: not every app has one."""
-        self.sessions_active.labels(app_id)
-        self.tokens_active.labels(app_id)
+        """Gauges are shown from when they are known: a zero that isn't one would alarm."""
         self.sessions_expired.labels(app_id)
         for outcome in REFRESH_OUTCOMES:
             self.token_refreshes.labels(app_id, outcome)

@@ -38,7 +38,14 @@ class Bench:
         return self.registry.get_sample_value(name, labels)
 
     def link(self, connected: bool = True, started_at: float = 1000.0, **reconnects: int) -> None:
-        self.lark.link("cli_a", connected=connected, reconnects=reconnects, started_at=started_at, heartbeat_seconds=30)
+        self.lark.link(
+            "cli_a",
+            connected=connected,
+            reconnects=reconnects,
+            started_at=started_at,
+            heard_at=self.now,
+            heartbeat_seconds=30,
+        )
 
     @property
     def connected(self) -> float | None:
@@ -67,7 +74,8 @@ def test_the_originals_metrics_are_exposed_by_their_names_types_and_labels():
     """Dashboards and alerts that were made for the original ask for exactly these."""
     metrics = Metrics()
     metrics.lark.serve({"cli_a"})
-    metrics.lark.link("cli_a", connected=True, reconnects={}, started_at=0, heartbeat_seconds=30)
+    metrics.lark.link("cli_a", connected=True, reconnects={}, started_at=0, heard_at=0, heartbeat_seconds=30)
+    metrics.lark.stock({}, {}, {})
     found = exposed(metrics)
     assert {name: found.get(name) for name in ORIGINALS} == ORIGINALS
     assert {name for name in found if name.startswith("lark_service_")} == set(ORIGINALS)
@@ -110,6 +118,7 @@ def test_an_app_that_is_gone_takes_its_figures_along(bench):
     bench.lark.stock({}, {"cli_a": 3}, {"cli_a": 4})
     bench.link()
     bench.lark.serve({"cli_b"})
+    bench.lark.stock({}, {"cli_a": 3}, {"cli_a": 4})
     labels = {
         sample.labels.get("app_id")
         for family in bench.registry.collect()
@@ -136,6 +145,12 @@ def test_what_became_of_authorizations_is_counted(bench):
     assert bench.value("lark_service_auth_session_expired_total", app_id="cli_a") == 2
     assert bench.value("lark_service_token_refresh_total", app_id="cli_a", outcome="failure") == 1
     assert bench.value("lark_service_token_refresh_total", app_id="cli_a", outcome="success") == 0
+
+
+def test_what_is_not_known_yet_is_no_zero(bench):
+    """After a restart "no user has a token" would be an alarm, and wrong."""
+    assert bench.value("lark_service_token_active_count", app_id="cli_a") is None
+    assert bench.value("lark_service_auth_session_active", app_id="cli_a") is None
 
 
 def test_the_stock_falls_to_zero_where_nothing_is_left(bench):
