@@ -38,7 +38,14 @@ class Bench:
         return self.registry.get_sample_value(name, labels)
 
     def link(self, connected: bool = True, started_at: float = 1000.0, **reconnects: int) -> None:
-        self.lark.link("cli_a", connected=connected, reconnects=reconnects, started_at=started_at, heartbeat_seconds=30)
+        self.lark.link(
+            "cli_a",
+            connected=connected,
+            reconnects=reconnects,
+            started_at=started_at,
+            heard_at=self.now,
+            heartbeat_seconds=30,
+        )
 
     @property
     def connected(self) -> float | None:
