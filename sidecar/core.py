@@ -11,9 +11,11 @@ from typing import Any
 
 import gevent
 import structlog
+from cryptography.fernet import Fernet
 from flask import Flask
 
 from config.settings import ROOT, Settings
+from sidecar.domain.authorizations import App
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.catchup import CatchUp
@@ -24,9 +26,12 @@ from sidecar.fanout.tail import Tail
 from sidecar.observability.metrics import Metrics
 from sidecar.services.connections import Connections
 from sidecar.services.keys import Keys, load_keys
+from sidecar.services.lark_apps import Apps
 from sidecar.services.maim_keys import BotKeys
+from sidecar.services.resealing import Resealed, reseal_all
 from sidecar.services.tokens import REVOKED, Tokens
 from sidecar.services.users import Users
+from sidecar.services.vault import Vault
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal, read_head
 from sidecar.store.nodes import remove_node
@@ -57,6 +62,8 @@ class Core:
     connections: Connections
     users: Users
     bot_keys: BotKeys
+    apps: Apps
+    vault: Vault
     keys: Keys
     bells: tuple[Doorbell, ...]
     node: str
@@ -76,6 +83,10 @@ class Core:
         self.hub.publish_volatile(news)
         for bell in self.bells:
             bell.tell(news)
+
+    def reseal(self) -> Resealed:
+        """Encrypt what is stored of authorizations anew, with the first key."""
+        return reseal_all(self.database, self.writer.run_alone, self.vault)
 
     def start(self) -> None:
         """From now on commands are committed, and events reach the hub."""
@@ -147,6 +158,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     submit = writer.submit if running else writer.run_alone
     keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
     tokens = Tokens(database, submit)
+    vault = Vault([*map(Fernet, settings.lark_fernet_keys), keys.seal("lark")])
     core = Core(
         app,
         database,
@@ -159,6 +171,8 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         Connections(keys, tokens, submit),
         Users(submit),
         BotKeys(database, submit, keys.derive("maim-keys")),
+        Apps(database, submit, vault, _first_app(settings)),
+        vault,
         keys,
         tuple(bells),
         node,
@@ -167,3 +181,16 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     )
     core.on_control(REVOKED, lambda body: tokens.forget(body["id"]))
     return core
+
+
+def _first_app(settings: Settings) -> App | None:
+    """The app of the settings."""
+    if settings.lark_app_id is None or settings.lark_app_secret is None:
+        return None
+    token, key = settings.lark_verification_token, settings.lark_encrypt_key
+    return App(
+        settings.lark_app_id,
+        settings.lark_app_secret.get_secret_value(),
+        token.get_secret_value() if token else "",
+        key.get_secret_value() if key else "",
+    )

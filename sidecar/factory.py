@@ -19,6 +19,7 @@ from sidecar.fanout.engine import connection_count, is_open, make_socketio
 from sidecar.fanout.recovery import TAKEN, Recovery
 from sidecar.fanout.roster import Roster
 from sidecar.fanout.websocket import Network
+from sidecar.http.authorizations import authorizations as authorizations_routes
 from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
 from sidecar.http.errors import register_errors
@@ -34,14 +35,22 @@ from sidecar.http.rooms import rooms as rooms_routes
 from sidecar.http.tokens import tokens as tokens_routes
 from sidecar.http.users import users as users_routes
 from sidecar.http.webhooks import webhooks
+from sidecar.jobs.authorizations import AuthorizationUpkeep
 from sidecar.jobs.live_push import LivePushing
 from sidecar.jobs.presence import Presence
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.services.access import Access
+from sidecar.services.authorization_cards import Cards
+from sidecar.services.authorization_upkeep import CleanUp
+from sidecar.services.authorizations import Authorizations, Options
 from sidecar.services.deliveries import Deliveries
 from sidecar.services.deployments import History
 from sidecar.services.health import Health
 from sidecar.services.inprocess import InProcess
+from sidecar.services.lark import Lark
+from sidecar.services.lark_apps import Apps
+from sidecar.services.lark_callbacks import Callbacks
+from sidecar.services.lark_handlers import EventHandlers, load_handlers
 from sidecar.services.limits import RateLimit
 from sidecar.services.live_push import CHANGED, LivePushes, Source
 from sidecar.services.maim import Bots
@@ -58,11 +67,14 @@ from sidecar.services.maim_sending import BotSending
 from sidecar.services.menu import Menu
 from sidecar.services.menu_changes import CHANGED as MENU_CHANGED
 from sidecar.services.messages import Messages
+from sidecar.services.metered import Metered
 from sidecar.services.permissions import Permissions
+from sidecar.services.providers import Provider
 from sidecar.services.role_changes import CHANGED as PERMISSIONS_CHANGED
 from sidecar.services.rooms import Rooms, told
 from sidecar.services.sources import builtin_sources, user_source
 from sidecar.services.tokens import REVOKED
+from sidecar.services.user_tokens import TokenStore
 from sidecar.services.users import DISCONNECTED
 from sidecar.services.views import Views
 from sidecar.sockets.chat import Chat
@@ -92,7 +104,7 @@ class Sidecar:
     gate: Gate
     watch: Watch
     sessions: Sessions
-    jobs: tuple[Presence, Upkeep, LivePushing]
+    jobs: tuple[Presence, Upkeep, LivePushing, AuthorizationUpkeep]
     start_hooks: Callable[[], None]
 
     def start(self) -> None:
@@ -119,10 +131,11 @@ def create_app(settings: Settings) -> Sidecar:
     _configure(app, settings)
     services = _services(settings, core)
     bots = _bots(settings, core, services)
+    lark = _authorizations(settings, core)
     sockets = _sockets(settings, core, services, bots.bots)
     live = _live_push(settings, core, sockets)
     _obey_controls(core, services, bots, sockets, live)
-    _register_routes(settings, core, services, bots.sending, sockets, live)
+    _register_routes(settings, core, services, bots.sending, lark, sockets, live)
     gate = _gate(settings, core, services, sockets)
     app.wsgi_app = gate  # type: ignore[method-assign]
     rooms = services.rooms
@@ -135,9 +148,24 @@ def create_app(settings: Settings) -> Sidecar:
         Presence(core.writer.submit, core.node, lambda: told(rooms.here()), declared_dead),
         Upkeep(core.writer.submit, core.node, settings.retention_days, settings.recovery_seconds),
         live.pushing,
+        AuthorizationUpkeep(
+            lark.apps,
+            lark.authorizations,
+            lark.cards,
+            lark.tokens,
+            lark.callbacks,
+            lark.cleaning,
+            core.writer.submit,
+            core.node,
+            settings.lark_user_info_sync_schedule if settings.lark_user_info_sync else None,
+        ),
     )
-    app.extensions["sidecar"] = InProcess(services.messages, live.pushes, live.sources)
-    hooks = partial(bots.hooks.start, EmbeddedServer(bots.sending, bots.hooks))
+    app.extensions["sidecar"] = inside = InProcess(services.messages, live.pushes, live.sources)
+
+    def hooks() -> None:
+        bots.hooks.start(EmbeddedServer(bots.sending, bots.hooks))
+        lark.handlers.start(inside)
+
     return Sidecar(app, core, sockets.socketio, sockets.network, gate, sockets.watch, sockets.sessions, jobs, hooks)
 
 
@@ -211,6 +239,48 @@ def _bots(settings: Settings, core: Core, services: _Services) -> _Bots:
     bots = Bots(keys, connections, queue, hooks, delivery, Seen(submit), figures, services.limit)
     sending = BotSending(submit, connections, delivery, figures)
     return _Bots(bots, sending, delivery, queue, connections, hooks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Authorizations:
+    """Authorizations of users through Lark, without their edges."""
+
+    apps: Apps
+    provider: Provider
+    authorizations: Authorizations
+    cards: Cards
+    tokens: TokenStore
+    handlers: EventHandlers
+    callbacks: Callbacks
+    cleaning: CleanUp
+
+
+def _authorizations(settings: Settings, core: Core) -> _Authorizations:
+    """Raises Invalid for handlers that can't be imported."""
+    database, submit, metrics, apps, vault = core.database, core.writer.submit, core.metrics.lark, core.apps, core.vault
+    lark = Lark(
+        settings.lark_api_url,
+        settings.lark_accounts,
+        settings.lark_timeout_seconds,
+        settings.lark_card_template_id,
+        settings.lark_card_description,
+    )
+    provider = Metered(lark, metrics)
+    options = Options(
+        settings.lark_redirect,
+        settings.lark_scopes,
+        settings.lark_session_seconds,
+        settings.lark_user_rate_per_minute,
+        settings.lark_language,
+    )
+    cards = Cards(database, submit, apps, provider, vault, metrics)
+    authorizations = Authorizations(database, submit, apps, provider, vault, cards, metrics, options)
+    tokens = TokenStore(database, submit, apps, provider, vault, metrics, settings.lark_refresh_threshold)
+    handlers = load_handlers(settings.lark_handlers, authorizations, provider, metrics)
+    by_http = settings.lark_fallback_to_http
+    callbacks = Callbacks(database, submit, apps, provider, handlers, vault, metrics, by_http)
+    cleaning = CleanUp(database, submit, apps, metrics, settings.retention_days * 86_400)
+    return _Authorizations(apps, provider, authorizations, cards, tokens, handlers, callbacks, cleaning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +374,13 @@ def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Socke
 
 
 def _register_routes(
-    settings: Settings, core: Core, services: _Services, bots: BotSending, sockets: _Sockets, live: _LivePush
+    settings: Settings,
+    core: Core,
+    services: _Services,
+    bots: BotSending,
+    lark: _Authorizations,
+    sockets: _Sockets,
+    live: _LivePush,
 ) -> None:
     """What requests pass through, and a blueprint a noun."""
     app, hub, tail = core.app, core.hub, core.tail
@@ -334,7 +410,17 @@ def _register_routes(
         menu_routes(services.menu, caller, hub, tail),
         permissions_routes(services.permissions, services.menu, caller, hub, tail),
         maim_routes(bots, core.bot_keys, caller),
-        operating(health, core.metrics, caller, _info(settings)),
+        authorizations_routes(
+            lark.authorizations,
+            lark.tokens,
+            lark.callbacks,
+            lark.cleaning,
+            lark.apps,
+            lark.provider,
+            caller,
+            settings.lark_language,
+        ),
+        operating(health, core.metrics, lark.cleaning.measure, caller, _info(settings)),
         pages(caller, first_token_file, settings.open, _namespaces(settings)[-1]),
     ):
         app.register_blueprint(blueprint)

@@ -28,6 +28,7 @@
     │   ├── AuthorizationExpired     the user did not come in time
     │   ├── AuthorizationRejected    the user has said no
     │   ├── AuthorizationCodeExpired the platform's code was too old, or used
+    │   ├── AuthorizationCodeMissing the user came back without one
     │   ├── WrongUser                somebody else has authorized
     │   └── ProviderUnavailable      the platform doesn't answer; try again
     └── Unavailable              the store can't take it now; try again
@@ -219,6 +220,12 @@ class AuthorizationCodeExpired(AuthorizationFailed):
     code = "authorization_code_expired"
     title = "The code has expired or was used"
     reason = "code_expired"
+
+
+class AuthorizationCodeMissing(AuthorizationFailed):
+    code = "authorization_code_missing"
+    title = "The code is missing"
+    reason = "missing_code"
 
 
 class WrongUser(AuthorizationFailed):

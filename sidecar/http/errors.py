@@ -43,6 +43,7 @@ STATUS: dict[type[errors.SidecarError], int] = {
     errors.AuthorizationExpired: 410,
     errors.AuthorizationRejected: 409,
     errors.AuthorizationCodeExpired: 400,
+    errors.AuthorizationCodeMissing: 400,
     errors.WrongUser: 403,
     errors.ProviderUnavailable: 503,
 }

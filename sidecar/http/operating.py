@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gevent
 from flask import Blueprint, Response, jsonify
 
@@ -10,8 +12,11 @@ from sidecar.observability.metrics import CONTENT_TYPE, Metrics
 from sidecar.services.health import Health
 
 
-def operating(health: Health, metrics: Metrics, caller: Caller, info: dict[str, object]) -> Blueprint:
-    """`info` is what /api/info tells everybody: no secret, no count of anything private."""
+def operating(
+    health: Health, metrics: Metrics, measure: Callable[[], None], caller: Caller, info: dict[str, object]
+) -> Blueprint:
+    """`measure` brings the gauges up to date that `health` knows nothing of. `info` is what /api/info tells everybody:
+    no secret, no count of anything private."""
     routes = Blueprint("operating", __name__)
 
     @routes.get("/healthz")
@@ -26,6 +31,7 @@ def operating(health: Health, metrics: Metrics, caller: Caller, info: dict[str, 
     @routes.get("/metrics")
     def prometheus() -> Response:
         health.measure(metrics)
+        measure()
         return Response(gevent.get_hub().threadpool.apply(metrics.render), content_type=CONTENT_TYPE)
 
     @routes.get("/api/info")

@@ -22,6 +22,7 @@ import structlog
 from sidecar.domain.access import Identity, may_authorize
 from sidecar.domain.authorizations import App, CardClick, Language, Method, Person, Toast, UserTokens
 from sidecar.domain.errors import (
+    AuthorizationCodeMissing,
     AuthorizationExpired,
     AuthorizationFailed,
     AuthorizationNotFound,
@@ -229,7 +230,7 @@ class Authorizations:
                 if error:
                     return self._refused(row, error)
                 if not code:
-                    raise AuthorizationFailed("The platform sent no code.", reason="missing_code")
+                    raise AuthorizationCodeMissing("The platform sent no code.")
                 self._submit(partial(_claim, row.session_id))
                 return Outcome(self._exchanged(row, code))
             except (AuthorizationExpired, AuthorizationRejected, Conflict) as ended:

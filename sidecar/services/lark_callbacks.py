@@ -33,7 +33,7 @@ from sidecar.observability.lark_metrics import CallbackOutcome, LarkMetrics, Tra
 from sidecar.services.access import require
 from sidecar.services.authorizations import WRITE
 from sidecar.services.lark_apps import Apps
-from sidecar.services.lark_handlers import Answer, HandlerFailed, Handlers, Told
+from sidecar.services.lark_handlers import Answer, EventHandlers, HandlerFailed, Told
 from sidecar.services.providers import Provider
 from sidecar.services.vault import Unreadable, Vault
 from sidecar.store.database import Database
@@ -74,7 +74,7 @@ class Callbacks:
         submit: Submit,
         apps: Apps,
         provider: Provider,
-        handlers: Handlers,
+        handlers: EventHandlers,
         vault: Vault,
         metrics: LarkMetrics,
         over_http: bool,
@@ -183,11 +183,12 @@ class Callbacks:
         with structlog.contextvars.bound_contextvars(event_id=callback.event_id):
             if not wanted:
                 if callback.nonce is not None:
-                    self._submit(partial(_check_nonce, callback.nonce))
+                    self._submit(partial(_check_nonce, f"{app.id} {callback.nonce}"))
                 self._metrics.callback(transport, "unhandled")
                 log.info("authorizations.event_unhandled", app=app.id, type=callback.type)
                 return {}
-            known = self._submit(partial(_take, row, callback.nonce))
+            nonce = None if callback.nonce is None else f"{app.id} {callback.nonce}"
+            known = self._submit(partial(_take, row, nonce))
             if known is not None:
                 self._metrics.callback(transport, "duplicate")
                 return self._answered(known, deadline)

@@ -45,7 +45,7 @@ class HandlerFailed(Exception):
     """It did not do its work; the event is to be handled again."""
 
 
-class Handlers:
+class EventHandlers:
     """`embedded` is the embedder's: a mapping of event types to `handler(event, told)`, or an object with such a
     mapping as `handlers`, and `use(sidecar)` if it wants what programs in this process call (services/inprocess.py)."""
 
@@ -100,7 +100,7 @@ class Handlers:
             raise HandlerFailed from None
 
 
-def load_handlers(path: str, authorizations: Authorizations, provider: Provider, metrics: LarkMetrics) -> Handlers:
+def load_handlers(path: str, authorizations: Authorizations, provider: Provider, metrics: LarkMetrics) -> EventHandlers:
     """With the object that `package.module:object` of the settings names. Raises Invalid."""
     embedded = imported(path, "SIDECAR_LARK_HANDLERS") if path else None
-    return Handlers(authorizations, provider, metrics, embedded)
+    return EventHandlers(authorizations, provider, metrics, embedded)

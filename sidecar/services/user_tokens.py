@@ -169,6 +169,7 @@ class TokenStore:
         while rows := self._database.read(partial(tokens_after, session_id=after, limit=BATCH)):
             count += sum(self._sync(row) for row in rows)
             after = rows[-1].session_id
+        self._metrics.people_synced()
         return count
 
     def _sync(self, row: SessionRow) -> bool:

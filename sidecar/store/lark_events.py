@@ -85,6 +85,17 @@ def events_due(connection: Connection, now: str, limit: int) -> list[EventRow]:
     return [EventRow(**row._mapping) for row in connection.execute(query)]
 
 
+def sealed_events(connection: Connection) -> list[EventRow]:
+    """Events that are not handled yet."""
+    return [
+        EventRow(**row._mapping) for row in connection.execute(select(lark_events).where(_EVENT.sealed.is_not(None)))
+    ]
+
+
+def reseal_event(connection: Connection, row: EventRow, sealed: str) -> None:
+    connection.execute(_of(row).values(sealed=sealed))
+
+
 def retire_lark_events(transaction: Transaction, before: str, limit: int) -> int:
     """Delete handled events that came before then, at most so many."""
     old = (

@@ -6,13 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from sidecar.domain.authorizations import Language, Method, ReceiverKind
+from sidecar.domain.authorizations import App, Language, Method, ReceiverKind
 from sidecar.wire.checks import Name, OptionalName, StrictBody, number, text, word
 
 MAX_APP_CHARACTERS = 64
 MAX_SCOPE_CHARACTERS = 4_000
 MAX_RECEIVER_CHARACTERS = 200
+MAX_SECRET_CHARACTERS = 500
 
+Secret = Annotated[str, word(MAX_SECRET_CHARACTERS)]
+OptionalSecret = Annotated[str, text(MAX_SECRET_CHARACTERS)]
 AppId = Annotated[str, word(MAX_APP_CHARACTERS)]
 
 
@@ -32,6 +35,20 @@ class CardBody(StrictBody):
 
     receive_id_type: ReceiverKind = "open_id"
     receive_id: Annotated[str, word(MAX_RECEIVER_CHARACTERS)] | None = None
+
+
+class NewAppBody(StrictBody):
+    """An app as an operator adds it."""
+
+    app_id: AppId
+    name: Annotated[str, text(MAX_RECEIVER_CHARACTERS)] = ""
+    secret: Secret
+    verification_token: OptionalSecret = ""
+    encrypt_key: OptionalSecret = ""
+
+    @property
+    def app(self) -> App:
+        return App(self.app_id, self.secret, self.verification_token, self.encrypt_key)
 
 
 class EventBody(StrictBody):

@@ -21,7 +21,15 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from sidecar.domain.authorizations import App, Callback, CardClick
-from sidecar.domain.errors import FieldError, Invalid, TooLarge, Unauthenticated, Unparsable
+from sidecar.domain.errors import (
+    FieldError,
+    Invalid,
+    SignatureMismatch,
+    StaleRequest,
+    TooLarge,
+    Unauthenticated,
+    Unparsable,
+)
 from sidecar.wire.bodies import parse_message
 
 FRESH_SECONDS = 300
@@ -127,18 +135,18 @@ def _check_signature(app: App, headers: Mapping[str, str], raw: bytes, now: floa
     found = {name.lower(): value for name, value in headers.items()}
     given = found.get("x-lark-signature", "")
     if _OLD_SIGNATURE.fullmatch(given):
-        raise Unauthenticated(
+        raise SignatureMismatch(
             "The callback is signed in the old way (SHA-1, card.action.trigger_v1), which proves too little: subscribe "
             "to card.action.trigger in Lark's console."
         )
     timestamp, nonce = found.get("x-lark-request-timestamp", ""), found.get("x-lark-request-nonce", "")
     signed = _SIGNATURE.fullmatch(given) and _TIMESTAMP.fullmatch(timestamp) and _is_name(nonce)
     if not signed or not hmac.compare_digest(given, signature(timestamp, nonce, app.encrypt_key, raw)):
-        raise Unauthenticated(
+        raise SignatureMismatch(
             "The callback is not signed by Lark for this app. Is the app's encrypt key the one in Lark's console?"
         )
     if abs(now - int(timestamp)) > FRESH_SECONDS:
-        raise Unauthenticated(
+        raise StaleRequest(
             f"The callback is not of the last {FRESH_SECONDS // 60} minutes: it was sent again by somebody else, or "
             "this computer's clock is wrong."
         )
@@ -159,7 +167,7 @@ def _address_check(app: App, raw: bytes, refused: Unauthenticated) -> Callback:
 
 def _proved_by_token(app: App, body: Mapping[str, Any]) -> Callback:
     if "encrypt" in body:
-        raise Unauthenticated(
+        raise SignatureMismatch(
             "The callback is encrypted, but the app has no encrypt key: set SIDECAR_LARK_ENCRYPT_KEY as Lark's console "
             "shows it."
         )
@@ -170,7 +178,7 @@ def _proved_by_token(app: App, body: Mapping[str, Any]) -> Callback:
 def _check_token(app: App, token: Any) -> None:
     given = token if isinstance(token, str) else ""
     if not hmac.compare_digest(given.encode(), app.verification_token.encode()):
-        raise Unauthenticated("The callback doesn't hold this app's verification token.")
+        raise SignatureMismatch("The callback doesn't hold this app's verification token.")
 
 
 def _told(app: App, body: Mapping[str, Any], nonce: str | None) -> Callback:
