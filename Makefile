@@ -84,7 +84,7 @@ clean: ## remove what is installed or generated here; never instance/, which hol
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-.venv/installed-tests: tests/requirements.txt .venv/installed
+.venv/installed-tests: tests/requirements.txt config/requirements-lark.txt .venv/installed
 	@echo 'Installing tests/requirements.txt into .venv …'
 	@$(PIP) install -r tests/requirements.txt
 	@touch $@

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "dependencies.md").read_text()
 BOTS = ["tests/bots/requirements-0.6.8.txt", "tests/bots/requirements-0.7.5.txt"]
-FILES = ["requirements.txt", "tests/requirements.txt", *BOTS]
+FILES = ["requirements.txt", "config/requirements-lark.txt", "tests/requirements.txt", *BOTS]
 
 
 def pins_of(text: str) -> list[str]:

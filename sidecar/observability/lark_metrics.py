@@ -185,8 +185,13 @@ class LarkMetrics:
         """A card that was sent should have been changed in place."""
         self.card_updates.labels("updated" if ok else "failed").inc()
 
+    def handle(self, handlers: Collection[str]) -> None:
+        """These handlers there are, by name."""
+        for handler in handlers:
+            self.handlers_failed.labels(handler)
+
     def handler_failed(self, handler: str) -> None:
-        """`handler` is the name of a handler that this process has, never one from outside."""
+        """`handler` is one that was named to `handle`, never a name from outside."""
         self.handlers_failed.labels(handler).inc()
 
     def cleaned_up(self) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.domain.authorizations import REASONS
+from sidecar.observability.lark_metrics import CALL_OUTCOMES, CALLBACK_OUTCOMES
 from sidecar.observability.metrics import FAILURES, Metrics
 from sidecar.sockets.errors import REFUSALS
 from tests.programs import require
@@ -16,7 +18,7 @@ from tests.programs import require
 ROOT = Path(__file__).resolve().parent.parent.parent
 RULES = ROOT / "config" / "prometheus" / "alerts.yml"
 SCRAPE = ROOT / "config" / "prometheus" / "prometheus.yml"
-CASES = Path(__file__).parent / "alerts_test.yml"
+CASES = sorted(Path(__file__).parent.glob("*alerts*_test.yml"))
 PAGE = ROOT / "docs" / "monitoring.md"
 RULES_TEXT = RULES.read_text()
 PREFIXES = ("sidecar_", "lark_service_", "process_", "python_")
@@ -44,12 +46,13 @@ def test_promtool_takes_the_rules_and_the_example():
     promtool("check", "config", str(SCRAPE))
 
 
-def test_each_alert_fires_when_it_should_and_is_silent_before():
-    promtool("test", "rules", str(CASES))
+@pytest.mark.parametrize("cases", CASES, ids=lambda path: path.name)
+def test_each_alert_fires_when_it_should_and_is_silent_before(cases: Path):
+    promtool("test", "rules", str(cases))
 
 
 def test_each_alert_has_a_case_in_which_it_fires():
-    cases = CASES.read_text()
+    cases = "".join(file.read_text() for file in CASES)
     fired = set(re.findall(r'alertname="(\w+)", alertstate="firing"', cases))
     fired |= set(re.findall(r"- alertname: (\w+)\n +eval_time: \w+\n +exp_alerts:\n", cases))
     assert fired == set(alerts())
@@ -67,7 +70,7 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do():
 def test_every_metric_of_the_rules_is_exposed(sidecar):
     """A rule about a metric that doesn't exist never fires."""
     types = exposed(sidecar.get("/metrics", token="").text)
-    named = set(re.findall(r"\b(?:sidecar|process)_[a-z_]+", RULES_TEXT))
+    named = set(re.findall(r"\b(?:sidecar|lark_service|process)_[a-z_]+", RULES_TEXT))
     assert len(named) > 10
     histograms = {name for name, type in types.items() if type == "histogram"}
     families = {
@@ -81,6 +84,13 @@ def test_every_label_value_of_the_rules_exists():
     for values in re.findall(r'sockets_failed_total\{reason=~?"([^"]+)"', RULES_TEXT):
         assert set(values.split("|")) <= set(FAILURES)
     codes = {refusal.code for refusal in REFUSALS.values()}
+    outcomes = re.findall(r'sidecar_lark_callbacks_total\{outcome=~?"([^"]+)"', RULES_TEXT)
+    for word in "|".join(outcomes).split("|"):
+        assert any(re.fullmatch(word, known) for known in CALLBACK_OUTCOMES), word
+    for value in re.findall(r'sidecar_lark_requests_total\{outcome="([^"]+)"', RULES_TEXT):
+        assert value in CALL_OUTCOMES
+    for value in re.findall(r'auth_failure_total\{reason="([^"]+)"', RULES_TEXT):
+        assert value in REASONS
     for values in re.findall(r'socket_errors_total\{code=~?"([^"]+)"', RULES_TEXT):
         assert set(values.split("|")) <= codes
 

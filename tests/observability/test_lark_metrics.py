@@ -184,6 +184,25 @@ def test_a_call_is_counted_by_how_it_ended(bench, problem, outcome):
     assert bench.value("sidecar_lark_request_duration_seconds_count", endpoint="person") == 2
 
 
+def test_the_first_failure_of_a_handler_is_an_increase(bench):
+    bench.lark.handle(["approval_instance"])
+    assert bench.value("sidecar_lark_handlers_failed_total", handler="approval_instance") == 0
+    bench.lark.handler_failed("approval_instance")
+    assert bench.value("sidecar_lark_handlers_failed_total", handler="approval_instance") == 1
+
+
+def test_callbacks_and_cards_are_counted_by_what_became_of_them(bench):
+    bench.lark.callback("http", "refused_replay")
+    bench.lark.callback("websocket", "handled")
+    bench.lark.card_updated(ok=False)
+    bench.lark.token_used()
+    assert bench.value("sidecar_lark_callbacks_total", transport="http", outcome="refused_replay") == 1
+    assert bench.value("sidecar_lark_callbacks_total", transport="http", outcome="handled") == 0
+    assert bench.value("sidecar_lark_callbacks_total", transport="websocket", outcome="handled") == 1
+    assert bench.value("sidecar_lark_card_updates_total", outcome="failed") == 1
+    assert bench.value("sidecar_authorization_token_uses_total") == 1
+
+
 def test_times_of_the_clean_up_and_the_sync_are_unix_times(bench):
     assert bench.value("sidecar_authorization_cleanup_timestamp_seconds") == 0
     bench.lark.cleaned_up()
