@@ -32,7 +32,13 @@ from sidecar.wire.checks import read
 
 MAX_PAGE = 200
 MAX_PARAMETER = 4_096
-PARAMETERS = {"user_token": (), "app_token": ("kind",), "audit": ("app", "user", "limit"), "one": ()}
+PARAMETERS = {
+    "app_token": ("kind",),
+    "audit": ("app", "user", "limit"),
+    "returned": None,
+    "returned_api": None,
+    "page": None,
+}
 
 
 def authorizations(
