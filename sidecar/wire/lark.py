@@ -1,8 +1,8 @@
 """What Lark sends to us: callbacks over HTTP (their signature, their encryption) and events, and the clicks on cards of
 ours among them. Decides nothing about authorizations.
 
-Sources: open.feishu.cn, "Encrypt Key encryption and signature" (server-side events, "Configure Encrypt Key"), "Event
-structure" (schemas 1.0 and 2.0), "Card callback communication" (card.action.trigger); vectors computed with lark-oapi.
+Sources (open.feishu.cn/document): "Send callbacks to developer's server" (encryption, address check), "Receive
+callbacks" (signature), "Event structure" (schemas 1.0 and 2.0), "Card callback communication" (card.action.trigger).
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from sidecar.wire.bodies import parse_message
 FRESH_SECONDS = 300
 MAX_BYTES = 1024 * 1024
 MAX_NAME_CHARACTERS = 128
-MAX_CHALLENGE_CHARACTERS = 1024
 BLOCK_BYTES = 16
 
 ACTIONS: dict[str, Literal["authorize", "reject"]] = {
@@ -46,6 +45,8 @@ ACTIONS: dict[str, Literal["authorize", "reject"]] = {
 }
 """The last two in `action_type`, as the cards of older services say it."""
 
+_CHALLENGE = re.compile(r"[\w.~+/=-]{1,256}", re.ASCII)
+"""Lark's are UUIDs. It is given back as it came, so it must not be able to hold any other text that was encrypted."""
 _TIMESTAMP = re.compile(r"\d{10}", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OLD_SIGNATURE = re.compile(r"[0-9a-fA-F]{40}", re.ASCII)
@@ -75,8 +76,8 @@ def decrypt(text: str, encrypt_key: str) -> bytes:
 def callback(app: App, headers: Mapping[str, str], raw: bytes, now: float) -> Callback:
     """What a request says, proved to come from Lark for this app. With an encrypt key the signature proves it and that
     it is fresh (five minutes either way); without one the verification token does, and nothing proves that it is new.
-    The address check (`url_verification`) is proved by its token, as Lark may send it unsigned. Raises Unauthenticated,
-    Unparsable, Invalid, TooLarge.
+    The check of a new address (`url_verification`) is proved by its token, as Lark does not sign it. Raises
+    Unauthenticated, Unparsable, Invalid, TooLarge.
 
     What bears no valid signature is refused in the same words whatever is wrong with it, so that nobody learns from our
     answers how something decrypts."""
@@ -143,7 +144,8 @@ def _check_signature(app: App, headers: Mapping[str, str], raw: bytes, now: floa
     signed = _SIGNATURE.fullmatch(given) and _TIMESTAMP.fullmatch(timestamp) and _is_name(nonce)
     if not signed or not hmac.compare_digest(given, signature(timestamp, nonce, app.encrypt_key, raw)):
         raise SignatureMismatch(
-            "The callback is not signed by Lark for this app. Is the app's encrypt key the one in Lark's console?"
+            "The callback is not signed by Lark for this app. Is the app's encrypt key the one in Lark's console? "
+            "(Lark does not sign its check of a new address: that one needs the app's verification token.)"
         )
     if abs(now - int(timestamp)) > FRESH_SECONDS:
         raise StaleRequest(
@@ -184,8 +186,8 @@ def _check_token(app: App, token: Any) -> None:
 def _told(app: App, body: Mapping[str, Any], nonce: str | None) -> Callback:
     if body.get("type") == "url_verification":
         challenge = body.get("challenge")
-        if not isinstance(challenge, str) or not 1 <= len(challenge) <= MAX_CHALLENGE_CHARACTERS:
-            raise _bad("challenge", f"must be a string of 1 to {MAX_CHALLENGE_CHARACTERS} characters")
+        if not isinstance(challenge, str) or not _CHALLENGE.fullmatch(challenge):
+            raise _bad("challenge", "must be a string of 1 to 256 letters, digits and -._~+/=")
         return Callback("url_verification", nonce=nonce, challenge=challenge)
     told = event(body)
     sender = _inner(body, "header", "app_id")

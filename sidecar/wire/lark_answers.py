@@ -19,7 +19,9 @@ MAX_TOKEN_CHARACTERS = 16_384
 MAX_LIFETIME_SECONDS = 10 * 365 * 86_400
 MAX_SCOPE_CHARACTERS = 16_384
 MAX_ID_CHARACTERS = 128
+MAX_TEXT_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 128
+"""A longer name is cut; other texts that are too long are left out."""
 MAX_MOBILE_CHARACTERS = 32
 MAX_EMAIL_CHARACTERS = 128
 
@@ -41,7 +43,7 @@ def user_tokens(body: Mapping[str, Any]) -> UserTokens:
 def person(body: Mapping[str, Any]) -> Person:
     """Raises ProviderUnavailable if the answer doesn't say who."""
     data = _data(body)
-    name = _text(data.get("name"), MAX_TOKEN_CHARACTERS)
+    name = _text(data.get("name"), MAX_TEXT_CHARACTERS)
     return Person(
         open_id=_required(data, "open_id", MAX_ID_CHARACTERS),
         union_id=_text(data.get("union_id"), MAX_ID_CHARACTERS),

@@ -1,7 +1,7 @@
 """Cards that ask a user to authorize, what they show afterwards, and what a click is answered, in Chinese and English.
 
 A card is JSON 1.0 from its first form to its last, and always shared (`update_multi`): Lark changes a card in place
-only if both hold before and after (error 200830 otherwise). A button's `value` must be an object (error 200671).
+only if both hold before and after (error 200830 otherwise). A button's `value` must be an object.
 
 Sources (open.feishu.cn/document): "Card JSON 1.0 structure", its components button and rich text (escaping), "Card
 callback communication", "Update sent message card".
@@ -58,7 +58,7 @@ TOASTS: dict[Toast, tuple[str, dict[Language, str]]] = {
     "not_yours": ("warning", {"zh": "此授权请求不是发给您的", "en": "This request is for somebody else"}),
 }
 
-_SPECIAL = re.compile(r"[!-/:-@\[-`{-~]")
+_SPECIAL = re.compile(r"""[!"#$&'()*+/:<>@\[\\\]_`{|}~-]""")
 
 
 @dataclass(frozen=True, slots=True)

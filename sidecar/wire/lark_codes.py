@@ -1,8 +1,8 @@
 """What Lark's error codes mean: which error of ours each is, and what to do about it, in Chinese and English. Lark's
 own messages are not passed on: they may repeat what was sent.
 
-Sources (open.feishu.cn/document): "Get user_access_token" and "Refresh user_access_token" (v2, and the historic v1 oidc
-pair), "Get user information", "Send message", "Update sent message card", "Generic error codes".
+Sources (open.feishu.cn/document): "Obtain OAuth code", "Get user_access_token" and "Refresh user_access_token" (v2, and
+the historic v1 oidc pair), "Get user information", "Send message", "Update sent message card", "Generic error codes".
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ _SCOPES = _configure(
     "请求的权限重复或未被授予，请检查 SIDECAR_LARK_SCOPES 和开发者后台的「权限管理」。",
     "Scopes are asked for twice or not granted: check SIDECAR_LARK_SCOPES and Permissions & Scopes in the console.",
 )
+_SCOPES_OFF = _configure(
+    "请求的权限尚未在应用中开通：请在开发者后台「权限管理」中开通 SIDECAR_LARK_SCOPES 的每一项并发布新版本。",
+    "A scope that is asked for is not enabled for the app: add each of SIDECAR_LARK_SCOPES under Permissions & Scopes "
+    "in the developer console and publish a version.",
+)
 _USER = _failed(
     "该飞书用户不存在、未注册、已冻结或已离职，请换用有效账号。",
     "This Lark user does not exist, is not registered, frozen or has left: use a valid account.",
@@ -127,6 +132,7 @@ MEANINGS: dict[int, Meaning] = {
     ),
     20025: _SECRET,
     20026: _renew("刷新凭证无效", "The refresh token is not valid"),
+    20027: _SCOPES_OFF,
     20028: _SECRET,
     20029: _REDIRECT,
     20035: _SECRET,
@@ -141,11 +147,9 @@ MEANINGS: dict[int, Meaning] = {
         "(SIDECAR_LARK_API_URL).",
     ),
     20048: _DISABLED,
-    20049: Meaning(
-        AuthorizationFailed,
+    20049: _failed(
         "授权链接与本次会话不匹配（PKCE 校验失败），请重新发起授权。",
         "The answer does not belong to this authorization (PKCE): start it again.",
-        "unknown_error",
     ),
     20050: _BUSY,
     20063: _REQUEST,
