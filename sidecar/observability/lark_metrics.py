@@ -135,9 +135,10 @@ class LarkMetrics:
             self.card_updates.labels(outcome)
 
     def serve(self, app_ids: Collection[str]) -> None:
-        """These are all the apps now. Each has its figures from here on, those of others are taken out."""
+        """These are all the apps now; to be told before each look at the figures. Each has its figures from here on,
+        those of others are taken out."""
         served = frozenset(app_ids)
-        self._forget_links(self._clock() - LINK_SECONDS)
+        self._review_links()
         for app_id in self._apps - served:
             self._forget(app_id)
         for app_id in served - self._apps:
@@ -236,8 +237,6 @@ class LarkMetrics:
         (both unix time). May be told again. Counted is what has grown since the last time; of a process of
         `lark-events` that is older than this one, what has grown since the first time."""
         links = self._links.setdefault(app_id, {})
-        if not links:
-            self.connection_status.labels(app_id).set_function(lambda: self._connected(app_id))
         first: Mapping[str, int] = reconnects if started_at < self._born_at else {}
         known = links[started_at].reconnects if started_at in links else first
         for outcome in RECONNECT_OUTCOMES:
@@ -245,17 +244,23 @@ class LarkMetrics:
             self.reconnects.labels(app_id, outcome).inc(max(0, grown))
         until = heard_at + MISSED_HEARTBEATS * heartbeat_seconds if connected else heard_at
         links[started_at] = _Link(heard_at, until, dict(reconnects))
+        self._show_link(app_id)
 
-    def _connected(self, app_id: str) -> int:
+    def _show_link(self, app_id: str) -> None:
         """One process that is connected and was heard lately is enough."""
         now = self._clock()
-        return int(any(now < link.until for link in self._links.get(app_id, {}).values()))
+        connected = any(now < link.until for link in self._links[app_id].values())
+        self.connection_status.labels(app_id).set(connected)
 
-    def _forget_links(self, before: float) -> None:
+    def _review_links(self) -> None:
+        """What was not heard any more has fallen silent, or is gone."""
+        before = self._clock() - LINK_SECONDS
         for app_id, links in list(self._links.items()):
             for started_at in [key for key, link in links.items() if link.heard_at < before]:
                 del links[started_at]
-            if not links:
+            if links:
+                self._show_link(app_id)
+            else:
                 del self._links[app_id]
                 self.connection_status.remove(app_id)
 
