@@ -177,6 +177,8 @@ def _threshold(value: object) -> object:
 
 def _schedule(text: str) -> str:
     try:
+        if len(text.split()) != 5:  # with a sixth it would begin with seconds
+            raise CronSimError
         CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError:
         raise ValueError("needs five fields as in cron, such as 0 2 * * *") from None

@@ -42,15 +42,16 @@ RECONNECT_OUTCOMES = ("attempt", "success", "failure")
 REFRESH_OUTCOMES = ("success", "failure")
 CARD_OUTCOMES = ("updated", "failed")
 MISSED_HEARTBEATS = 3
-LINKS_KEPT = 50
-"""Lark takes no more connections of one app at a time."""
+LINK_SECONDS = 90_000.0
+"""A process of `lark-events` that was not heard for so long (25 h) is taken to be gone for good; the sidecar is told of
+those of the last 24 h."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """What one process of `lark-events` told last; `until` then it is believed."""
+    """What one process of `lark-events` told last; `until` then it is believed to be connected."""
 
-    connected: bool
+    heard_at: float
     until: float
     reconnects: Mapping[str, int]
 
@@ -134,8 +135,10 @@ class LarkMetrics:
             self.card_updates.labels(outcome)
 
     def serve(self, app_ids: Collection[str]) -> None:
-        """These are all the apps now. Each has its figures from here on, those of others are taken out."""
+        """These are all the apps now; to be told before each look at the figures. Each has its figures from here on,
+        those of others are taken out."""
         served = frozenset(app_ids)
+        self._review_links()
         for app_id in self._apps - served:
             self._forget(app_id)
         for app_id in served - self._apps:
@@ -234,21 +237,32 @@ class LarkMetrics:
         (both unix time). May be told again. Counted is what has grown since the last time; of a process of
         `lark-events` that is older than this one, what has grown since the first time."""
         links = self._links.setdefault(app_id, {})
-        if not links:
-            self.connection_status.labels(app_id).set_function(lambda: self._connected(app_id))
         first: Mapping[str, int] = reconnects if started_at < self._born_at else {}
-        known = links.pop(started_at).reconnects if started_at in links else first
+        known = links[started_at].reconnects if started_at in links else first
         for outcome in RECONNECT_OUTCOMES:
             grown = reconnects.get(outcome, 0) - known.get(outcome, 0)
             self.reconnects.labels(app_id, outcome).inc(max(0, grown))
-        links[started_at] = _Link(connected, heard_at + MISSED_HEARTBEATS * heartbeat_seconds, dict(reconnects))
-        if len(links) > LINKS_KEPT:
-            del links[next(iter(links))]  # heard least lately
+        until = heard_at + MISSED_HEARTBEATS * heartbeat_seconds if connected else heard_at
+        links[started_at] = _Link(heard_at, until, dict(reconnects))
+        self._show_link(app_id)
 
-    def _connected(self, app_id: str) -> int:
+    def _show_link(self, app_id: str) -> None:
         """One process that is connected and was heard lately is enough."""
         now = self._clock()
-        return int(any(link.connected and now <= link.until for link in self._links.get(app_id, {}).values()))
+        connected = any(now < link.until for link in self._links[app_id].values())
+        self.connection_status.labels(app_id).set(connected)
+
+    def _review_links(self) -> None:
+        """What was not heard any more has fallen silent, or is gone."""
+        before = self._clock() - LINK_SECONDS
+        for app_id, links in list(self._links.items()):
+            for started_at in [key for key, link in links.items() if link.heard_at < before]:
+                del links[started_at]
+            if links:
+                self._show_link(app_id)
+            else:
+                del self._links[app_id]
+                self.connection_status.remove(app_id)
 
     def _begin(self, app_id: str) -> None:
         """Gauges are shown from when they are known: a zero that isn't one would alarm."""

@@ -62,6 +62,7 @@ class EventHandlers:
         unusable = sorted(str(type) for type, handler in self._handlers.items() if not callable(handler))
         if unusable:
             raise Invalid(f"SIDECAR_LARK_HANDLERS: no function for {', '.join(unusable)}.")
+        metrics.handle([*self._handlers, "use"] if embedded is not None else [])
 
     def start(self, sidecar: object) -> None:
         """Give the embedder what it calls us by."""

@@ -156,6 +156,7 @@ BAD = {
     "SIDECAR_MAIM_MESSAGE_LOG": ["perhaps"],
     "SIDECAR_MAIM_QUEUE_SECONDS": ["0", "2592001", "nan"],
     "SIDECAR_MAIM_QUEUE_MESSAGES": ["0", "100001"],
+    "SIDECAR_LARK_USER_INFO_SYNC_SCHEDULE": ["@daily", "0 2 * *", "0 0 2 * * *", "0 2 31 2 *", "61 2 * * *"],
     "SIDECAR_LOG_LEVEL": ["loud", "INFO "],
     "SIDECAR_LOG_FORMAT": ["xml"],
     "SIDECAR_SECRET_KEY": ["fifteen-letters"],

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.domain.authorizations import METHODS, REASONS, STATES
 from sidecar.domain.errors import ProviderUnavailable, WrongUser
-from sidecar.observability.lark_metrics import CALL_OUTCOMES, ENDPOINTS, LINKS_KEPT, LarkMetrics
+from sidecar.observability.lark_metrics import CALL_OUTCOMES, ENDPOINTS, LarkMetrics
 from sidecar.observability.metrics import Metrics
 
 ORIGINALS = {
@@ -49,6 +49,7 @@ class Bench:
 
     @property
     def connected(self) -> float | None:
+        self.lark.serve({"cli_a"})
         return self.value("lark_service_websocket_connection_status", app_id="cli_a")
 
     def attempts(self) -> float | None:
@@ -215,7 +216,7 @@ def test_times_of_the_clean_up_and_the_sync_are_unix_times(bench):
 def test_the_long_connection_is_up_until_three_heartbeats_are_missed(bench):
     assert bench.connected is None, "an app without a long connection has no status that could alarm"
     bench.link()
-    bench.now += 90
+    bench.now += 89
     assert bench.connected == 1
     bench.now += 1
     assert bench.connected == 0
@@ -249,9 +250,21 @@ def test_our_restart_does_not_count_old_reconnects_again(bench):
     assert bench.attempts() == 1
 
 
-def test_processes_of_the_past_are_forgotten(bench):
-    for number in range(3 * LINKS_KEPT):
-        bench.now += 1
-        bench.link(started_at=1000 + number, attempt=1)
-    assert bench.attempts() == 3 * LINKS_KEPT
-    assert len(bench.lark._links["cli_a"]) == LINKS_KEPT
+def test_a_long_connection_that_was_given_up_is_forgotten_after_a_day(bench):
+    """Else its alarm would not end before the next restart, and memory would grow with each start of lark-events."""
+    bench.link(attempt=1)
+    bench.now += 24 * 3600
+    assert bench.connected == 0
+    bench.now += 2 * 3600
+    assert bench.connected is None
+    bench.link(started_at=bench.now, attempt=1)
+    assert bench.connected == 1
+    assert bench.attempts() == 2
+
+
+def test_what_is_told_again_counts_nothing(bench):
+    """Each look at the database tells all processes of the last day, of which there may be many."""
+    for _look in range(3):
+        for number in range(200):
+            bench.link(started_at=1000 + number, attempt=1)
+    assert bench.attempts() == 200
