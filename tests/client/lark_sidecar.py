@@ -1,4 +1,4 @@
-"""The sidecar's routes for the long connection and for users' tokens, answering as a test says."""
+"""A sidecar, or a platform, that answers as a test says."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Answer = tuple[int, Any]
 @dataclass
 class StandIn:
     """`answers` are given in turn, the last again and again: to what, the method and path say. What nobody has said
-    gets 404."""
+    gets 404. `tokens` are the Authorization headers that came."""
 
     url: str = ""
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     asked: list[tuple[str, Any]] = field(default_factory=list)
-    tokens: set[str | None] = field(default_factory=set)
+    tokens: list[str | None] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def says(self, what: str, *answers: Answer) -> None:
@@ -37,7 +37,7 @@ class StandIn:
     def answer(self, what: str, body: Any, token: str | None) -> Answer:
         with self._lock:
             self.asked.append((what, body))
-            self.tokens.add(token)
+            self.tokens.append(token)
             left = self.answers.get(what, [(404, {"code": "not_found", "detail": "No such thing."})])
             return left.pop(0) if len(left) > 1 else left[0]
 
@@ -58,6 +58,8 @@ def stand_in() -> Iterator[StandIn]:
                 body = {}
             text = json.dumps(body).encode()
             self.send_response(status)
+            if status == 302:
+                self.send_header("Location", body)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
