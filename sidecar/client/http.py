@@ -182,6 +182,46 @@ class SidecarClient:
         params = {name: value for name, value in given.items() if value is not None}
         return bool(self._call("GET", "/api/permissions/check", params=params)["has_permission"])
 
+    # -- Authorizations at Lark
+
+    def start_authorization(
+        self,
+        user: str,
+        app: str | None = None,
+        open_id: str | None = None,
+        scope: str | None = None,
+        language: str | None = None,
+        method: str | None = None,
+        key: str | None = None,
+    ) -> Json:
+        """Begin one: `{"session_id","authorize_url","expires_at","page",…}`. Not repeated: a user may begin few."""
+        given = {"open_id": open_id, "scope": scope, "language": language, "method": method}
+        body = {"user": user, "app": app} | given
+        sent = {name: value for name, value in body.items() if value is not None}
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        return self._call("POST", "/api/authorizations", retries=0, json=sent, headers=headers)
+
+    def authorization(self, session_id: str) -> Json:
+        """How far it is: `{"state","reason",…}`."""
+        return self._call("GET", f"/api/authorizations/{quote(session_id, safe='')}")
+
+    def send_authorization_card(self, session_id: str, receive_id: str | None = None, kind: str = "open_id") -> Json:
+        """Send its card, to the open_id it was begun for or to another receiver: `{"message_id",…}`."""
+        body = {} if receive_id is None else {"receive_id": receive_id, "receive_id_type": kind}
+        return self._call("POST", f"/api/authorizations/{quote(session_id, safe='')}/card", retries=0, json=body)
+
+    def user_token(self, app: str, user: str) -> Json:
+        """A token that holds now: `{"user_access_token","expires_in",…}` (`sidecar.client.lark` puts it into calls)."""
+        return self._call("GET", f"{_user_path(app, user)}/token")
+
+    def forget_user_token(self, app: str, user: str) -> bool:
+        """False if there was none."""
+        return bool(self._call("DELETE", f"{_user_path(app, user)}/token")["revoked"])
+
+    def app_token(self, app: str, kind: str = "tenant") -> Json:
+        """A token of the app itself: `{"token","kind","expires_in"}`."""
+        return self._call("GET", f"/api/authorizations/{quote(app, safe='')}/app-token", params={"kind": kind})
+
     # -- Deployments
 
     def webhook(self, body: Mapping[str, Any], key: str | None = None) -> Json:
@@ -223,6 +263,10 @@ class SidecarClient:
                 pause = _pause(attempt, response.headers.get("Retry-After"))
             time.sleep(pause)
         raise AssertionError("unreachable")
+
+
+def _user_path(app: str, user: str) -> str:
+    return f"/api/authorizations/{quote(app, safe='')}/{quote(user, safe='')}"
 
 
 def _sync(path: str, dry_run: bool) -> str:
