@@ -1,4 +1,4 @@
-"""docs/protocol.md, messages.md, menu.md and maim.md, read as one page, against a real server: every request on it is
+"""docs/protocol.md, messages.md, menu.md, maim.md and authorizations.md, read as one page, against a real server: every request on it is
 sent, every answer and event compared, and all that the code speaks is on it.
 
 A block's first line says what it is: `json POST <path> [status] [Header=value]` (`text` for a body that is no JSON),
@@ -28,7 +28,8 @@ from sidecar.sockets.errors import REFUSALS
 from sidecar.wire.deployments import TYPES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("protocol.md", "messages.md", "menu.md", "maim.md"))
+PAGES = ("protocol.md", "messages.md", "menu.md", "maim.md", "authorizations.md")
+PAGE = "".join((ROOT / "docs" / name).read_text() for name in PAGES)
 BLOCK = re.compile(r"^```(json|text|) *([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMESPACE = "/project-dashboard/ws"
 WAIT_SECONDS = 15
