@@ -419,6 +419,7 @@ def _register_routes(
             lark.provider,
             caller,
             settings.lark_language,
+            f"{settings.public_url}{settings.prefix}" if settings.public_url else None,
         ),
         operating(health, core.metrics, lark.cleaning.measure, caller, _info(settings)),
         pages(caller, first_token_file, settings.open, _namespaces(settings)[-1]),

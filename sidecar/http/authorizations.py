@@ -50,8 +50,10 @@ def authorizations(
     provider: Provider,
     caller: Caller,
     language: Language,
+    public_base: str | None,
 ) -> Blueprint:
-    """`language` is that of pages on which nobody is known."""
+    """`language` is that of pages on which nobody is known; `public_base` the address below which browsers reach us,
+    None for the one that a request came by."""
     routes = Blueprint("authorizations", __name__)
     only_parameters(routes, PARAMETERS)
 
@@ -75,7 +77,7 @@ def authorizations(
             method=row.auth_method,
             authorize_url=begun.authorize_url,
             expires_at=row.expires_at,
-            page=f"{request.host_url.rstrip('/')}{public_prefix()}/authorizations/{row.session_id}",
+            page=f"{public_base or request.host_url.rstrip('/') + public_prefix()}/authorizations/{row.session_id}",
             duplicate=begun.duplicate,
         )
 
