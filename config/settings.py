@@ -347,6 +347,8 @@ class Settings(BaseSettings):
             problems.append("SIDECAR_TLS_CERT and SIDECAR_TLS_KEY belong together")
         if (self.lark_app_id is None) != (self.lark_app_secret is None):
             problems.append("SIDECAR_LARK_APP_ID and SIDECAR_LARK_APP_SECRET belong together")
+        if self.lark_app_id and not self.port and not (self.lark_redirect_uri or self.public_url):
+            problems.append("SIDECAR_LARK_REDIRECT_URI (or SIDECAR_PUBLIC_URL) is needed with SIDECAR_PORT=0")
         if self.tls_client_ca is not None and self.tls_cert is None:
             problems.append("SIDECAR_TLS_CLIENT_CA needs SIDECAR_TLS_CERT and SIDECAR_TLS_KEY")
         if problems:
