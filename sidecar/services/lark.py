@@ -62,7 +62,7 @@ class Lark:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._accounts_url = accounts_url.rstrip("/")
-        self._calls = LarkCalls(api_url, timeout_seconds, clock)
+        self._calls = LarkCalls(api_url, timeout_seconds)
         self._look = lark_cards.Look(template_id or None, with_description)
         self._clock = clock
         self._kept: dict[tuple[str, AppTokenKind], _Kept] = {}

@@ -212,7 +212,10 @@ MEANINGS: dict[int, Meaning] = {
     99992364: _RECEIVER,
     99992402: _REQUEST,
     # Messages (im/v1)
-    230001: _RECEIVER,
+    230001: _failed(
+        "参数无效：请检查 receive_id 与 receive_id_type 是否匹配，以及消息是否存在。",
+        "The receiver or the message is not known: check that receive_id is of the kind that receive_id_type says.",
+    ),
     230002: _configure(
         "机器人不在该群中，请先把应用机器人加入群聊。",
         "The bot is not in this chat: add the app's bot to it first.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -389,6 +391,22 @@ class TestCards:
         assert failure(lambda: bot.update_card(APP, "om_1", CARD)).retry_after_seconds == seconds
 
 
+IN_GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+from sidecar.domain.errors import ProviderUnavailable
+from sidecar.services.lark import Lark
+
+lark = Lark(sys.argv[1], "https://accounts.example", 1)
+for _ in range(3):
+    try:
+        print(lark.person("u-0").open_id)
+    except ProviderUnavailable as error:
+        print(error.detail)
+"""
+
+
 class TestNoAnswer:
     """Each of these is the platform's fault, and told as such."""
 
@@ -414,16 +432,29 @@ class TestNoAnswer:
         platform.write(lambda _write: platform.over.wait())
         assert "0.2 seconds" in self.unavailable(hasty).detail
 
-    def test_an_answer_that_never_ends(self, hasty, platform):
-        """Each byte comes in time, all of them don't."""
+    def test_an_answer_that_drips(self, platform):
+        """Each byte comes in time, all of them don't. Looked at as the server does it, in greenlets; the next
+        call works."""
 
-        def drip(write: Write) -> None:
-            write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-            while not platform.over.wait(0.01):
-                write(b" ")
+        def drip(before: bytes, each: bytes) -> Callable[[Write], None]:
+            def write(write: Write) -> None:
+                write(before)
+                while not platform.over.wait(0.01):
+                    write(each)
 
-        platform.write(drip)
-        assert "0.2 seconds" in self.unavailable(hasty).detail
+            return write
+
+        platform.write(drip(b"HTTP/1.1 200 OK\r\n", b"X-More: x\r\n"))
+        platform.write(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "))
+        platform.answer({"code": 0, "data": {"open_id": "ou_1"}})
+        told = subprocess.run(
+            [sys.executable, "-c", IN_GREENLETS, platform.address], capture_output=True, text=True, timeout=60
+        )
+        assert told.stdout.splitlines() == [
+            "Lark did not answer within 1 seconds.",
+            "Lark did not answer within 1 seconds.",
+            "ou_1",
+        ], told.stderr
 
     def test_a_connection_cut_before_the_answer(self, lark, platform):
         platform.write(lambda _write: None)
