@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from examples.fake_lark import FakeLark
+from tests.lark.stage import APP_ID, APP_SECRET, console
 from tests.programs import (
     DEADLINE_SECONDS,
     ROOT,
@@ -40,7 +42,7 @@ def port() -> int:
 @pytest.fixture
 def environment(tmp_path: Path, port: int) -> dict[str, str]:
     """A sidecar of its own: PORT, as managers say it, and a folder; no setting of the tests' caller."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "LARK_"))}
     return kept | {
         "PORT": str(port),
         "SIDECAR_INSTANCE_DIR": str(tmp_path / "instance"),
@@ -120,6 +122,53 @@ def test_honcho_runs_several_processes(environment: dict[str, str], tmp_path: Pa
     assert not listening(first + 1)
 
 
+def test_honcho_runs_the_whole_procfile_without_a_lark_app(
+    environment: dict[str, str], port: int, tmp_path: Path
+) -> None:
+    """honcho ends all processes with the first that ends: the one that has nothing to do must not."""
+    if importlib.util.find_spec("honcho") is None:
+        pytest.skip("honcho is not installed (pip install -r tests/requirements.txt)")
+    output = tmp_path / "honcho.output"
+    arguments = [sys.executable, "-m", "honcho", "-f", str(ROOT / "Procfile"), "start", "-p", str(port)]
+    with running(arguments, output, environment) as honcho:
+        wait_until(
+            lambda: (healthy(port) and "Nothing is heard until" in output.read_text()) or honcho.poll() is not None,
+            f"the sidecar answers and lark waits, see {output}",
+            START_SECONDS,
+        )
+        assert honcho.poll() is None, output.read_text()
+        honcho.send_signal(signal.SIGTERM)
+        honcho.wait(DEADLINE_SECONDS)
+    said = output.read_text()
+    assert "lark.1 | lark-events: No Lark app is configured" in said
+    assert "Traceback" not in said
+    assert "SIGKILL" not in said
+    assert not listening(port)
+
+
+def test_honcho_starts_lark_for_the_sidecar_beside_it(environment: dict[str, str], port: int, tmp_path: Path) -> None:
+    """Each process of a Procfile is told a PORT of its own."""
+    if importlib.util.find_spec("honcho") is None or importlib.util.find_spec("lark_oapi") is None:
+        pytest.skip("honcho or lark-oapi is not installed (pip install -r tests/requirements.txt)")
+    output = tmp_path / "honcho.output"
+    arguments = [sys.executable, "-m", "honcho", "-f", str(ROOT / "Procfile"), "start", "-p", str(port)]
+    with FakeLark(console(delivery="websocket")) as lark:
+        environment |= {"SIDECAR_LARK_APP_ID": APP_ID, "SIDECAR_LARK_APP_SECRET": APP_SECRET}
+        environment |= {"SIDECAR_LARK_API_URL": lark.url}
+        with running(arguments, output, environment) as honcho:
+            wait_until(
+                lambda: len(lark.connections) == 1 or honcho.poll() is not None,
+                f"lark has found the sidecar, and connected, see {output}",
+                START_SECONDS,
+            )
+            assert honcho.poll() is None, output.read_text()
+            honcho.send_signal(signal.SIGTERM)
+            honcho.wait(DEADLINE_SECONDS)
+    said = output.read_text()
+    assert "Traceback" not in said
+    assert "SIGKILL" not in said
+
+
 @pytest.fixture
 def pm2(environment: dict[str, str]) -> Iterator[Pm2]:
     program = require_node_program("pm2")
@@ -141,9 +190,9 @@ def pm2(environment: dict[str, str]) -> Iterator[Pm2]:
     run("kill")
 
 
-def described(pm2: Pm2) -> dict[str, Any]:
-    """What pm2 knows of the sidecar."""
-    (app,) = json.loads(pm2("jlist"))
+def described(pm2: Pm2, name: str = "sidecar") -> dict[str, Any]:
+    """What pm2 knows of it."""
+    (app,) = (app for app in json.loads(pm2("jlist")) if app["name"] == name)
     state: dict[str, Any] = app["pm2_env"] | {"pid": app["pid"]}
     return state
 
@@ -171,6 +220,22 @@ def test_pm2_runs_several_processes(environment: dict[str, str], pm2: Pm2, tmp_p
     pm2("stop", "sidecar")
     assert not listening(first)
     assert not listening(first + 1)
+
+
+def test_pm2_runs_lark_only_where_it_is_wanted_and_leaves_it_when_it_is_refused(
+    environment: dict[str, str], pm2: Pm2, port: int
+) -> None:
+    file = str(ROOT / "config" / "ecosystem.config.cjs")
+    environment["LARK_EVENTS"] = "default,cli_other"
+    pm2("start", file, "--only", "lark,lark-cli_other")
+    for name in ("lark", "lark-cli_other"):
+        wait_until(lambda name=name: described(pm2, name)["status"] == "stopped", "pm2 has given up", START_SECONDS)
+        state = described(pm2, name)
+        assert (state["exit_code"], state["restart_time"]) == (2, 0)
+    del environment["LARK_EVENTS"]
+    pm2("delete", "all")
+    pm2("start", file)
+    assert [app["name"] for app in json.loads(pm2("jlist"))] == ["sidecar"]
 
 
 def test_pm2_starts_a_killed_sidecar_again(pm2: Pm2, port: int) -> None:

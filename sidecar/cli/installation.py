@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 import gevent
 
 from config.settings import Settings
 from sidecar.cli.addresses import local_url
+from sidecar.cli.instance import read_secret
 from sidecar.cli.settings import read_settings
 from sidecar.client.http import ApiError, SidecarClient
 from sidecar.core import ADMIN_TOKEN_FILE, Core, open_core
@@ -41,7 +41,7 @@ def with_client(work: Callable[[SidecarClient], object]) -> None:
     admin token."""
     settings = read_settings()
     url = os.environ.get("SIDECAR_URL") or local_url(settings, settings.port)
-    token_text = os.environ.get("SIDECAR_TOKEN") or _read(settings.instance_path / ADMIN_TOKEN_FILE)
+    token_text = os.environ.get("SIDECAR_TOKEN") or read_secret(settings.instance_path / ADMIN_TOKEN_FILE)
     with SidecarClient(url, token_text) as client:
         # In the main greenlet. A handler of Python's own would raise wherever we are, also where it is swallowed.
         gevent.signal_handler(signal.SIGINT, sys.exit, INTERRUPTED)
@@ -56,10 +56,3 @@ def told(error: SidecarError | OSError) -> str:
     if isinstance(error, OSError):
         return str(error)
     return " ".join([error.detail, *(f"{field.path}: {field.message}" for field in error.fields)])
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None

@@ -12,6 +12,7 @@ from sidecar.cli.bots import maim
 from sidecar.cli.database import db
 from sidecar.cli.deliveries import deliveries
 from sidecar.cli.lark import lark
+from sidecar.cli.lark_events import lark_events
 from sidecar.cli.logins import login
 from sidecar.cli.menu import menu
 from sidecar.cli.messages import demo, send, tail
@@ -25,7 +26,22 @@ from sidecar.version import VERSION
 
 @click.group(
     help="The sidecar: deploy webhooks in, live rooms out.",
-    commands=[serve_command, token, login, user, maim, lark, menu, send, tail, demo, deliveries, db, settings],
+    commands=[
+        serve_command,
+        token,
+        login,
+        user,
+        maim,
+        lark,
+        lark_events,
+        menu,
+        send,
+        tail,
+        demo,
+        deliveries,
+        db,
+        settings,
+    ],
 )
 @click.version_option(VERSION)
 def cli() -> None:

@@ -299,7 +299,8 @@ class JsonLines(logging.Formatter):
 def configure_log(level: str, format: str) -> None:
     """Our own lines, to standard output, and of the libraries only what is wrong."""
     handler = logging.StreamHandler(sys.stdout)
-    text = logging.Formatter("%(asctime)s [%(levelname)s] %(message)s")
+    text = logging.Formatter("%(asctime)s.%(msecs)03dZ [%(levelname)s] %(message)s", "%Y-%m-%dT%H:%M:%S")
+    text.converter = time.gmtime
     handler.setFormatter(JsonLines() if format == "json" else text)
     log.addHandler(handler)
     log.propagate = False
