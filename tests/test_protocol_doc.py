@@ -1,5 +1,5 @@
-"""docs/protocol.md, messages.md, menu.md, maim.md and authorizations.md, read as one page, against a real server: every request on it is
-sent, every answer and event compared, and all that the code speaks is on it.
+"""docs/protocol.md, messages.md, menu.md, maim.md and authorizations.md, read as one page, against a real server: every
+request on it is sent, every answer and event compared, and all that the code speaks is on it.
 
 A block's first line says what it is: `json POST <path> [status] [Header=value]` (`text` for a body that is no JSON),
 the same with PUT, or `json GET <path>` is sent; the `json answer` and `json event` after it are compared;
