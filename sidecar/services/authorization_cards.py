@@ -29,6 +29,7 @@ from sidecar.store.writer import Submit
 log = structlog.get_logger("sidecar.authorizations")
 
 RETRY_SECONDS = 30.0
+"""Until a change is tried again; what the platform has refused, later and later."""
 GIVE_UP_SECONDS = 86_400.0
 CLAIM_SECONDS = 20.0
 """So long nobody else changes a card that somebody has begun to change."""
@@ -98,17 +99,16 @@ class Cards:
         except (AuthorizationFailed, NotFound) as error:
             self._metrics.card_updated(False)
             code = error.provider_code if isinstance(error, AuthorizationFailed) else None
-            final = not isinstance(error, ProviderUnavailable) and self._age(row) > GIVE_UP_SECONDS
+            age = self._clock() - unix_seconds(row.created_at)
+            final = age > GIVE_UP_SECONDS
             log.warning("authorizations.card_not_changed", code=error.code, provider_code=code, given_up=final)
-            due = None if final else utc_text(self._clock() + RETRY_SECONDS)
+            pause = RETRY_SECONDS if isinstance(error, ProviderUnavailable) else max(RETRY_SECONDS, age)
+            due = None if final else utc_text(self._clock() + pause)
             self._submit(lambda transaction: change_session(transaction.connection, session_id, card_due_at=due))
             return
         self._metrics.card_updated(True)
         self._submit(lambda transaction: _shown(transaction, session_id, row.state))
         log.info("authorizations.card_changed", state=row.state)
-
-    def _age(self, row: SessionRow) -> float:
-        return self._clock() - unix_seconds(row.created_at)
 
 
 def _claim(transaction: Transaction, session_id: str) -> SessionRow | None:

@@ -68,6 +68,8 @@ READ = "authorizations:read"
 OFFLINE = "offline_access"
 """The scope without which a token can't be renewed."""
 
+MAX_SCOPES = 50
+"""Lark takes no more at once."""
 MINUTE = 60.0
 EXCHANGE_SECONDS = 30.0
 """So long nobody else may use the same state while its code is being exchanged."""
@@ -136,6 +138,7 @@ class Authorizations:
         app = self._apps.reached(body.app, identity)
         if not may_authorize(identity, body.user):
             raise NotAllowed("A connection token may begin authorizations of its own user only.")
+        scope = _scope(self._options.scope, body.scope)
         session_id, state, verifier = str(uuid.uuid4()), secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         sealed = self._vault.seal(json.dumps([state, verifier]), "flow", session_id)
 
@@ -154,7 +157,7 @@ class Authorizations:
                 state="pending",
                 auth_method=body.method or "oauth",
                 redirect_uri=self._options.redirect_uri,
-                asked_scope=_scope(self._options.scope, body.scope),
+                asked_scope=scope,
                 language=body.language or self._options.language,
                 state_hash=_hash(state),
                 created_at=transaction.now,
@@ -414,8 +417,13 @@ def sealed_tokens(vault: Vault, session_id: str, tokens: UserTokens, began: floa
 
 
 def _scope(*texts: str) -> str:
-    """Each word once."""
-    return " ".join(dict.fromkeys([OFFLINE, *" ".join(texts).split()]))
+    """Each word once. Raises Invalid for more than may be asked for at once."""
+    words = list(dict.fromkeys([OFFLINE, *" ".join(texts).split()]))
+    if len(words) > MAX_SCOPES:
+        raise Invalid(
+            f"At most {MAX_SCOPES} scopes can be asked for.", (FieldError("scope", f"makes more than {MAX_SCOPES}"),)
+        )
+    return " ".join(words)
 
 
 def _hash(state: str) -> str:

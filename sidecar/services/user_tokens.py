@@ -60,6 +60,8 @@ WAIT_SECONDS, LOOK_SECONDS = 12.0, 0.1
 SAVE_SECONDS, SAVE_PAUSE_SECONDS = 600.0, 0.5
 MAX_LIFE_SECONDS = 86_400.0
 """No access token lives longer."""
+AGAIN_SECONDS = 60.0
+"""Until a token that could not be renewed ahead is tried again."""
 REFRESH_FAILED = "refresh_failed"
 BATCH = 50
 
@@ -98,6 +100,8 @@ class TokenStore:
         self._metrics = metrics
         self._threshold = threshold
         self._clock = clock
+        self._not_before: dict[str, float] = {}
+        """Of sessions whose tokens could not be renewed ahead: when that is tried again."""
 
     def token(self, identity: Identity, app_id: str, user: str) -> Handed:
         """A token that holds now, and the use of it in the audit log. Raises NotFound, NotAllowed,
@@ -154,12 +158,14 @@ class TokenStore:
         now = self._clock()
         horizon = utc_text(now + MAX_LIFE_SECONDS * self._threshold)
         rows = self._database.read(lambda connection: tokens_ending(connection, horizon, utc_text(now), BATCH))
-        due = [row for row in rows if self._ends_soon(row)]
+        self._not_before = {session_id: time for session_id, time in self._not_before.items() if time > now}
+        due = [row for row in rows if self._ends_soon(row) and row.session_id not in self._not_before]
         for row in due:
             with structlog.contextvars.bound_contextvars(authorization=row.session_id):
                 try:
                     self._renewed(row)
                 except (AuthorizationFailed, NotFound) as error:
+                    self._not_before[row.session_id] = self._clock() + AGAIN_SECONDS
                     log.warning("authorizations.not_renewed", code=error.code)
         return len(due)
 
