@@ -49,8 +49,6 @@ Json = dict[str, Any]
 MAX_BODY_BYTES = 200_000
 MAX_CARD_BYTES = 30_000
 MAX_CONNECTIONS = 50
-MESSAGES_A_SECOND = 5
-"""To one user, and changes of one message."""
 UPDATE_DAYS = 14
 GRACE_SECONDS = 60.0
 """How long an access token still holds after it was renewed."""
@@ -254,7 +252,7 @@ class User:
 
 
 USERS = [
-    User("ou_ada", "on_ada", "ada1815", "李爱达", "Ada Li", "ada@example.com", "+8613800001815"),
+    User("ou_ada", "on_ada", "ada1815", "李爱达 Ada Li", "Ada Li", "ada@example.com", "+8613800001815"),
     User("ou_bob", "on_bob", "bob1916", "Bob <b>Bold</b>", "Bob", "bob@example.com", "+8613800001916"),
     User("ou_eve", "on_eve", "eve2001", "夏娃 “Eve”", "Eve", "eve@example.com", "+8613800002001"),
 ]
@@ -280,6 +278,8 @@ class Console:
     answer_seconds: float = 3
     retry_seconds: tuple[float, ...] = (15, 300, 3600, 21_600)
     """When an event (not a click) that was not answered comes again."""
+    messages_a_second: int = 5
+    """To one chat; and changes of one message."""
     ping_seconds: int = 120
     reconnect_seconds: int = 120
     jitter_seconds: int = 30
@@ -644,7 +644,7 @@ class Platform:
             if key in self.sent_as and key:
                 return self.messages[self.sent_as[key]]
             latest = [one.sent for one in self.messages.values() if one.chat_id == chat_id]
-            if sum(sent > now - 1 for sent in latest) >= MESSAGES_A_SECOND:
+            if sum(sent > now - 1 for sent in latest) >= self.console.messages_a_second:
                 raise Refusal(230020, "This operation triggers the frequency limit.", 400)
             message = Message(f"om_{secrets.token_hex(16)}", chat_id, receivers, now, [card])
             self.messages[message.message_id] = message
@@ -671,7 +671,7 @@ class Platform:
                 raise Refusal(230001, "Your request contains an invalid request parameter, ext=invalid message_id", 400)
             if message.sent < now - UPDATE_DAYS * 86_400:
                 raise Refusal(230031, "Message can only be modified within 14 days after sending.", 400)
-            if sum(when > now - 1 for when in message.times) >= MESSAGES_A_SECOND:
+            if sum(when > now - 1 for when in message.times) >= self.console.messages_a_second:
                 raise Refusal(230020, "This operation triggers the frequency limit.", 400)
             if not (is_shared(message.versions[-1]) and is_shared(card)):
                 raise Refusal(230099, "Failed to create card content, ext=update_multi is not declared", 400)
@@ -1521,10 +1521,10 @@ CONSENT_ERROR = string.Template("""<!doctype html><html lang=zh>$html_style<titl
 CHAT = string.Template("""<!doctype html><html lang=zh>$html_style<title>消息 Messages</title>
 <h1>消息 <small>Messages of</small> <select id=user></select></h1>
 <div id=messages></div><div id=toast role=status></div>
-<p class=note>examples/fake_lark.py: ?user=… whose; ?window=same opens links in this window</p>
+<p class=note>examples/fake_lark.py</p>
 <script>
 const users = $html_users, chosen = new URLSearchParams(location.search), shown = new Map();
-const user = chosen.get('user') || users[0][0], target = chosen.get('window') === 'same' ? '_self' : '_blank';
+const user = chosen.get('user') || users[0][0];
 const byId = (id) => document.getElementById(id);
 const make = (tag, text, name) => {
   const made = document.createElement(tag);
@@ -1535,18 +1535,19 @@ const make = (tag, text, name) => {
 for (const [id, name] of users) byId('user').append(new Option(name, id, id === user, id === user));
 byId('user').onchange = (event) => { chosen.set('user', event.target.value); location.search = chosen; };
 
+const plain = (text) => text.replace(/&#(\\d+);/g, (_, code) => String.fromCodePoint(code));
 function marked(text, tag) {
   const made = make(tag || 'div');
   for (const part of text.split(/(\\*\\*[^*]+\\*\\*|\\n)/)) {
     if (part === '\\n') made.append(make('br'));
-    else if (part.startsWith('**') && part.length > 4) made.append(make('b', part.slice(2, -2)));
-    else made.append(part);
+    else if (part.startsWith('**') && part.length > 4) made.append(make('b', plain(part.slice(2, -2))));
+    else made.append(plain(part));
   }
   return made;
 }
 function drawButton(message, button, number) {
   const made = make(button.url ? 'a' : 'button', button.text.content, `button $${button.type || 'default'}`);
-  if (button.url) Object.assign(made, { href: button.url, target, rel: 'noopener' });
+  if (button.url) Object.assign(made, { href: button.url, target: '_blank', rel: 'noopener' });
   if (button.value) made.addEventListener('click', () => click(message.message_id, number));
   return made;
 }

@@ -32,7 +32,7 @@ CARD = {
     "config": {"update_multi": True},
     "header": {"template": "blue", "title": {"tag": "plain_text", "content": "用户授权请求"}},
     "elements": [
-        {"tag": "div", "text": {"tag": "lark_md", "content": "**请授权**\n<b>"}},
+        {"tag": "div", "text": {"tag": "lark_md", "content": "**请授权**\n<b> &#38; &#42;"}},
         {
             "tag": "action",
             "actions": [

@@ -378,7 +378,7 @@ def test_the_chat_shows_cards_and_clicks_their_buttons(lark: FakeLark, browser: 
     browser.open(f"{lark.url}/chat?user=ou_ada")
     browser.wait_for(f"document.getElementById('{message_id}')")
     text = "document.querySelector('article').innerText"
-    assert "请授权\n<b>" in browser.evaluate(text)
+    assert "请授权\n<b> & *" in browser.evaluate(text)
     link = "document.querySelector('article a.primary')"
     assert browser.evaluate(f"{link}.href + ' ' + {link}.target") == "https://example.com/authorize _blank"
     browser.evaluate("document.querySelector('article button').click()")

@@ -114,7 +114,7 @@ def test_the_sdks_calls(out: dict[str, Any]):
         "updated": 0,
     }
     told = calls["user_info"]["data"]
-    assert (told["open_id"], told["name"], told["email"]) == ("ou_ada", "李爱达", "ada@example.com")
+    assert (told["open_id"], told["name"], told["email"]) == ("ou_ada", "李爱达 Ada Li", "ada@example.com")
     assert "mobile" not in told, "the user has not granted that"
     assert [row["title"] for row in json.loads(calls["rows"]["data"]["items"])] == ["一"]
     assert calls["sent_again"]["data"]["message_id"] == calls["sent"]["data"]["message_id"]
