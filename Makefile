@@ -16,12 +16,14 @@ PYTEST_ARGS ?=
 CHAOS_ROUNDS ?= 30
 CHAOS_SEED ?= 1
 PEERS := benchmarks/peers
+# As in: make demo-auth DEMO_ARGS='--long-connection'
+DEMO_ARGS ?=
 # As in: make bench BENCH_ARGS='--rounds 1 --rows closed,400'
 BENCH_ARGS ?=
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: .venv/installed ## install if needed, serve on 127.0.0.1:8091, print the page's address (settings: config/example.env)
@@ -52,6 +54,10 @@ bench: .venv/installed ## measure against stock Flask-SocketIO and Socket.IO for
 		cp $(PEERS)/package-lock.json $(PEERS)/node_modules/installed.json; \
 	fi
 	@.venv/bin/python -m benchmarks --write $(BENCH_ARGS)
+
+.PHONY: demo-auth
+demo-auth: .venv/installed ## a user authorizes through a local Lark in Chromium, step by step (DEMO_ARGS='--language zh')
+	@.venv/bin/python examples/demo_auth.py $(DEMO_ARGS)
 
 .PHONY: services
 services: ## install the programs that the tests drive (Debian, as root or with sudo); starts none of them
