@@ -70,13 +70,17 @@ def test_without_waiting_it_ends(sidecar: RunningSidecar, lark: FakeLark):
     assert "Traceback" not in done.stderr
 
 
-def test_a_grant_that_the_user_took_back_at_lark(sidecar: RunningSidecar, lark: FakeLark):
+def test_a_token_that_lark_takes_no_more_and_a_grant_that_the_user_took_back(sidecar: RunningSidecar, lark: FakeLark):
     with SidecarClient(sidecar.url, sidecar.token) as client:
         authorize(sidecar, lark, client.start_authorization("ada")["authorize_url"])
         auth = UserTokenAuth(APP_ID, "ada", client=client)
         address = f"{lark.url}/open-apis/apaas/v1/workspaces/w1/tables/tasks/records"
         assert HTTP.get(address, auth=auth).json()["code"] == 0
+        lark.expire("access")
+        assert HTTP.get(address, auth=auth).json()["code"] == 0, "renewed because Lark refused it"
+        assert len(lark.platform.grants) == 2
         lark.revoke("ou_ada")
+        auth = UserTokenAuth(APP_ID, "ada", client=client)  # one renews once a minute
         with pytest.raises(AuthenticationRequired) as required:
             HTTP.get(address, auth=auth)
         assert required.value.authorize_url is not None
