@@ -107,13 +107,12 @@ class UserTokenAuth(httpx.Auth):
         """A token in place of this one, which the sidecar renews if Lark has said that it is at fault; None if there is
         none."""
         with self._lock:
-            if self._token == refused:
-                now = time.monotonic()
-                renew = code in TOKEN_CODES and now > self._renew_again_at
-                if renew:
-                    self._renew_again_at = now + RENEW_SECONDS
+            if self._token in ("", refused):
+                renew = code in TOKEN_CODES and time.monotonic() > self._renew_again_at
                 self._fetch(refused if renew else None)
-            return self._token if self._token != refused else None
+                if renew:
+                    self._renew_again_at = time.monotonic() + RENEW_SECONDS
+            return None if self._token == refused else self._token
 
     def _fetch(self, refused: str | None) -> None:
         self._token = ""
