@@ -58,7 +58,7 @@ def test_without_the_sdk_it_names_the_command_that_installs_it(tmp_path: Path):
 
 
 def test_the_version_it_was_made_for_is_the_one_that_is_installed():
-    """It overrides private methods of the SDK."""
+    """It calls private methods of the SDK."""
     assert f"lark-oapi=={SDK_VERSION}\n" in (ROOT / "config" / "requirements-lark.txt").read_text()
 
 

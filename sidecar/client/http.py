@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import time
@@ -210,9 +211,11 @@ class SidecarClient:
         body = {} if receive_id is None else {"receive_id": receive_id, "receive_id_type": kind}
         return self._call("POST", f"/api/authorizations/{quote(session_id, safe='')}/card", retries=0, json=body)
 
-    def user_token(self, app: str, user: str) -> Json:
-        """A token that holds now: `{"user_access_token","expires_in",…}` (`sidecar.client.lark` puts it into calls)."""
-        return self._call("GET", f"{_user_path(app, user)}/token")
+    def user_token(self, app: str, user: str, refused: str | None = None) -> Json:
+        """A token that holds now: `{"user_access_token","expires_in",…}` (`sidecar.client.lark` puts it into calls).
+        `refused` is one that Lark does not take: another than that, or none."""
+        params = None if refused is None else {"refused": hashlib.sha256(refused.encode()).hexdigest()}
+        return self._call("GET", f"{_user_path(app, user)}/token", params=params)
 
     def forget_user_token(self, app: str, user: str) -> bool:
         """False if there was none."""

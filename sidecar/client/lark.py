@@ -27,6 +27,8 @@ CACHE_SECONDS = 300.0
 """So long a token is used without asking for it again: a revoked one no longer than this."""
 MARGIN_SECONDS = 60.0
 """So long before its end a token is not used any more."""
+RENEW_SECONDS = 60.0
+"""So seldom a token is renewed because Lark refuses it: what is sent to the wrong Lark is refused however new it is."""
 REUSE_SECONDS = 60.0
 """So long an authorization that was begun must still last to be pointed at again."""
 REFUSING = frozenset({400, 401, 403})
@@ -84,6 +86,7 @@ class UserTokenAuth(httpx.Auth):
         self._lock = threading.Lock()
         self._token = ""
         self._until = 0.0
+        self._renew_again_at = 0.0
         self._begun: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -93,17 +96,28 @@ class UserTokenAuth(httpx.Auth):
         """Close the connections to the sidecar, a given `client`'s too."""
         self._client.close()
 
-    def token(self, refused: str | None = None) -> str:
-        """The user's user_access_token; not the one that Lark has just `refused`, unless there is no other."""
+    def token(self) -> str:
+        """The user's user_access_token."""
         with self._lock:
-            if self._token in ("", refused) or time.monotonic() > self._until:
-                self._fetch()
+            if not self._token or time.monotonic() > self._until:
+                self._fetch(None)
             return self._token
 
-    def _fetch(self) -> None:
+    def _newer(self, refused: str, code: int) -> str | None:
+        """A token in place of this one, which the sidecar renews if Lark has said that it is at fault; None if there is
+        none."""
+        with self._lock:
+            if self._token in ("", refused):
+                renew = code in TOKEN_CODES and time.monotonic() > self._renew_again_at
+                self._fetch(refused if renew else None)
+                if renew:
+                    self._renew_again_at = time.monotonic() + RENEW_SECONDS
+            return None if self._token == refused else self._token
+
+    def _fetch(self, refused: str | None) -> None:
         self._token = ""
         try:
-            found = self._client.user_token(self.app, self.user)
+            found = self._client.user_token(self.app, self.user, refused)
         except ApiError as error:
             if error.code in NEEDED:
                 raise self._required(str(error)) from None
@@ -111,12 +125,6 @@ class UserTokenAuth(httpx.Auth):
         left = float(found["expires_in"])
         self._token = str(found["user_access_token"])
         self._until = time.monotonic() + min(left - MARGIN_SECONDS, CACHE_SECONDS)
-
-    def _given_up(self, refused: str, code: int) -> AuthenticationRequired:
-        with self._lock:
-            if self._token == refused:
-                self._token = ""
-            return self._required(f"Lark doesn't take the user's token any more (code {code}).")
 
     def _required(self, why: str) -> AuthenticationRequired:
         """One authorization for all calls that need it, as long as it is open."""
@@ -166,15 +174,6 @@ class UserTokenAuth(httpx.Auth):
         if newer is not None and isinstance(request.stream, httpx.ByteStream):
             request.headers["Authorization"] = f"Bearer {newer}"
             yield request
-
-    def _newer(self, refused: str, code: int) -> str | None:
-        """A token in place of this one; None if there is none, and it isn't clear that the token was at fault."""
-        newer = self.token(refused)
-        if newer != refused:
-            return newer
-        if code in TOKEN_CODES:
-            raise self._given_up(refused, code)
-        return None
 
     # -- requests
 

@@ -6,9 +6,9 @@ long events are put together. The rest of its client doesn't fit a service, and 
 - it asks for the address without a limit in time, closes without one, and holds a lock meanwhile;
 - it calls handlers in the loop that also has to send pings, and only those of the event types it knows;
 - it drops clicks on cards that come as frames of the type `card`;
-- it can't be stopped, and what it logs may hold the key of the connection.
+- it can't be stopped, knows no proxy, and what it logs may hold the key of the connection.
 
-So each connection is a client of its own. What is overridden is private to the SDK: its version is pinned.
+So each connection is a client of its own. What is used of it is private to the SDK: its version is pinned.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from lark_oapi.core.enum import LogLevel
 from lark_oapi.ws import client as sdk
 from lark_oapi.ws.enum import FrameType
 from lark_oapi.ws.exception import ClientException, ServerException
 from lark_oapi.ws.pb.pbbp2_pb2 import Frame
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, ProxyError
 
 Json = dict[str, Any]
 Handler = Callable[[bytes], Awaitable[Json | None]]
@@ -90,9 +92,9 @@ class LongConnection(sdk.Client):  # type: ignore[misc]  # the SDK has no types
         asked = False
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                self._address = await _in_thread(super()._get_conn_url)
+                self._address = await _in_thread(self._get_conn_url)
                 asked = True
-                await self._connect()
+                await self._dial()
         except ClientException as error:
             # The handshake says 514 of too many connections as well; of a wrong secret it can't be any more.
             code = TOO_MANY_CONNECTIONS if asked and error.code == AUTH_FAILED else error.code
@@ -103,6 +105,7 @@ class LongConnection(sdk.Client):  # type: ignore[misc]  # the SDK has no types
         except Exception as error:
             raise LongConnectionError(_told(error)) from None
         self._opened_at = time.monotonic()
+        self._begin(self._receive())
         self._begin(self._keep_alive())
 
     async def heard(self) -> str:
@@ -123,23 +126,25 @@ class LongConnection(sdk.Client):  # type: ignore[misc]  # the SDK has no types
                     await self._conn.close()
             self._conn.transport.abort()
 
-    # -- In place of the SDK's
+    async def _dial(self) -> None:
+        """Through the environment's proxy, if it has one; the SDK's own goes past it."""
+        query = parse_qs(urlsplit(self._address).query)
+        self._service_id = query["service_id"][0]
+        try:
+            self._conn = await connect(self._address)
+        except InvalidHandshake as error:
+            sdk._parse_ws_conn_exception(error)
 
-    def _get_conn_url(self) -> str:
-        return self._address
-
-    async def _receive_message_loop(self) -> None:
-        """Started by `_connect`."""
-        assert self._conn is not None
+    async def _receive(self) -> None:
         try:
             while True:
-                self._begin(self._handle_message(await self._conn.recv()), "answer")
+                self._begin(self._take(await self._conn.recv()), "answer")
         except ConnectionClosed as closed:
             self._ended.set_result(_why(closed))
         except Exception as error:  # whatever it is, it must not be taken for silence
             self._ended.set_result(f"it broke ({type(error).__name__})")
 
-    async def _handle_message(self, message: bytes) -> None:
+    async def _take(self, message: str | bytes) -> None:
         self._frames += 1
         try:
             frame = Frame()
@@ -147,13 +152,13 @@ class LongConnection(sdk.Client):  # type: ignore[misc]  # the SDK has no types
             if frame.method == FrameType.CONTROL.value:
                 await self._handle_control_frame(frame)
             elif frame.method == FrameType.DATA.value:
-                await self._handle_data_frame(frame)
+                await self._take_data(frame)
         except ConnectionClosed:
             log.warning("An event could not be answered: the connection has ended. Lark will send it again.")
         except Exception as error:
             log.warning("A frame could not be read: %s.", type(error).__name__)
 
-    async def _handle_data_frame(self, frame: Frame) -> None:
+    async def _take_data(self, frame: Frame) -> None:
         named = {header.key: header.value for header in frame.headers}
         if named["type"] not in EVENTS:
             return
@@ -173,8 +178,9 @@ class LongConnection(sdk.Client):  # type: ignore[misc]  # the SDK has no types
     async def _answered(self, payload: bytes) -> Json:
         try:
             answer = await self._handler(payload)
-        except NotTaken as error:
-            log.warning("An event was not taken, Lark will send it again: %s.", error)
+        except Exception as error:
+            why = str(error) if isinstance(error, NotTaken) else type(error).__name__
+            log.warning("An event was not taken, Lark will send it again: %s.", why)
             return {"code": 500}
         if not answer:
             return {"code": 200}
@@ -186,7 +192,7 @@ class LongConnection(sdk.Client):  # type: ignore[misc]  # the SDK has no types
                 await self._write_message(sdk._new_ping_frame(int(self._service_id)).SerializeToString())
                 await asyncio.sleep(self._ping_interval or DEFAULT_PING_SECONDS)
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str = "ping") -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], name: str = "") -> None:
         """The loop itself keeps no task alive."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -241,6 +247,8 @@ def _told(error: Exception) -> str:
     """Why there is no connection. Texts of exceptions may hold its address, and so its key: few are passed on."""
     if isinstance(error, InvalidStatus):
         return f"Lark refused the WebSocket with HTTP {error.response.status_code}"
+    if isinstance(error, ProxyError):
+        return f"the proxy doesn't let it through ({type(error).__name__})"
     if isinstance(error, TimeoutError):
         return f"Lark did not answer within {OPEN_SECONDS:g} s"
     if isinstance(error, ssl.SSLError):

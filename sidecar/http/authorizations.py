@@ -33,6 +33,7 @@ from sidecar.wire.checks import read
 MAX_PAGE = 200
 MAX_PARAMETER = 4_096
 PARAMETERS = {
+    "user_token": ("refused",),
     "app_token": ("kind",),
     "audit": ("app", "user", "limit"),
     "returned": None,
@@ -111,7 +112,7 @@ def authorizations(
 
     @routes.get("/api/authorizations/<app_id>/<path:user>/token")
     def user_token(app_id: str, user: str) -> Response:
-        found = tokens.token(caller.identity(), app_id, user)
+        found = tokens.token(caller.identity(), app_id, user, request.args.get("refused"))
         return jsonify(
             user_access_token=found.text,
             token_expires_at=found.expires_at,

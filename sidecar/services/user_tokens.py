@@ -5,6 +5,7 @@ comes of it."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,13 +104,16 @@ class TokenStore:
         self._not_before: dict[str, float] = {}
         """Of sessions whose tokens could not be renewed ahead: when that is tried again."""
 
-    def token(self, identity: Identity, app_id: str, user: str) -> Handed:
-        """A token that holds now, and the use of it in the audit log. Raises NotFound, NotAllowed,
-        AuthenticationRequired, UserTokenExpired, TokenRefreshFailed, ProviderUnavailable."""
+    def token(self, identity: Identity, app_id: str, user: str, refused: str | None = None) -> Handed:
+        """A token that holds now, and the use of it in the audit log. If it is the one of this `fingerprint`, which the
+        platform does not take, it is renewed first. Raises NotFound, NotAllowed, AuthenticationRequired,
+        UserTokenExpired, TokenRefreshFailed, ProviderUnavailable."""
         self._entitled(identity, READ, app_id)
         row = self._holder(app_id, user)
         with structlog.contextvars.bound_contextvars(authorization=row.session_id):
-            if self._ends_soon(row):
+            if refused is not None and fingerprint(self._open(row, "access", row.user_access_token)) == refused:
+                row = self._replaced(row)
+            elif self._ends_soon(row):
                 row = self._renewed_if_possible(row)
             left = self._left(row)
             if left <= 0:
@@ -229,6 +233,16 @@ class TokenStore:
                 return row
             raise
 
+    def _replaced(self, row: SessionRow) -> SessionRow:
+        """Renewed, although by our clock it holds."""
+        try:
+            return self._renewed(row)
+        except TokenRefreshFailed:
+            log.warning("authorizations.token_refused")
+            raise AuthenticationRequired(
+                "The platform neither takes the user's token any more nor renews it; they have to authorize again."
+            ) from None
+
     def _renewed(self, row: SessionRow) -> SessionRow:
         """The row with new tokens, whoever has got them. Raises AuthenticationRequired if it has none any more,
         TokenRefreshFailed, ProviderUnavailable, NotFound."""
@@ -297,6 +311,11 @@ class TokenStore:
 
     def _use(self, identity: Identity, app_id: str, user: str | None, use: str) -> UseRow:
         return UseRow(utc_text(self._clock()), app_id, user, use, identity.name, identity.token_id)
+
+
+def fingerprint(token: str) -> str:
+    """Names a token without telling it."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _claim(row: SessionRow, transaction: Transaction) -> tuple[bool, SessionRow]:

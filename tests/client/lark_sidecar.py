@@ -18,12 +18,13 @@ Answer = tuple[int, Any]
 @dataclass
 class StandIn:
     """`answers` are given in turn, the last again and again: to what, the method and path say. What nobody has said
-    gets 404. `tokens` are the Authorization headers that came."""
+    gets 404. `tokens` are the Authorization headers that came, `queries` what was behind a question mark."""
 
     url: str = ""
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     asked: list[tuple[str, Any]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def says(self, what: str, *answers: Answer) -> None:
@@ -34,8 +35,9 @@ class StandIn:
         with self._lock:
             return [body for asked, body in self.asked if asked == what]
 
-    def answer(self, what: str, body: Any, token: str | None) -> Answer:
+    def answer(self, what: str, query: str, body: Any, token: str | None) -> Answer:
         with self._lock:
+            self.queries.append(query)
             self.asked.append((what, body))
             self.tokens.append(token)
             left = self.answers.get(what, [(404, {"code": "not_found", "detail": "No such thing."})])
@@ -51,8 +53,11 @@ def stand_in() -> Iterator[StandIn]:
 
         def _answer(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            what = f"{self.command} {urlsplit(self.path).path}"
-            status, body = made.answer(what, json.loads(raw) if raw else None, self.headers.get("Authorization"))
+            address = urlsplit(self.path)
+            what = f"{self.command} {address.path}"
+            status, body = made.answer(
+                what, address.query, json.loads(raw) if raw else None, self.headers.get("Authorization")
+            )
             if isinstance(body, threading.Event):  # it hangs until the test is over
                 body.wait(60)
                 body = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import subprocess
@@ -136,20 +137,28 @@ def test_a_user_who_has_not_authorized_is_told_where_to(
     assert lark.tokens == []
 
 
-def test_a_dead_token_without_a_newer_one(call: Call, lark: StandIn, sidecar: StandIn, auth: UserTokenAuth):
-    """The user has taken the grant back at Lark: the sidecar does not know yet."""
-    sidecar.says(TOKENS, token("u-1"))
-    sidecar.says(BEGIN, begun(1), begun(2))
-    sidecar.says("GET /api/authorizations/s1", (200, {"state": "pending"}))
+def test_a_dead_token_that_can_not_be_renewed(call: Call, lark: StandIn, sidecar: StandIn, auth: UserTokenAuth):
+    """The user has taken the grant back at Lark: the sidecar is told which token it is, to try."""
+    sidecar.says(TOKENS, token("u-1"), REQUIRED)
+    sidecar.says(BEGIN, begun(1))
     lark.says(f"GET {TABLE}", (400, {"code": 99991668, "msg": "Invalid access token"}))
-    for _ in range(2):
-        with pytest.raises(AuthenticationRequired, match="99991668") as required:
-            call("GET", lark.url + TABLE, auth)
-        assert required.value.session_id == "s1"
+    with pytest.raises(AuthenticationRequired) as required:
+        call("GET", lark.url + TABLE, auth)
+    assert required.value.session_id == "s1"
+    assert sidecar.queries[:2] == ["", f"refused={hashlib.sha256(b'u-1').hexdigest()}"]
     lark.says(f"GET {TABLE}", (200, ROWS))
     sidecar.says(TOKENS, token("u-2"))
     assert call("GET", lark.url + TABLE, auth) == (200, ROWS)
-    assert lark.tokens[-1] == "Bearer u-2"
+    assert lark.tokens == ["Bearer u-1", "Bearer u-2"]
+
+
+def test_tokens_are_not_renewed_again_and_again(call: Call, lark: StandIn, sidecar: StandIn, auth: UserTokenAuth):
+    """As they would be when they are sent to another Lark than that of the app."""
+    sidecar.says(TOKENS, token("u-1"), token("u-2"))
+    lark.says(f"GET {TABLE}", EXPIRED)
+    for _ in range(3):
+        assert call("GET", lark.url + TABLE, auth)[0] == 401
+    assert len([query for query in sidecar.queries if query]) == 1
 
 
 def test_what_is_not_the_tokens_fault_is_the_callers(call: Call, lark: StandIn, sidecar: StandIn, auth: UserTokenAuth):
@@ -180,7 +189,7 @@ def test_threads_ask_once(sidecar: StandIn, auth: UserTokenAuth):
     sidecar.says(TOKENS, token("u-1"), token("u-2"), token("u-3"))
     assert auth.token() == "u-1"
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(auth.token, ["u-1"] * 20)) == {"u-2"}
+        assert set(pool.map(lambda _: auth._newer("u-1", 99991677), range(20))) == {"u-2"}
 
 
 def test_no_authorization_can_be_begun(sidecar: StandIn, auth: UserTokenAuth):
