@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
 import pytest
 
 from config.settings import (
+    OLD_NAMES,
     ROOT,
     Settings,
     SettingsProblem,
     load_settings,
+    old_variables,
     parse_networks,
     settings_table,
     unknown_variables,
@@ -25,7 +28,8 @@ def load(monkeypatch):
     def given(**environment: str) -> Settings:
         for name in [*Settings.model_fields]:
             monkeypatch.delenv(f"SIDECAR_{name.upper()}", raising=False)
-        monkeypatch.delenv("PORT", raising=False)
+        for name in ("PORT", *OLD_NAMES):
+            monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         return load_settings()
@@ -70,6 +74,28 @@ DEFAULTS = {
     "maim_message_log": False,
     "maim_queue_seconds": 86_400,
     "maim_queue_messages": 1_000,
+    "lark_app_id": None,
+    "lark_app_secret": None,
+    "lark_verification_token": None,
+    "lark_encrypt_key": None,
+    "lark_api_url": "https://open.feishu.cn",
+    "lark_accounts_url": None,
+    "lark_redirect_uri": None,
+    "lark_scopes": "offline_access",
+    "lark_encryption_keys": None,
+    "lark_session_seconds": 600,
+    "lark_refresh_threshold": 0.1,
+    "lark_user_rate_per_minute": 5,
+    "lark_card_description": True,
+    "lark_card_template_id": None,
+    "lark_language": "zh",
+    "lark_timeout_seconds": 5,
+    "lark_user_info_sync": False,
+    "lark_user_info_sync_schedule": "0 2 * * *",
+    "lark_reconnect_retries": 10,
+    "lark_heartbeat_seconds": 30,
+    "lark_fallback_to_http": True,
+    "lark_handlers": "",
     "tls_cert": None,
     "tls_key": None,
     "tls_client_ca": None,
@@ -82,6 +108,8 @@ def test_defaults_are_those_that_other_peoples_scripts_rely_on(load):
     settings = load()
     assert {name: getattr(settings, name) for name in Settings.model_fields} == DEFAULTS
 
+
+FERNET = (base64.urlsafe_b64encode(b"1" * 32).decode(), base64.urlsafe_b64encode(b"2" * 32).decode())
 
 GOOD = [
     ("SIDECAR_PORT", "0", "port", 0),
@@ -111,6 +139,23 @@ GOOD = [
         {"sales": "shop.figures:today", "room-7.x": "rooms:seven"},
     ),
     ("SIDECAR_RETENTION_DAYS", "0.5", "retention_days", 0.5),
+    ("SIDECAR_LARK_API_URL", "https://open.larksuite.com/", "lark_accounts", "https://accounts.larksuite.com"),
+    ("SIDECAR_LARK_API_URL", "http://127.0.0.1:9000", "lark_accounts", "http://127.0.0.1:9000"),
+    ("SIDECAR_LARK_ACCOUNTS_URL", "https://sso.example/", "lark_accounts", "https://sso.example"),
+    ("SIDECAR_LARK_REDIRECT_URI", "https://x.example/back", "lark_redirect", "https://x.example/back"),
+    (
+        "SIDECAR_PUBLIC_URL",
+        "https://x.example",
+        "lark_redirect",
+        "https://x.example/project-dashboard/api/authorizations/callback",
+    ),
+    ("SIDECAR_PORT", "9001", "lark_redirect", "http://localhost:9001/callback"),
+    ("SIDECAR_LARK_REFRESH_THRESHOLD", "0.25", "lark_refresh_threshold", 0.25),
+    ("SIDECAR_LARK_REFRESH_THRESHOLD", "0.8", "lark_refresh_threshold", 0.2),
+    ("SIDECAR_LARK_ENCRYPTION_KEYS", f"{FERNET[0]}, {FERNET[1]}", "lark_fernet_keys", FERNET),
+    ("SIDECAR_LARK_ENCRYPTION_KEYS", " ,", "lark_fernet_keys", ()),
+    ("SIDECAR_LARK_FALLBACK_TO_HTTP", "false", "lark_fallback_to_http", False),
+    ("SIDECAR_LARK_HANDLERS", "shop.lark:handlers", "lark_handlers", "shop.lark:handlers"),
     ("SIDECAR_DATABASE_URL", "sqlite:////srv/x.db", "resolved_database_url", "sqlite:////srv/x.db"),
     (
         "SIDECAR_DATABASE_URL",
@@ -156,6 +201,21 @@ BAD = {
     "SIDECAR_MAIM_MESSAGE_LOG": ["perhaps"],
     "SIDECAR_MAIM_QUEUE_SECONDS": ["0", "2592001", "nan"],
     "SIDECAR_MAIM_QUEUE_MESSAGES": ["0", "100001"],
+    "SIDECAR_LARK_API_URL": ["open.feishu.cn", "https://x/open-apis", "https://u:p@x"],
+    "SIDECAR_LARK_ACCOUNTS_URL": ["*", "accounts.feishu.cn", "https://x/accounts"],
+    "SIDECAR_LARK_REDIRECT_URI": ["/callback", "ftp://x/back", "https://x/back?a=1", "https://x/back#a", "http://[::1"],
+    "SIDECAR_LARK_ENCRYPTION_KEYS": ["0" * 64, "short", f"{FERNET[0]},nonsense"],
+    "SIDECAR_LARK_SESSION_SECONDS": ["29", "86401", "nan"],
+    "SIDECAR_LARK_REFRESH_THRESHOLD": ["0", "1", "-0.1", "nan", "much"],
+    "SIDECAR_LARK_USER_RATE_PER_MINUTE": ["0", "1001"],
+    "SIDECAR_LARK_CARD_DESCRIPTION": ["perhaps"],
+    "SIDECAR_LARK_LANGUAGE": ["fr", "ZH"],
+    "SIDECAR_LARK_TIMEOUT_SECONDS": ["0", "61", "nan"],
+    "SIDECAR_LARK_USER_INFO_SYNC": ["perhaps"],
+    "SIDECAR_LARK_RECONNECT_RETRIES": ["-1", "1000001"],
+    "SIDECAR_LARK_HEARTBEAT_SECONDS": ["0.5", "3601"],
+    "SIDECAR_LARK_FALLBACK_TO_HTTP": ["perhaps"],
+    "SIDECAR_LARK_HANDLERS": ["shop", "shop:", ":handlers", "shop lark:handlers"],
     "SIDECAR_LARK_USER_INFO_SYNC_SCHEDULE": ["@daily", "0 2 * *", "0 0 2 * * *", "0 2 31 2 *", "61 2 * * *"],
     "SIDECAR_LOG_LEVEL": ["loud", "INFO "],
     "SIDECAR_LOG_FORMAT": ["xml"],
@@ -195,6 +255,10 @@ SECRETS = {
     "SIDECAR_OPEN": "hunter2",
     "SIDECAR_LOG_LEVEL": "hunter2",
     "SIDECAR_ANONYMOUS_READ": "hunter2",
+    "SIDECAR_LARK_ENCRYPTION_KEYS": "hunter2",
+    "SIDECAR_LARK_API_URL": "https://admin:hunter2@open.feishu.cn",
+    "SIDECAR_LARK_REDIRECT_URI": "https://x/back?password=hunter2",
+    "SIDECAR_LARK_HANDLERS": "hunter2",
 }
 
 
@@ -210,7 +274,13 @@ def test_a_printed_settings_object_holds_no_secret(load):
         SIDECAR_SECRET_KEY="a-master-secret-of-24-ch",
         SIDECAR_DATABASE_URL="postgresql+psycopg://me:hunter2@db/sidecar",
         SIDECAR_REDIS_URL="redis://:hunter2@cache",
+        SIDECAR_LARK_APP_ID="cli_x",
+        SIDECAR_LARK_APP_SECRET="hunter2",
+        SIDECAR_LARK_VERIFICATION_TOKEN="hunter2",
+        SIDECAR_LARK_ENCRYPT_KEY="hunter2",
+        SIDECAR_LARK_ENCRYPTION_KEYS=FERNET[0],
     )
+    assert FERNET[0] not in repr(settings)
     assert "hunter2" not in repr(settings)
     assert "a-master-secret" not in repr(settings)
 
@@ -229,6 +299,64 @@ def test_a_certificate_and_its_key_belong_together(load):
     assert "SIDECAR_TLS_CLIENT_CA needs" in problems(load, SIDECAR_TLS_CLIENT_CA="ca.pem")[0]
     assert load(**files).tls_files == (Path("cert.pem"), Path("key.pem"), None)
     assert (load(**files).scheme, load().scheme) == ("https", "http")
+
+
+def test_an_app_of_lark_and_its_secret_belong_together(load):
+    app = {"SIDECAR_LARK_APP_ID": "cli_x", "SIDECAR_LARK_APP_SECRET": "s"}
+    for name in app:
+        assert problems(load, **{name: app[name]}) == [
+            "SIDECAR_LARK_APP_ID and SIDECAR_LARK_APP_SECRET belong together"
+        ]
+    assert load(**app).lark_app_id == "cli_x"
+
+
+def test_where_users_come_back_to_must_be_known_before_the_port_is(load):
+    app = {"SIDECAR_LARK_APP_ID": "cli_x", "SIDECAR_LARK_APP_SECRET": "s", "SIDECAR_PORT": "0"}
+    assert "SIDECAR_LARK_REDIRECT_URI" in problems(load, **app)[0]
+    assert load(**app, SIDECAR_LARK_REDIRECT_URI="http://localhost:1/callback").port == 0
+    assert load(**app, SIDECAR_PUBLIC_URL="https://x.example").port == 0
+
+
+OLD = {
+    "LARK_APP_ID": ("cli_old", "lark_app_id", "cli_old"),
+    "FEISHU_API_BASE_URL": ("https://open.larksuite.com", "lark_api_url", "https://open.larksuite.com"),
+    "OAUTH_REDIRECT_URI": ("http://localhost:8000/callback", "lark_redirect", "http://localhost:8000/callback"),
+    "LARK_CONFIG_ENCRYPTION_KEY": (FERNET[0], "lark_fernet_keys", FERNET[:1]),
+    "AUTH_SESSION_EXPIRY_SECONDS": ("300", "lark_session_seconds", 300),
+    "AUTH_TOKEN_REFRESH_THRESHOLD": ("0.8", "lark_refresh_threshold", 0.2),
+    "AUTH_REQUEST_RATE_LIMIT": ("7", "lark_user_rate_per_minute", 7),
+    "AUTH_CARD_INCLUDE_DESCRIPTION": ("false", "lark_card_description", False),
+    "AUTH_CARD_TEMPLATE_ID": ("AAq1", "lark_card_template_id", "AAq1"),
+    "USER_INFO_SYNC_ENABLED": ("true", "lark_user_info_sync", True),
+    "USER_INFO_SYNC_SCHEDULE": ("30 3 * * 1", "lark_user_info_sync_schedule", "30 3 * * 1"),
+    "WEBSOCKET_MAX_RECONNECT_RETRIES": ("3", "lark_reconnect_retries", 3),
+    "WEBSOCKET_HEARTBEAT_INTERVAL": ("10", "lark_heartbeat_seconds", 10),
+    "WEBSOCKET_FALLBACK_TO_HTTP": ("false", "lark_fallback_to_http", False),
+}
+OLD_SECRETS = {"LARK_APP_SECRET": "s", "LARK_VERIFICATION_TOKEN": "v", "LARK_ENCRYPT_KEY": "e"}
+
+
+def test_the_older_service_s_variables_are_read(load):
+    environment = {name: text for name, (text, _, _) in OLD.items()} | OLD_SECRETS
+    settings = load(**environment)
+    for name, (_, field, value) in OLD.items():
+        assert getattr(settings, field) == value, name
+    for name, value in OLD_SECRETS.items():
+        assert getattr(settings, name.lower()).get_secret_value() == value
+    assert set(old_variables(environment)) == set(environment) == set(OLD_NAMES)
+    assert old_variables(environment)["OAUTH_REDIRECT_URI"] == "SIDECAR_LARK_REDIRECT_URI"
+
+
+def test_ours_win_over_the_older_names(load):
+    environment = {"LARK_APP_ID": "old", "LARK_APP_SECRET": "old", "SIDECAR_LARK_APP_ID": "new"}
+    assert load(**environment).lark_app_id == "new"
+    assert set(old_variables(environment)) == {"LARK_APP_SECRET"}
+
+
+def test_general_names_without_an_app_are_somebody_else_s(load):
+    environment = {"AUTH_SESSION_EXPIRY_SECONDS": "300", "OAUTH_REDIRECT_URI": "nonsense"}
+    assert load(**environment).lark_session_seconds == 600
+    assert old_variables(environment) == {}
 
 
 def test_an_outbox_of_four_bodies_is_enough(load):
