@@ -28,6 +28,7 @@ LEASE = "authorizations"
 PERIOD_SECONDS = 5.0
 LEASE_SECONDS = 30.0
 CLEAN_SECONDS = 3_600.0
+STOP_SECONDS = 4.0
 
 
 class AuthorizationUpkeep:
@@ -47,11 +48,18 @@ class AuthorizationUpkeep:
         clock: Callable[[], float] = time.time,
     ):
         self._apps = apps
-        self._authorizations = authorizations
-        self._cards = cards
         self._tokens = tokens
-        self._callbacks = callbacks
         self._cleaning = cleaning
+        self._parts: dict[str, Callable[[], object]] = {
+            "expire": authorizations.expire,
+            "cards": cards.change_due,
+            "events": callbacks.redo,
+            "renew": tokens.renew_ending,
+            "clean": self._clean,
+            "sync": self._sync,
+        }
+        self._running: dict[str, gevent.Greenlet] = {}
+        """By part, its last run: a slow platform in one part doesn't hold up the others."""
         self._submit = submit
         self._node = node
         self._schedule = schedule
@@ -65,26 +73,36 @@ class AuthorizationUpkeep:
         self._greenlet.name = "authorizations"
 
     def stop(self) -> None:
+        """(A token that is being renewed would be lost between the platform's answer and the commit.)"""
         if self._greenlet is not None:
             self._greenlet.kill()
+        running = list(self._running.values())
+        gevent.joinall(running, timeout=STOP_SECONDS)
+        gevent.killall(running)
 
     def run_once(self) -> bool:
-        """What is due now; False if that is another process's business, or there is no app. Raises Unavailable."""
+        """Begin what is due now, each part in a greenlet; False if that is another process's business, or there is no
+        app. Raises Unavailable."""
         if not self._apps.all():
             return False
         if self._submit(lambda transaction: take_lease(transaction, LEASE, self._node, LEASE_SECONDS)) is None:
             return False
-        self._authorizations.expire()
-        self._cards.change_due()
-        self._callbacks.redo()
-        self._tokens.renew_ending()
+        for name, part in self._parts.items():
+            running = self._running.get(name)
+            if running is None or running.dead:
+                greenlet = self._running[name] = gevent.spawn(self._guarded, part)
+                greenlet.name = f"authorizations-{name}"
+        return True
+
+    def _clean(self) -> None:
         if self._clock() >= self._clean_at:
             self._clean_at = self._clock() + CLEAN_SECONDS
             self._cleaning.run()
+
+    def _sync(self) -> None:
         if self._sync_at is not None and self._clock() >= self._sync_at:
             self._sync_at = self._next_sync()
             self._tokens.sync_people()
-        return True
 
     def _next_sync(self) -> float | None:
         if self._schedule is None:
@@ -93,10 +111,13 @@ class AuthorizationUpkeep:
 
     def _run(self) -> None:
         while True:
-            try:
-                self.run_once()
-            except Unavailable as error:
-                log.warning("authorizations.upkeep_postponed", problem=error.detail)
-            except Exception as error:
-                log.warning("authorizations.upkeep_failed", problem=described(error))
+            self._guarded(self.run_once)
             gevent.sleep(PERIOD_SECONDS)
+
+    def _guarded(self, part: Callable[[], object]) -> None:
+        try:
+            part()
+        except Unavailable as error:
+            log.warning("authorizations.upkeep_postponed", problem=error.detail)
+        except Exception as error:
+            log.warning("authorizations.upkeep_failed", problem=described(error))

@@ -145,7 +145,7 @@ class Callbacks:
         self._submit(lambda transaction: save_link(transaction.connection, row))
 
     def redo(self) -> int:
-        """Handle what was begun and not done; how many they were."""
+        """Handle what was begun and not done, each in a greenlet; how many they were."""
         rows = self._database.read(lambda connection: events_due(connection, utc_text(self._clock()), BATCH))
         return sum(self._redo(row) for row in rows)
 
@@ -160,7 +160,7 @@ class Callbacks:
             log.error("authorizations.event_given_up", event_id=row.event_id)
             self._submit(lambda transaction: finish_event(transaction.connection, claimed, {}))
             return True
-        self._work(app, claimed, event)
+        gevent.spawn(self._work, app, claimed, event).name = "lark-event"
         return True
 
     def _proved(self, apps: list[App], headers: Mapping[str, str], raw: bytes) -> tuple[App, Callback]:
