@@ -20,7 +20,7 @@ import gevent
 import structlog
 
 from sidecar.domain.access import Identity, may_authorize
-from sidecar.domain.authorizations import App, CardClick, Language, Method, Person, Toast, UserTokens
+from sidecar.domain.authorizations import App, CardClick, Language, Method, Person, State, Toast, UserTokens, may_become
 from sidecar.domain.errors import (
     AuthorizationCodeMissing,
     AuthorizationExpired,
@@ -297,7 +297,7 @@ class Authorizations:
         self, session_id: str, tokens: UserTokens, person: Person, began: float, transaction: Transaction
     ) -> SessionRow:
         row = find_session(transaction.connection, session_id)
-        if row is None or row.state != "pending":
+        if row is None or not may_become(row.state, "completed"):
             raise AuthorizationRejected("The authorization was ended meanwhile.")
         drop_tokens(transaction.connection, row.app_id, row.user_id)
         done = replace(
@@ -466,14 +466,14 @@ def _card_sent(session_id: str, message_id: str, open_id: str | None, transactio
 
 def _reject(session_id: str, transaction: Transaction) -> SessionRow:
     row = find_session(transaction.connection, session_id)
-    if row is None or row.state != "pending":
+    if row is None or not may_become(row.state, "rejected"):
         raise Conflict("The authorization was ended meanwhile.")
     return _ended(transaction, row, "rejected", transaction.now)
 
 
 def _expire(row: SessionRow, transaction: Transaction) -> bool:
     found = find_session(transaction.connection, row.session_id)
-    if found is None or found.state != "pending" or found.expires_at > transaction.now:
+    if found is None or not may_become(found.state, "expired") or found.expires_at > transaction.now:
         return False
     if found.exchanging_until is not None and found.exchanging_until > transaction.now:
         return False
@@ -481,7 +481,7 @@ def _expire(row: SessionRow, transaction: Transaction) -> bool:
     return True
 
 
-def _ended(transaction: Transaction, row: SessionRow, state: Any, card_due_at: str) -> SessionRow:
+def _ended(transaction: Transaction, row: SessionRow, state: State, card_due_at: str) -> SessionRow:
     reason = "user_rejected" if state == "rejected" else row.reason
     done = replace(row, state=state, reason=reason, sealed=None, exchanging_until=None)
     change_session(

@@ -80,6 +80,7 @@ class EventHandlers:
         if told.event_type == CARD_CLICK:
             click = self._provider.click(event)
             if click is not None:
+                structlog.contextvars.bind_contextvars(authorization=click.session_id)
                 return self._authorizations.clicked(app, click, METHODS[told.transport])
         handler = self._handlers.get(told.event_type)
         if handler is None:
