@@ -46,7 +46,7 @@ def test_the_redirect_urls_are_those_that_the_sidecar_uses():
 
 
 def test_each_file_that_is_named_exists():
-    for name in re.findall(r"\b(?:config|nginx)/[\w./-]+\.(?:json|yml|conf)", PAGE):
+    for name in re.findall(r"\b(?:config|nginx)/[\w./-]+\.(?:json|yml|conf|service|txt|cjs)\b", PAGE):
         assert (ROOT / name).is_file(), name
     for name, anchor in re.findall(r"\]\(([\w/.-]+\.md)(?:#([\w-]+))?\)", PAGE):
         assert (ROOT / "docs" / name).is_file(), name

@@ -34,7 +34,7 @@ REUSE_SECONDS = 60.0
 REFUSING = frozenset({400, 401, 403})
 TOKEN_CODES = frozenset({99991661, 99991663, 99991664, 99991668, 99991671, 99991677, 20005})
 """What Lark says of a token that it doesn't know, or no longer. (99991672 and 99991679 are of missing permissions.)"""
-NEEDED = frozenset({"authentication_required", "user_token_expired"})
+NEEDED = frozenset({"authentication_required", "user_token_expired", "token_refresh_failed"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

@@ -42,8 +42,9 @@ UNUSABLE = frozenset({400, 413})
 REFUSALS = {
     401: "its token is unknown or revoked (SIDECAR_TOKEN)",
     403: "its token lacks the scope authorizations:write, or this app",
-    404: "it knows no such Lark app",
+    404: "it knows no such Lark app, or is no sidecar (SIDECAR_URL)",
 }
+PASSING = frozenset({429, 502, 503, 504})
 MAX_FORWARDS = 50
 SHOWN_CHARACTERS = 80
 
@@ -103,7 +104,7 @@ class Sidecar:
                     except httpx.TransportError as error:
                         tried = f"the sidecar can't be reached ({type(error).__name__})"
                     else:
-                        if response.status_code not in (502, 503, 504):
+                        if response.status_code not in PASSING:
                             milliseconds = (time.monotonic() - begin) * 1000
                             log.debug("Event %s: %d after %.0f ms.", named, response.status_code, milliseconds)
                             return _answer(response, named)
@@ -138,7 +139,7 @@ def _answer(response: httpx.Response, named: str) -> dict[str, Any] | None:
         log.warning("The sidecar can't use event %s: it answered %d.", named, status)
         return None
     if status != 200:
-        raise NotTaken(f"{named}: {REFUSALS.get(status, f'the sidecar answered {status}')}")
+        raise NotTaken(f"{named}: the sidecar doesn't take it: {_refusal(status)}")
     try:
         answer = response.json()
     except ValueError:
@@ -146,6 +147,10 @@ def _answer(response: httpx.Response, named: str) -> dict[str, Any] | None:
     if not isinstance(answer, dict):
         raise NotTaken(f"{named}: the sidecar's answer is not a JSON object")
     return answer
+
+
+def _refusal(status: int | None) -> str:
+    return "it can't be reached" if status is None else REFUSALS.get(status, f"it answered {status}")
 
 
 class Link:
@@ -171,8 +176,8 @@ class Link:
         LongConnectionRefused if it doesn't want to be told."""
         waited = False
         while (status := await self.tell()) != 200:
-            if status in REFUSALS:
-                raise LongConnectionRefused(f"the sidecar refuses: {REFUSALS[status]}")
+            if status is not None and status < 500 and status not in PASSING:
+                raise LongConnectionRefused(f"the sidecar refuses: {_refusal(status)}")
             if not waited:
                 log.warning("Waiting for the sidecar at %s.", self._options.url)
             waited = True
@@ -185,7 +190,7 @@ class Link:
             self._changed.clear()
             status = await self.tell()
             if status != 200 and last == 200:
-                log.warning("The sidecar is not told of the connection: %s.", REFUSALS.get(status or 0, status))
+                log.warning("The sidecar is not told of the connection: %s.", _refusal(status))
             last = status
             pause = heartbeat if status == 200 else min(heartbeat, REPORT_PAUSE_SECONDS)
             with contextlib.suppress(TimeoutError):

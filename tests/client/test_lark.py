@@ -218,7 +218,7 @@ def test_the_authorization_is_begun_as_asked(sidecar: StandIn):
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(502, "token_refresh_failed"), (404, "not_found"), (401, "unauthenticated")]
+    ("status", "code"), [(503, "provider_unavailable"), (404, "not_found"), (401, "unauthenticated")]
 )
 def test_what_only_the_sidecars_owner_can_mend_is_no_request_to_the_user(
     sidecar: StandIn, auth: UserTokenAuth, status: int, code: str
@@ -242,3 +242,25 @@ def test_it_needs_no_requests():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout.replace("'", '"')))
     assert not loaded & {"gevent", "flask", "structlog", "pydantic", "lark_oapi", "websockets"}
+
+
+def test_the_example_of_the_page(lark: StandIn, sidecar: StandIn, monkeypatch: pytest.MonkeyPatch, capsys):
+    """docs/lark.md, as it stands but for Lark's address."""
+    pytest.importorskip("requests")
+    page = (ROOT / "docs" / "lark.md").read_text().partition("## Calling Lark as the user")[2]
+    code = page.partition("```python\n")[2].partition("```")[0].replace("https://open.feishu.cn", lark.url)
+    monkeypatch.setenv("SIDECAR_URL", sidecar.url)
+    monkeypatch.setenv("SIDECAR_TOKEN", TOKEN)
+    tokens = f"GET /api/authorizations/{APP}/ada/token"
+    sidecar.says(tokens, token("u-1"))
+    lark.says("GET /open-apis/apaas/v1/workspaces/workspace_x/tables/tasks/records", (200, ROWS))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    names["auth"].close()
+    assert names["rows"] == ROWS
+    assert lark.tokens == ["Bearer u-1"] * 2
+    sidecar.says(tokens, REQUIRED)
+    sidecar.says(BEGIN, begun(1))
+    exec(code, names)
+    names["auth"].close()
+    assert capsys.readouterr().out == "Please authorize: https://accounts.test/1\n"
