@@ -354,8 +354,7 @@ class Fault:
 
 
 def token_text(kind: str, length: int) -> str:
-    alphabet = string.ascii_letters + string.digits
-    return kind + "".join(secrets.choice(alphabet) for _ in range(length))
+    return kind + secrets.token_hex(length)[:length]
 
 
 class Platform:
@@ -874,6 +873,8 @@ class LongConnections:
         self._lock = threading.Lock()
         self.opened = 0
         self.pings = 0
+        self.issued: list[str] = []
+        """What addresses of connections have held that is secret."""
         self._server: Server = serve(self._serve, host, 0, process_request=self._admit, ping_interval=None)
         self._address = f"ws://{host}:{self._server.socket.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="long-connections")
@@ -905,14 +906,15 @@ class LongConnections:
             raise Refusal(514, "app id or secret is wrong")
         if len(self) >= MAX_CONNECTIONS:
             raise Refusal(1000040350, "the number of connections exceeded the limit")
-        ticket = str(uuid.uuid4())
+        ticket, key = str(uuid.uuid4()), secrets.token_hex(16)
         with self._lock:
             self._tickets.add(ticket)
+            self.issued += [ticket, key]
         query = {
             "fpid": 493,
             "aid": 552564,
             "device_id": random.randint(10**18, 10**19),
-            "access_key": secrets.token_hex(16),
+            "access_key": key,
             "service_id": SERVICE_ID,
             "ticket": ticket,
         }

@@ -85,6 +85,15 @@ class RunningSidecar:
             time.sleep(0.05)
 
     @property
+    def environment(self) -> dict[str, str]:
+        """For other programs of its installation."""
+        return dict(self._environment)
+
+    def change(self, **environment: str) -> None:
+        """Settings from its next start on."""
+        self._environment |= environment
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import httpx
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from examples.fake_lark import FakeLark, Message
 from tests.lark.stage import APP_ID, APP_SECRET, ENCRYPT_KEY, HTTP, VERIFICATION_TOKEN, console, query_of
@@ -40,7 +40,10 @@ class Flow:
             "SIDECAR_LARK_TIMEOUT_SECONDS": "1",
             "SIDECAR_LARK_REDIRECT_URI": f"http://127.0.0.1:{port}/callback",
         }
-        self.server = RunningSidecar(folder, settings | environment)
+        self._settings = settings | environment
+        self.server = RunningSidecar(folder, self._settings)
+        database = environment.get("SIDECAR_DATABASE_URL", f"sqlite:///{self.server.instance / 'sidecar.db'}")
+        self._engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
         self.states: list[str] = []
         self.others: list[Path] = []
         """Output of other processes, in which nothing secret may stand either."""
@@ -61,6 +64,11 @@ class Flow:
             self.server.stop()
         finally:
             self.lark.close()
+
+    def another(self, folder: Path) -> RunningSidecar:
+        """Another process of the same installation, not started yet."""
+        settings = self._settings | {"SIDECAR_PORT": str(free_port())}
+        return RunningSidecar(folder, settings, self.server.instance)
 
     # The back end
 
@@ -97,10 +105,11 @@ class Flow:
         location: str = done["location"]
         return location
 
-    def come_back(self, location: str, **more: str) -> httpx.Response:
-        """The user's browser arrives at the sidecar, without any cookie or token; `more` changes the query."""
+    def come_back(self, location: str, at: RunningSidecar | None = None, **more: str) -> httpx.Response:
+        """The user's browser arrives at the sidecar (or another process of it), without any cookie or token; `more`
+        changes the query."""
         query = {name: value for name, value in (query_of(location) | more).items() if value}
-        return HTTP.get(f"{self.server.url}{urlsplit(location).path}?{urlencode(query)}")
+        return HTTP.get(f"{(at or self.server).url}{urlsplit(location).path}?{urlencode(query)}")
 
     def authorize(self, begun: Json, open_id: str = "ou_ada") -> httpx.Response:
         return self.come_back(self.consent(begun, open_id))
@@ -119,18 +128,20 @@ class Flow:
 
     def row(self, begun: Json) -> Json:
         """The session as it stands in the database."""
-        with closing(sqlite3.connect(self.server.instance / "sidecar.db")) as database:
-            database.row_factory = sqlite3.Row
-            query = "SELECT * FROM user_auth_sessions WHERE session_id = ?"
-            return dict(database.execute(query, (begun["session_id"],)).fetchone())
+        with self._engine.connect() as connection:
+            query = text("SELECT * FROM user_auth_sessions WHERE session_id = :session_id")
+            return dict(connection.execute(query, {"session_id": begun["session_id"]}).one()._mapping)
 
     def change(self, begun: Json, **columns: str) -> None:
         """Have time pass for a session, by what the database says."""
         places = ", ".join(f"{name} = :{name}" for name in columns)
-        with closing(sqlite3.connect(self.server.instance / "sidecar.db", timeout=10)) as database:
-            query = f"UPDATE user_auth_sessions SET {places} WHERE session_id = :session_id"
-            assert database.execute(query, columns | {"session_id": begun["session_id"]}).rowcount == 1
-            database.commit()
+        query = f"UPDATE user_auth_sessions SET {places} WHERE session_id = :session_id"
+        self.execute(query, **columns, session_id=begun["session_id"])
+
+    def execute(self, query: str, **values: str) -> int:
+        """Change the database; how many rows."""
+        with self._engine.begin() as connection:
+            return connection.execute(text(query), values).rowcount
 
     def nothing_stored(self, begun: Json) -> bool:
         """Of whoever tried to authorize."""
@@ -140,12 +151,15 @@ class Flow:
     def secrets(self) -> list[str]:
         platform = self.lark.platform
         found = [APP_SECRET, ENCRYPT_KEY, VERIFICATION_TOKEN, *self.states, *platform.codes, *platform.app_tokens]
+        found += self.lark.connections.issued
         for grant in platform.grants:
             found += [grant.access, grant.refresh or grant.access]
         return found
 
-    def check_nothing_told(self) -> None:
+    def check_nothing_told(self, *others: RunningSidecar) -> None:
+        """Neither in the output of the sidecar and of the other processes, nor in clear text in its folder."""
         output = self.server.output() + "".join(path.read_text(errors="replace") for path in self.others)
+        output += "".join(other.output() for other in others)
         assert "authorizations." in output, "there is a log"
         assert [secret for secret in self.secrets() if secret in output] == []
         assert "Traceback" not in output, output

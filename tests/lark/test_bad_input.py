@@ -289,6 +289,18 @@ class TestReturns:
         assert shown["toast"]["content"] == "授权已过期，请重新授权"
         assert title_of(message.versions[-1]) == "授权已过期"
 
+    def test_the_card_of_an_expired_session_says_so_by_itself(self, flow: Flow, begun: Json, message: Message):
+        flow.change(begun, expires_at=PAST)
+        flow.wait_card(message, "授权已过期")
+        assert message.changes == ["patch"]
+
+    def test_under_the_prefix_and_at_the_api_address_too(self, flow: Flow, begun: Json):
+        for path in ("/api/authorizations/callback", "/project-dashboard/callback", "/callback/"):
+            page = HTTP.get(f"{flow.server.url}{path}", params={"state": "unknown", "code": "c"})
+            assert is_failure(page, 404), path
+        location = flow.consent(begun).replace("/callback", "/project-dashboard/api/authorizations/callback")
+        assert flow.come_back(location + "&more=of-the-platform").status_code == 200
+
     def test_errors_of_the_platforms_page(self, flow: Flow, begun: Json):
         state = query_of(begun["authorize_url"])["state"]
         url = f"{flow.server.url}/callback"
