@@ -311,7 +311,7 @@ class Settings(BaseSettings):
     lark_card_description: bool = Field(True, description="true: cards say what authorizing is for.")
     lark_card_template_id: str | None = Field(None, description="A card template of yours in place of our card.")
     lark_language: Literal["zh", "en"] = Field("zh", description="Of cards and pages where nobody asks for another.")
-    lark_timeout_seconds: float = Field(5, gt=0, le=60, description="How long a call to Lark may take.")
+    lark_timeout_seconds: float = Field(5, gt=0, le=20, description="How long a call to Lark may take.")
     lark_user_info_sync: bool = Field(False, description="true: who users are is asked again on a schedule.")
     lark_user_info_sync_schedule: Annotated[str, AfterValidator(_schedule)] = Field(
         "0 2 * * *", description="When: five fields as in cron, in UTC."

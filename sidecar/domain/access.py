@@ -159,6 +159,11 @@ def may_authorize(identity: Identity, user: str) -> bool:
     return identity.kind != "connection" or identity.user == user
 
 
+def may_send_cards(identity: Identity) -> bool:
+    """May it have the app ask somebody to authorize, as far as its scopes go? Never a browser: it would choose whom."""
+    return identity.kind != "connection"
+
+
 def may_have_tokens(identity: Identity) -> bool:
     """May tokens of other platforms be handed to it? Never to a browser."""
     return identity.kind in ("token", "process")

@@ -12,6 +12,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import gevent
 import structlog
 
-from sidecar.domain.access import Identity, may_authorize
+from sidecar.domain.access import Identity, may_authorize, may_send_cards
 from sidecar.domain.authorizations import App, CardClick, Language, Method, Person, State, Toast, UserTokens, may_become
 from sidecar.domain.errors import (
     AuthorizationCodeMissing,
@@ -31,6 +32,7 @@ from sidecar.domain.errors import (
     FieldError,
     Invalid,
     NotAllowed,
+    NotFound,
     RateLimited,
     SidecarError,
     Unavailable,
@@ -71,8 +73,8 @@ OFFLINE = "offline_access"
 MAX_SCOPES = 50
 """Lark takes no more at once."""
 MINUTE = 60.0
-EXCHANGE_SECONDS = 30.0
-"""So long nobody else may use the same state while its code is being exchanged."""
+EXCHANGE_SECONDS = 60.0
+"""So long nobody else may use the same state while its code is being exchanged: longer than two calls may take."""
 SAVES, SAVE_PAUSE_SECONDS = 5, 1.0
 CARD_NET_SECONDS = 5.0
 """When a card that a click's answer should have changed is changed in any case."""
@@ -103,7 +105,7 @@ class Outcome:
     if it is known)."""
 
     row: SessionRow | None
-    error: AuthorizationFailed | Conflict | None = None
+    error: AuthorizationFailed | Conflict | Unavailable | None = None
 
 
 class Authorizations:
@@ -171,7 +173,7 @@ class Authorizations:
 
         row, duplicate = self._submit(command)
         if duplicate:
-            self._check_pending(row)
+            self._check_pending(self._now(row))
         else:
             self._metrics.begun(app.id, row.auth_method)
             log.info("authorizations.begun", authorization=session_id, app=app.id, method=row.auth_method)
@@ -198,8 +200,10 @@ class Authorizations:
         """Send its card; (the message's id, was it sent before?). Raises what `seen` does, what ended the
         authorization, Invalid without a receiver, AuthorizationFailed."""
         require(identity, WRITE)
+        if not may_send_cards(identity):
+            raise NotAllowed("Cards are sent by back ends: a browser could have anybody asked in its own user's name.")
         row = self.known(session_id)
-        if not may_authorize(identity, row.user_id) or not self._reaches(identity, row):
+        if not self._reaches(identity, row):
             raise AuthorizationNotFound("There is no such authorization.")
         self._check_pending(row)
         if row.message_id is not None:
@@ -226,29 +230,34 @@ class Authorizations:
         row = self._database.read(lambda connection: session_of_state(connection, _hash(state))) if state else None
         if row is None:
             return Outcome(None, AuthorizationNotFound("This address belongs to no authorization of ours."))
-        row = self._now(row)
         with structlog.contextvars.bound_contextvars(authorization=row.session_id):
             try:
-                self._check_pending(row)
-                if error:
-                    return self._refused(row, error)
-                if not code:
-                    raise AuthorizationCodeMissing("The platform sent no code.")
-                self._submit(partial(_claim, row.session_id))
-                return Outcome(self._exchanged(row, code))
-            except (AuthorizationExpired, AuthorizationRejected, Conflict) as ended:
-                return Outcome(self.known(row.session_id), ended)
-            except AuthorizationFailed as failed:
-                self._failed(row, failed)
-                return Outcome(self.known(row.session_id), failed)
+                return self._returned(self._now(row), code, error)
+            except Unavailable as away:
+                return Outcome(row, away)
+
+    def _returned(self, row: SessionRow, code: str, error: str) -> Outcome:
+        try:
+            self._check_pending(row)
+            if error:
+                return self._refused(row, error)
+            if not code:
+                raise AuthorizationCodeMissing("The platform sent no code.")
+            self._submit(partial(_claim, row.session_id))
+            return Outcome(self._exchanged(row, code))
+        except (AuthorizationExpired, AuthorizationRejected, Conflict) as ended:
+            return Outcome(self.known(row.session_id), ended)
+        except AuthorizationFailed as failed:
+            self._failed(row, failed)
+            return Outcome(row, failed)
 
     def clicked(self, app: App, click: CardClick, method: Method) -> dict[str, Any]:
         """Somebody has clicked on a card; what they are answered."""
         with structlog.contextvars.bound_contextvars(authorization=click.session_id):
-            row, toast = self._submit(partial(_click, app.id, click, method))
+            row, toast, rejected = self._submit(partial(_click, app.id, click, method))
             if row is None:
                 return self._provider.answer(toast, self._options.language)
-            if toast == "cancelled" and click.action == "reject":
+            if rejected:
                 self._metrics.failed(app.id, method, "user_rejected")
                 log.info("authorizations.rejected", by="card")
             row = self._now(row)
@@ -269,12 +278,14 @@ class Authorizations:
     def _exchanged(self, row: SessionRow, code: str) -> SessionRow:
         """The code for tokens, the tokens for a person, and both stored together, or nothing. Raises
         AuthorizationFailed."""
-        app = self._apps.named(row.app_id)
+        try:
+            app = self._apps.named(row.app_id)
+        except NotFound:
+            raise AuthorizationFailed("The app is no longer known here.", reason="misconfigured") from None
         _, verifier = json.loads(self._opened(row))
         began = self._clock()
         tokens = self._provider.exchange(app, code, row.redirect_uri, verifier)
         person = self._provider.person(tokens.access)
-        self._check_person(row, person)
         command = partial(self._complete, row.session_id, tokens, person, began)
         done = self._saved(command)
         self._metrics.completed(row.app_id, row.auth_method, self._clock() - unix_seconds(row.created_at))
@@ -283,22 +294,17 @@ class Authorizations:
             self._cards.soon(row.session_id)
         return done
 
-    def _check_person(self, row: SessionRow, person: Person) -> None:
-        """Raises WrongUser. Who has authorized once stays the same person, until their tokens are revoked."""
-        row = self.known(row.session_id)
-        expected = row.expected_open_id
-        if expected is None:
-            former = self._database.read(lambda connection: session_with_tokens(connection, row.app_id, row.user_id))
-            expected = None if former is None else former.open_id
-        if expected is not None and expected != person.open_id:
-            raise WrongUser("Somebody else has authorized than the one who was asked.")
-
     def _complete(
         self, session_id: str, tokens: UserTokens, person: Person, began: float, transaction: Transaction
     ) -> SessionRow:
         row = find_session(transaction.connection, session_id)
-        if row is None or not may_become(row.state, "completed"):
-            raise AuthorizationRejected("The authorization was ended meanwhile.")
+        if row is None:
+            raise AuthorizationNotFound("There is no such authorization.")
+        if self._holds(row, tokens):
+            return row
+        self._check_pending(row)
+        if _expected(transaction, row) not in (None, person.open_id):
+            raise WrongUser("Somebody else has authorized than the one who was asked.")
         drop_tokens(transaction.connection, row.app_id, row.user_id)
         done = replace(
             row,
@@ -322,6 +328,13 @@ class Authorizations:
         )
         tell(transaction, COMPLETED, done, "completed")
         return done
+
+    def _holds(self, row: SessionRow, tokens: UserTokens) -> bool:
+        """Was it stored with these tokens, by a commit whose answer was lost?"""
+        try:
+            return tokens.access == self._vault.open(row.user_access_token or "", "access", row.session_id)
+        except Unreadable:
+            return False
 
     def _saved(self, command: Callable[[Transaction], SessionRow]) -> SessionRow:
         """Try it for some seconds: the code is used up by now, and the user would have to come again."""
@@ -347,7 +360,8 @@ class Authorizations:
     def _failed(self, row: SessionRow, error: AuthorizationFailed) -> None:
         self._metrics.failed(row.app_id, row.auth_method, error.reason)
         log.warning("authorizations.failed", reason=error.reason, code=error.code, provider_code=error.provider_code)
-        self._submit(partial(_note_failure, row.session_id, error.reason))
+        with suppress(Unavailable):  # the claim ends by itself
+            self._submit(partial(_note_failure, row.session_id, error.reason))
 
     def _check_rate(self, transaction: Transaction, app: App, user: str) -> None:
         """Over all processes. Raises RateLimited."""
@@ -377,7 +391,8 @@ class Authorizations:
 
     def _now(self, row: SessionRow) -> SessionRow:
         """As it is now: time ends one before the clean-up has come by."""
-        if row.state == "pending" and row.expires_at <= utc_text(self._clock()):
+        now = utc_text(self._clock())
+        if row.state == "pending" and row.expires_at <= now and not _exchanging(row, now):
             return replace(row, state="expired")
         return row
 
@@ -430,12 +445,26 @@ def _hash(state: str) -> str:
     return hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()
 
 
+def _exchanging(row: SessionRow, now: str) -> bool:
+    """Is somebody exchanging a code for it? Who came in time is not too late because the platform is slow."""
+    return row.exchanging_until is not None and row.exchanging_until > now
+
+
+def _expected(transaction: Transaction, row: SessionRow) -> str | None:
+    """Who must authorize; None if anybody may. Who has authorized once stays the same person, until their tokens are
+    revoked or the back end names another."""
+    if row.expected_open_id is not None:
+        return row.expected_open_id
+    former = session_with_tokens(transaction.connection, row.app_id, row.user_id)
+    return None if former is None else former.open_id
+
+
 def _claim(session_id: str, transaction: Transaction) -> None:
     """Raises Conflict while somebody else is exchanging a code for the same session."""
     row = find_session(transaction.connection, session_id)
     if row is None or row.state != "pending":
         raise Conflict("The authorization was ended meanwhile.")
-    if row.exchanging_until is not None and row.exchanging_until > transaction.now:
+    if _exchanging(row, transaction.now):
         raise Conflict("The authorization is being completed now; look again in a moment.")
     until = utc_text(unix_seconds(transaction.now) + EXCHANGE_SECONDS)
     change_session(transaction.connection, session_id, exchanging_until=until)
@@ -475,7 +504,7 @@ def _expire(row: SessionRow, transaction: Transaction) -> bool:
     found = find_session(transaction.connection, row.session_id)
     if found is None or not may_become(found.state, "expired") or found.expires_at > transaction.now:
         return False
-    if found.exchanging_until is not None and found.exchanging_until > transaction.now:
+    if _exchanging(found, transaction.now):
         return False
     _ended(transaction, found, "expired", transaction.now)
     return True
@@ -497,18 +526,21 @@ def _ended(transaction: Transaction, row: SessionRow, state: State, card_due_at:
     return done
 
 
-def _click(app_id: str, click: CardClick, method: Method, transaction: Transaction) -> tuple[SessionRow | None, Toast]:
+def _click(
+    app_id: str, click: CardClick, method: Method, transaction: Transaction
+) -> tuple[SessionRow | None, Toast, bool]:
+    """(The authorization as it is now, what the one who clicked is told, has this click rejected it?)"""
     row = find_session(transaction.connection, click.session_id)
     if row is None or row.app_id != app_id:
-        return None, "failed"
-    if row.expected_open_id not in (None, click.open_id):
-        return row, "not_yours"
+        return None, "failed", False
+    if _expected(transaction, row) not in (None, click.open_id):
+        return row, "not_yours", False
     if row.state == "completed":
-        return row, "completed"
+        return row, "completed", False
     if row.state == "rejected":
-        return row, "cancelled"
-    if row.state == "expired" or row.expires_at <= transaction.now:
-        return row, "expired"
+        return row, "cancelled", False
+    if row.state == "expired" or (row.expires_at <= transaction.now and not _exchanging(row, transaction.now)):
+        return row, "expired", False
     row = replace(
         row, expected_open_id=click.open_id, auth_method=method, message_id=row.message_id or click.message_id
     )
@@ -520,6 +552,6 @@ def _click(app_id: str, click: CardClick, method: Method, transaction: Transacti
         message_id=row.message_id,
     )
     if click.action == "authorize":
-        return row, "follow_link"
+        return row, "follow_link", False
     later = utc_text(unix_seconds(transaction.now) + CARD_NET_SECONDS)
-    return _ended(transaction, row, "rejected", later), "cancelled"
+    return _ended(transaction, row, "rejected", later), "cancelled", True

@@ -12,7 +12,11 @@ import structlog
 from config.settings import load_settings
 from sidecar.core import Core, open_core
 from sidecar.services import maim_connections, maim_queue
+from tests.services.authorizing import Clock as DeskClock
+from tests.services.authorizing import Desk, Platform
 from tests.services.bots import House
+from tests.store.conftest import migrated, place, postgres_place  # noqa: F401 (fixtures)
+from tests.store.stores import Place
 
 
 class Clock:
@@ -70,3 +74,23 @@ def logged() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs() as lines:
         yield lines
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def desks(place: Place) -> Iterator[Callable[..., Desk]]:  # noqa: F811
+    """`desks()`: a process of one installation, on SQLite and on PostgreSQL. All share a platform and a clock."""
+    platform, clock = Platform(), DeskClock()
+    made: list[Desk] = []
+
+    def make(**given: Any) -> Desk:
+        made.append(Desk(place, platform, clock, **given))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.close()
+
+
+@pytest.fixture
+def desk(desks: Callable[..., Desk]) -> Desk:
+    return desks()
