@@ -1,4 +1,5 @@
-"""A real sidecar process for tests: started on a free port with an installation of its own, ended by its pid."""
+"""A real sidecar process for tests: started on a free port with an installation of its own, ended by its pid. It is the
+fork of one that has imported the sidecar already (tests/preloaded.py)."""
 
 from __future__ import annotations
 
@@ -8,20 +9,41 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import httpx
 
+from tests.preloaded import Preloaded, Process
+
 ROOT = Path(__file__).resolve().parent.parent
-_TLS = ssl.create_default_context()
+TLS = ssl.create_default_context()
 """Made once: httpx would make one for each request, which takes longer than the request itself."""
+PRELOADED = Preloaded()
 START_SECONDS = 30
 STOP_SECONDS = 15
+COMMAND_SECONDS = 60
+
+
+def run(*command: str, environment: dict[str, str], stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run `python <command>` of the sidecar to its end."""
+    with TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
+        given.write(stdin)
+        given.seek(0)
+        process = PRELOADED.start(command, environment, (given, output, errors))
+        try:
+            code = process.wait(COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read().decode(), errors.read().decode())
 
 
 def free_port() -> int:
@@ -41,7 +63,7 @@ class RunningSidecar:
         folder: Path,
         environment: dict[str, str],
         instance: Path | None = None,
-        tls: ssl.SSLContext = _TLS,
+        tls: ssl.SSLContext = TLS,
         program: Path = ROOT / "app.py",
     ):
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +72,7 @@ class RunningSidecar:
         self._program = program
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
         self._environment = inherited | {"SIDECAR_INSTANCE_DIR": str(self.instance), "SIDECAR_PORT": "0"} | environment
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | subprocess.Popen[bytes] | None = None
         self.scheme = "https" if "SIDECAR_TLS_CERT" in environment else "http"
         self.tls = tls
         """What `request` trusts, where the sidecar speaks TLS."""
@@ -63,10 +85,8 @@ class RunningSidecar:
         begin = self._log.stat().st_size if self._log.exists() else 0
         if "SIDECAR_PUBLIC_URL" in self._environment and self._environment["SIDECAR_PORT"] == "0":
             self._environment["SIDECAR_PORT"] = str(free_port())  # the address it prints will not tell its port
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, str(self._program)], cwd=ROOT, env=self._environment, stdout=log, stderr=log
-            )
+        with self._log.open("ab") as log, open(os.devnull, "rb") as nothing:
+            self._process = PRELOADED.start([str(self._program)], self._environment, (nothing, log, log))
         try:
             self._wait_ready(begin)
         except BaseException:
@@ -156,18 +176,20 @@ class RunningSidecar:
         made: dict[str, Any] = answer.json()
         return made
 
-    def cli(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m sidecar …` on this installation."""
-        return subprocess.run(
-            [sys.executable, "-m", "sidecar", *arguments],
-            cwd=ROOT,
-            env=self._environment | environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run("-m", "sidecar", *arguments, stdin=stdin, environment=self._environment | environment)
+
+    def begin_cli(
+        self, *arguments: str, **environment: str
+    ) -> tuple[Process | subprocess.Popen[bytes], IO[bytes], IO[bytes]]:
+        """`python -m sidecar …` while it runs: its output and errors can be read."""
+        output, to_output = os.pipe()
+        errors, to_errors = os.pipe()
+        with open(os.devnull, "rb") as nothing, open(to_output, "wb") as ours, open(to_errors, "wb") as other:
+            command = ["-m", "sidecar", *arguments]
+            process = PRELOADED.start(command, self._environment | environment, (nothing, ours, other))
+        return process, open(output, "rb"), open(errors, "rb")
 
     def _ready(self, begin: int) -> bool:
         text = self._log.read_text(errors="replace")[begin:] if self._log.exists() else ""

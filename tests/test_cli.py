@@ -203,28 +203,20 @@ class Tail:
     """`sidecar tail` in a process of its own, its lines as they come."""
 
     def __init__(self, server: RunningSidecar, *arguments: str, **environment: str):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "tail", *arguments],
-            cwd=ROOT,
-            env=server._environment | {"PYTHONUNBUFFERED": "1"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process, self._output, self._errors = server.begin_cli("tail", *arguments, **environment)
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
+        for line in self._output:
+            self.lines.append(line.decode().rstrip("\n"))
 
     def wait(self, count: int) -> list[str]:
         deadline = time.monotonic() + WAIT_SECONDS
         while len(self.lines) < count:
             assert time.monotonic() < deadline, self.lines
-            assert self.process.poll() is None, self.process.stderr
+            assert self.process.poll() is None, self._errors.read()
             time.sleep(0.02)
         return self.lines
 
@@ -233,11 +225,9 @@ class Tail:
         self.process.send_signal(2)
         code = self.process.wait(WAIT_SECONDS)
         self._reader.join(WAIT_SECONDS)
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        assert self.process.stderr.read() == ""
-        self.process.stdout.close()
-        self.process.stderr.close()
+        assert self._errors.read() == b""
+        self._output.close()
+        self._errors.close()
         return code
 
 

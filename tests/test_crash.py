@@ -43,7 +43,7 @@ class Poster:
     def _run(self) -> None:
         headers = {"Authorization": f"Token {self._server.token}"}
         while not self._stop.is_set():
-            with httpx.Client(base_url=self._server.url, headers=headers, timeout=10) as http:
+            with httpx.Client(base_url=self._server.url, headers=headers, timeout=10, verify=self._server.tls) as http:
                 while not self._stop.is_set() and self._post(http):
                     pass
             self._stop.wait(0.01)

@@ -596,18 +596,12 @@ def test_the_command_line_speaks_it_too(secure, authority, name):
 
 def test_the_command_line_listens_too(secure, authority, name):
     assert secure.post(SEND, {"room": name, "message": "hello"}).status_code == 200
-    environment = {**secure._environment, "SSL_CERT_FILE": str(authority.file), "SIDECAR_PORT": str(secure.port)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "sidecar", "tail", "--room", name, "--since", "0"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as tail:
-        assert tail.stdout is not None
-        assert "hello" in tail.stdout.readline()
-        tail.terminate()
+    environment = {"SSL_CERT_FILE": str(authority.file), "SIDECAR_PORT": str(secure.port)}
+    tail, output, errors = secure.begin_cli("tail", "--room", name, "--since", "0", **environment)
+    with output, errors:
+        assert b"hello" in output.readline()
+        tail.send_signal(signal.SIGTERM)
+        tail.wait(END_SECONDS)
 
 
 def test_the_commands_of_the_page_make_what_it_needs(start_secure, tmp_path):

@@ -32,7 +32,7 @@ def test_a_difference_is_found():
 @pytest.fixture(scope="module")
 def with_keys(server: RunningSidecar) -> RunningSidecar:
     """It knows the keys of the captured traffic, by both ways to register one."""
-    made = server.cli("maim", "key", "create", "--user", "user-a", "--key-stdin", stdin="key-a\n")
+    made = server.cli("maim", "key", "create", "--user", "user-a", "--key-stdin", stdin=b"key-a\n")
     assert made.returncode == 0, made.stderr
     assert new_key(server, "user-b", key="key-b").key == "key-b"
     return server

@@ -238,7 +238,11 @@ class Polling:
 
     def __init__(self, server: RunningSidecar, path: str = "/socket.io/", **options: Any):
         self._http = httpx.Client(
-            base_url=server.url, timeout=30, limits=httpx.Limits(max_keepalive_connections=0), **options
+            base_url=server.url,
+            timeout=30,
+            limits=httpx.Limits(max_keepalive_connections=0),
+            verify=server.tls,
+            **options,
         )
         self._path = path
         opened = self._http.get(path, params={"EIO": "4", "transport": "polling"})
@@ -360,7 +364,8 @@ class Posting:
         return sorted(seq for seqs in self.seqs.values() for seq in seqs)
 
     def _post(self, server: RunningSidecar, project: str, deployment: str) -> None:
-        with httpx.Client(base_url=server.url, headers={"Authorization": f"Token {server.token}"}) as http:
+        headers = {"Authorization": f"Token {server.token}"}
+        with httpx.Client(base_url=server.url, headers=headers, verify=server.tls) as http:
             body = {"type": "log_entry", "project": project, "deployment_id": deployment, "message": "line"}
             while not self._stop.is_set():
                 answer = http.post("/api/webhooks/deployment", json=body)

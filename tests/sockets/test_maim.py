@@ -174,7 +174,7 @@ class Engine:
     """Bare Engine.IO by polling, at /ws/."""
 
     def __init__(self, server: RunningSidecar, query: str = "", **headers: str):
-        self._http = httpx.Client(base_url=server.url, timeout=30, headers=headers)
+        self._http = httpx.Client(base_url=server.url, timeout=30, headers=headers, verify=server.tls)
         self._query = f"/ws/?EIO=4&transport=polling&{query}"
         self.opened = self._http.get(self._query)
         assert self.opened.status_code == 200, self.opened.text
