@@ -96,7 +96,7 @@ def test_from_a_click_at_lark_to_the_sidecar_and_back(start_sidecar: Start, tmp_
             SIDECAR_LARK_HEARTBEAT_SECONDS="1",
             SIDECAR_RATE_LIMIT="off",
         )
-        added = sidecar.cli("lark", "app", "add", APP_ID, stdin=f"{APP_SECRET}\nverification-token\n\n")
+        added = sidecar.cli("lark", "app", "add", APP_ID, stdin=f"{APP_SECRET}\nverification-token\n\n".encode())
         assert added.returncode == 0, added.stderr
         output = tmp_path / "output"
         with running([*COMMAND, "--app", APP_ID], output, sidecar._environment) as process:
