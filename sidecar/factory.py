@@ -272,6 +272,7 @@ def _authorizations(settings: Settings, core: Core) -> _Authorizations:
         settings.lark_session_seconds,
         settings.lark_user_rate_per_minute,
         settings.lark_language,
+        settings.lark_refresh_threshold,
     )
     cards = Cards(database, submit, apps, provider, vault, metrics)
     authorizations = Authorizations(database, submit, apps, provider, vault, cards, metrics, options)

@@ -15,6 +15,9 @@ FAILED = "authorization_failed"
 REVOKED = "authorization_revoked"
 """The user's tokens are gone, or can't be renewed any more."""
 
+REFRESH_FAILED, TOKEN_EXPIRED = "refresh_failed", "token_expired"
+"""Why a completed authorization has no tokens any more (or soon): its `reason`. Revoked ones have none."""
+
 
 def tell(
     transaction: Transaction,

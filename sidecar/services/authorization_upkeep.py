@@ -11,9 +11,15 @@ from sidecar.domain.authorizations import State
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.observability.lark_metrics import LarkMetrics
-from sidecar.services.authorization_news import REVOKED, tell
+from sidecar.services.authorization_news import REVOKED, TOKEN_EXPIRED, tell
 from sidecar.services.lark_apps import Apps
-from sidecar.store.authorizations import count_sessions, retire_authorizations, retire_dead_tokens, retire_uses
+from sidecar.store.authorizations import (
+    change_session,
+    count_sessions,
+    retire_authorizations,
+    retire_dead_tokens,
+    retire_uses,
+)
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.lark_events import list_links, retire_lark_events, retire_links, retire_nonces
@@ -96,5 +102,7 @@ def _end_tokens(transaction: Transaction) -> int:
     """Tokens that have ended and can't be renewed: the user is told, and is to authorize again."""
     ended = retire_dead_tokens(transaction, CHUNK)
     for row in ended:
-        tell(transaction, REVOKED, row, row.state, "token_expired")
+        if row.reason is None:
+            change_session(transaction.connection, row.session_id, reason=TOKEN_EXPIRED)
+        tell(transaction, REVOKED, row, row.state, TOKEN_EXPIRED)
     return len(ended)

@@ -90,6 +90,8 @@ class Options:
     session_seconds: float
     per_minute: int
     language: Language
+    threshold: float
+    """The part of a token's life that is left when it is renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +321,7 @@ class Authorizations:
             reason=None,
             exchanging_until=None,
             card_due_at=transaction.now if row.message_id is not None else None,
-            **sealed_tokens(self._vault, session_id, tokens, began),
+            **sealed_tokens(self._vault, session_id, tokens, began, self._options.threshold),
         )
         change_session(
             transaction.connection,
@@ -416,7 +418,7 @@ class Authorizations:
             ) from None
 
 
-def sealed_tokens(vault: Vault, session_id: str, tokens: UserTokens, began: float) -> dict[str, Any]:
+def sealed_tokens(vault: Vault, session_id: str, tokens: UserTokens, began: float, threshold: float) -> dict[str, Any]:
     """The columns that hold tokens which were asked for at `began`."""
     refresh = tokens.refresh
     lasts = tokens.refresh_expires_in
@@ -428,6 +430,7 @@ def sealed_tokens(vault: Vault, session_id: str, tokens: UserTokens, began: floa
         "refresh_token": None if refresh is None else vault.seal(refresh, "refresh", session_id),
         "refresh_expires_at": None if refresh is None or lasts is None else utc_text(began + lasts),
         "refreshing_until": None,
+        "renew_at": None if refresh is None else utc_text(began + tokens.expires_in * (1 - threshold)),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from sidecar.domain.errors import (
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.access import require
-from sidecar.services.authorization_news import REVOKED, tell
+from sidecar.services.authorization_news import REFRESH_FAILED, REVOKED, TOKEN_EXPIRED, tell
 from sidecar.services.authorizations import READ, WRITE, sealed_tokens
 from sidecar.services.lark_apps import Apps
 from sidecar.services.providers import Provider
@@ -47,7 +47,7 @@ from sidecar.store.authorizations import (
     list_uses,
     session_with_tokens,
     tokens_after,
-    tokens_ending,
+    tokens_due,
 )
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
@@ -59,11 +59,8 @@ CLAIM_SECONDS = 30.0
 """So long nobody else renews a token that somebody has begun to renew."""
 WAIT_SECONDS, LOOK_SECONDS = 12.0, 0.1
 SAVE_SECONDS, SAVE_PAUSE_SECONDS = 600.0, 0.5
-MAX_LIFE_SECONDS = 86_400.0
-"""No access token lives longer."""
 AGAIN_SECONDS = 60.0
-"""Until a token that could not be renewed ahead is tried again."""
-REFRESH_FAILED = "refresh_failed"
+"""Until a token that could not be renewed ahead is tried again; one that has ended, later and later."""
 BATCH = 50
 
 
@@ -101,8 +98,8 @@ class TokenStore:
         self._metrics = metrics
         self._threshold = threshold
         self._clock = clock
-        self._not_before: dict[str, float] = {}
-        """Of sessions whose tokens could not be renewed ahead: when that is tried again."""
+        self._saving: dict[str, gevent.Greenlet] = {}
+        """By session, who stores what the platform has given for its refresh token."""
 
     def token(self, identity: Identity, app_id: str, user: str, refused: str | None = None) -> Handed:
         """A token that holds now, and the use of it in the audit log. If it is the one of this `fingerprint`, which the
@@ -146,6 +143,7 @@ class TokenStore:
             if row is None:
                 return False
             drop_tokens(transaction.connection, app_id, user)
+            change_session(transaction.connection, row.session_id, reason=None)
             insert_use(transaction.connection, self._use(identity, app_id, user, "revoke"))
             tell(transaction, REVOKED, row, row.state, "revoked")
             log.info("authorizations.revoked", authorization=row.session_id, by=identity.name)
@@ -159,30 +157,33 @@ class TokenStore:
 
     def renew_ending(self) -> int:
         """Renew what ends soon before anybody asks for it; how many were tried."""
-        now = self._clock()
-        horizon = utc_text(now + MAX_LIFE_SECONDS * self._threshold)
-        rows = self._database.read(lambda connection: tokens_ending(connection, horizon, utc_text(now), BATCH))
-        self._not_before = {session_id: time for session_id, time in self._not_before.items() if time > now}
-        due = [row for row in rows if self._ends_soon(row) and row.session_id not in self._not_before]
-        for row in due:
+        rows = self._database.read(lambda connection: tokens_due(connection, utc_text(self._clock()), BATCH))
+        for count, row in enumerate(rows, 1):
             with structlog.contextvars.bound_contextvars(authorization=row.session_id):
                 try:
                     self._renewed(row)
                 except (AuthorizationFailed, NotFound) as error:
-                    self._not_before[row.session_id] = self._clock() + AGAIN_SECONDS
                     log.warning("authorizations.not_renewed", code=error.code)
-        return len(due)
+                    if isinstance(error, ProviderUnavailable):  # nor would it answer for the next one
+                        return count
+        return len(rows)
 
     def sync_people(self) -> int:
         """Ask the platform again who the users with a token are; how many were brought up to date."""
         after, count = "", 0
         while rows := self._database.read(partial(tokens_after, session_id=after, limit=BATCH)):
-            count += sum(self._sync(row) for row in rows)
+            for row in rows:
+                try:
+                    count += self._sync(row)
+                except ProviderUnavailable:
+                    log.warning("authorizations.sync_ended_early", synced=count)
+                    return count
             after = rows[-1].session_id
         self._metrics.people_synced()
         return count
 
     def _sync(self, row: SessionRow) -> bool:
+        """Raises ProviderUnavailable."""
         with structlog.contextvars.bound_contextvars(authorization=row.session_id):
             try:
                 if self._ends_soon(row):
@@ -193,6 +194,8 @@ class TokenStore:
                 if person.open_id == row.open_id:
                     self._submit(partial(_update_person, row.session_id, person))
                     return True
+            except ProviderUnavailable:
+                raise
             except (AuthorizationFailed, NotFound) as error:
                 log.warning("authorizations.not_synced", code=error.code)
             return False
@@ -209,7 +212,7 @@ class TokenStore:
         if row is not None:
             return row
         last = self._database.read(lambda connection: last_session(connection, app_id, user))
-        if last is not None and last.reason == REFRESH_FAILED:
+        if last is not None and last.reason in (REFRESH_FAILED, TOKEN_EXPIRED):
             raise UserTokenExpired("The user's token has expired and can't be renewed; they have to authorize again.")
         raise AuthenticationRequired("The user has not authorized this app, or no longer (POST /api/authorizations).")
 
@@ -223,11 +226,14 @@ class TokenStore:
         return is_expiring(lifetime, self._left(row), self._threshold)
 
     def _renewed_if_possible(self, row: SessionRow) -> SessionRow:
-        """Renewed; or as it is, while it holds."""
-        if row.refresh_token is None:
+        """Renewed; or as it is, while it holds. Raises what `_renewed` does."""
+        failed_lately = row.renew_at is not None and row.renew_at > utc_text(self._clock())
+        if row.refresh_token is None or (failed_lately and self._left(row) > 0):
             return row
         try:
             return self._renewed(row)
+        except AuthenticationRequired:  # revoked meanwhile
+            raise
         except (AuthorizationFailed, NotFound):
             if self._left(row) > 0:
                 return row
@@ -248,16 +254,30 @@ class TokenStore:
         TokenRefreshFailed, ProviderUnavailable, NotFound."""
         deadline = self._clock() + WAIT_SECONDS
         while True:
+            saving = self._saving.get(row.session_id)
+            if saving is not None:
+                saving.join(max(0.0, deadline - self._clock()))
             claimed, now = self._submit(partial(_claim, row))
             if claimed:
                 return self._renew(now)
             if now.token_issued_at != row.token_issued_at:
                 return now
-            if self._clock() > deadline:
+            self._wait(now, deadline)
+
+    def _wait(self, row: SessionRow, deadline: float) -> None:
+        """Until whoever renews it has come to an end. Raises ProviderUnavailable."""
+        now: SessionRow | None = row
+        while now is not None and now.refreshing_until == row.refreshing_until:
+            at = self._clock()
+            if row.refreshing_until is None or row.refreshing_until <= utc_text(at):
+                return
+            if at > deadline:
                 raise ProviderUnavailable("The token is being renewed, and that takes long.", retry_after_seconds=5)
             gevent.sleep(LOOK_SECONDS)
+            now = self._database.read(lambda connection: find_session(connection, row.session_id))
 
     def _renew(self, row: SessionRow) -> SessionRow:
+        """(`row` has been claimed.)"""
         began = self._clock()
         try:
             app = self._apps.named(row.app_id)
@@ -269,16 +289,16 @@ class TokenStore:
             raise
         except (AuthorizationFailed, NotFound):
             self._metrics.refreshed(row.app_id, False)
-            self._submit(partial(_release, row))
+            self._submit(partial(_postpone, row, max(AGAIN_SECONDS, -self._left(row))))
             raise
-        columns = sealed_tokens(self._vault, row.session_id, tokens, began)
-        if tokens.refresh is None:
-            columns |= {"refresh_token": None, "refresh_expires_at": None}
-        saving = gevent.spawn(self._save, row, columns)
+        columns = sealed_tokens(self._vault, row.session_id, tokens, began, self._threshold)
+        saving = self._saving[row.session_id] = gevent.spawn(self._save, row, columns)
         saving.name = "token-save"
-        saving.join(WAIT_SECONDS)
-        if not saving.ready():
-            raise Unavailable("The renewed token can't be stored now; try again.", retry_after_seconds=2)
+        saving.link(lambda _: self._saving.pop(row.session_id, None))
+        try:
+            saving.get(timeout=WAIT_SECONDS)
+        except gevent.Timeout:
+            raise Unavailable("The renewed token can't be stored now; try again.", retry_after_seconds=2) from None
         self._metrics.refreshed(row.app_id, True)
         log.info("authorizations.token_renewed")
         return self._holder(row.app_id, row.user_id)
@@ -319,30 +339,37 @@ def fingerprint(token: str) -> str:
 
 
 def _claim(row: SessionRow, transaction: Transaction) -> tuple[bool, SessionRow]:
-    """(Is it ours to renew now?, the row as it is). Raises AuthenticationRequired if it has no tokens any more."""
+    """(Is it ours to renew now?, the row as it is). Raises AuthenticationRequired if it has no tokens any more,
+    TokenRefreshFailed if the platform has refused, ProviderUnavailable if somebody has tried in vain since `row`."""
     now = find_session(transaction.connection, row.session_id)
-    if now is None or now.user_access_token is None:
+    if now is None or (now.user_access_token is None and now.reason != REFRESH_FAILED):
         raise AuthenticationRequired("The user's token was revoked meanwhile.")
-    if now.token_issued_at != row.token_issued_at:
+    if now.token_issued_at != row.token_issued_at and now.user_access_token is not None:
         return False, now
     if now.refresh_token is None:
         raise TokenRefreshFailed("The platform did not renew the token; the user has to authorize again.")
     if now.refreshing_until is not None and now.refreshing_until > transaction.now:
         return False, now
+    if now.renew_at != row.renew_at and now.renew_at is not None and now.renew_at > transaction.now:
+        raise ProviderUnavailable("The token could not be renewed just now.", retry_after_seconds=5)
     until = utc_text(unix_seconds(transaction.now) + CLAIM_SECONDS)
     change_session(transaction.connection, row.session_id, refreshing_until=until)
-    return True, now
+    return True, replace(now, refreshing_until=until)
 
 
-def _release(row: SessionRow, transaction: Transaction) -> None:
-    change_session(transaction.connection, row.session_id, refreshing_until=None)
+def _postpone(row: SessionRow, seconds: float, transaction: Transaction) -> None:
+    """It could not be renewed. (Not if the claim has ended, and is somebody else's now.)"""
+    now = find_session(transaction.connection, row.session_id)
+    if now is not None and now.refreshing_until == row.refreshing_until:
+        again = utc_text(unix_seconds(transaction.now) + seconds)
+        change_session(transaction.connection, row.session_id, refreshing_until=None, renew_at=again)
 
 
 def _store(row: SessionRow, columns: dict[str, Any], transaction: Transaction) -> None:
     """Not if they were revoked meanwhile, or the user has authorized again."""
     now = find_session(transaction.connection, row.session_id)
     holder = session_with_tokens(transaction.connection, row.app_id, row.user_id)
-    held = holder is not None and holder.session_id == row.session_id
+    held = holder is not None and holder.session_id == row.session_id and holder.token_issued_at == row.token_issued_at
     if held or (holder is None and now is not None and now.reason == REFRESH_FAILED):
         change_session(transaction.connection, row.session_id, **columns, reason=None)
 
@@ -355,7 +382,7 @@ def _refresh_refused(row: SessionRow, transaction: Transaction) -> None:
     gone = (
         NO_TOKENS
         if (now.token_expires_at or "") <= transaction.now
-        else {"refresh_token": None, "refresh_expires_at": None, "refreshing_until": None}
+        else {"refresh_token": None, "refresh_expires_at": None, "refreshing_until": None, "renew_at": None}
     )
     change_session(transaction.connection, row.session_id, **gone, reason=REFRESH_FAILED)
     tell(transaction, REVOKED, now, now.state, REFRESH_FAILED)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from sidecar.domain.authorizations import Language, Method, State
 from sidecar.store.journal import Transaction
@@ -61,6 +61,7 @@ class SessionRow:
     refresh_token: str | None = field(default=None, repr=False)
     refresh_expires_at: str | None = None
     refreshing_until: str | None = None
+    renew_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,7 @@ NO_TOKENS: Mapping[str, None] = {
     "refresh_token": None,
     "refresh_expires_at": None,
     "refreshing_until": None,
+    "renew_at": None,
 }
 """The columns of a session that has none (any more)."""
 
@@ -189,13 +191,13 @@ def cards_due(connection: Connection, now: str, limit: int) -> list[SessionRow]:
     return _all(connection, select(*_COLUMNS).where(_SESSION.card_due_at <= now).limit(limit))
 
 
-def tokens_ending(connection: Connection, before: str, now: str, limit: int) -> list[SessionRow]:
-    """Those with a token that ends before then and can be renewed, and that nobody is renewing; the soonest first."""
+def tokens_due(connection: Connection, now: str, limit: int) -> list[SessionRow]:
+    """Those whose tokens are to be renewed and that nobody is renewing, the longest due first."""
     query = (
         select(*_COLUMNS)
-        .where(_HAS_TOKEN, _SESSION.token_expires_at < before, _SESSION.refresh_token.is_not(None))
+        .where(_HAS_TOKEN, _SESSION.renew_at <= now)
         .where(_SESSION.refreshing_until.is_(None) | (_SESSION.refreshing_until <= now))
-        .order_by(_SESSION.token_expires_at)
+        .order_by(_SESSION.renew_at)
         .limit(limit)
     )
     return _all(connection, query)
@@ -239,7 +241,7 @@ def retire_authorizations(transaction: Transaction, before: str, limit: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """By app: authorizations under way, tokens that hold; by state: rows."""
+    """By app: authorizations under way, tokens that hold or can be renewed; by state: rows."""
 
     active: dict[str, int]
     tokens: dict[str, int]
@@ -253,7 +255,7 @@ def count_sessions(connection: Connection, now: str) -> Counts:
 
     return Counts(
         by(_SESSION.app_id, _SESSION.state == "pending", _SESSION.expires_at > now),
-        by(_SESSION.app_id, and_(_HAS_TOKEN, _SESSION.token_expires_at > now)),
+        by(_SESSION.app_id, _HAS_TOKEN, (_SESSION.token_expires_at > now) | _SESSION.refresh_token.is_not(None)),
         by(_SESSION.state),
     )
 

@@ -440,6 +440,7 @@ user_auth_sessions = Table(
     Column("token_issued_at", text),
     Column("token_scope", text),
     Column("refreshing_until", text),
+    Column("renew_at", text),
     CheckConstraint("state IN ('pending', 'completed', 'expired', 'rejected')", name="chk_auth_session_state"),
     CheckConstraint("auth_method IN ('websocket_card', 'oauth', 'http_callback')", name="chk_auth_session_auth_method"),
     CheckConstraint("(state = 'completed') = (completed_at IS NOT NULL)", name="chk_auth_session_completed_at"),
@@ -450,8 +451,8 @@ user_auth_sessions = Table(
     CheckConstraint("refresh_token IS NULL OR user_access_token IS NOT NULL", name="chk_auth_session_refresh_token"),
 )
 """Authorizations. `sealed` are the secrets of one under way, encrypted as both tokens are; `card_state` is what the
-card shows, and `card_due_at` when it is to be changed, NULL if it shows what is. At most one row of a user at an app
-has tokens."""
+card shows, and `card_due_at` when it is to be changed, NULL if it shows what is. `renew_at` is when the tokens are to
+be renewed ahead, NULL if they can't be. At most one row of a user at an app has tokens."""
 Index(
     "idx_auth_session_user", user_auth_sessions.c.app_id, user_auth_sessions.c.user_id, user_auth_sessions.c.created_at
 )
@@ -460,6 +461,7 @@ Index("idx_auth_session_created", user_auth_sessions.c.created_at)
 Index("idx_auth_session_state", user_auth_sessions.c.state)
 Index("idx_auth_session_expires", user_auth_sessions.c.expires_at)
 Index("idx_auth_session_card_due", user_auth_sessions.c.card_due_at)
+Index("idx_auth_session_renew", user_auth_sessions.c.renew_at)
 Index(
     "uq_auth_session_tokens",
     user_auth_sessions.c.app_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -176,3 +177,10 @@ def title_of(card: Json) -> str:
 def heading(page: httpx.Response) -> str:
     """The h1 of a page."""
     return page.text.partition("<h1")[2].partition(">")[2].partition("</h1>")[0].strip()
+
+
+def ended(flow: Flow, begun: Json) -> None:
+    """Wait until a short-lived token has ended; those that are given now live longer."""
+    flow.lark.console.access_seconds = 7200
+    ends = flow.row(begun)["token_expires_at"]
+    wait_until(lambda: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) > ends[:19], "the token has ended")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
 
 from tests.chromium import Browser
-from tests.lark.flow import Flow, Json, heading, title_of
+from tests.lark.flow import Flow, ended, heading, title_of
 from tests.lark.stage import APP_ID, HTTP, query_of
-from tests.programs import JsClient, wait_until
+from tests.programs import JsClient
 
 
 def user_of_token(flow: Flow, token: str) -> str:
@@ -166,18 +165,12 @@ class TestRenewal:
         yield
         flow.lark.console.access_seconds = 7200
 
-    def ended(self, flow: Flow, begun: Json) -> None:
-        """Wait until the token has ended; those that are given now live longer."""
-        flow.lark.console.access_seconds = 7200
-        ends = flow.row(begun)["token_expires_at"]
-        wait_until(lambda: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) > ends[:19], "the token has ended")
-
     def test_one_renewal_for_all_who_ask(self, flow: Flow, name: str):
         """A refresh token holds once: two renewals would lose the user."""
         before = len(flow.lark.platform.grants)
         begun = flow.authorized(name)
         first = flow.lark.platform.grants[-1].access
-        self.ended(flow, begun)
+        ended(flow, begun)
         answers: list[Any] = []
         asking = [threading.Thread(target=lambda: answers.append(flow.token(name))) for _ in range(8)]
         for thread in asking:
@@ -197,7 +190,7 @@ class TestRenewal:
         grant.revoked, grant.used = why == "revoked", why == "used"
         if why == "expired":
             grant.refresh_ends = 0
-        self.ended(flow, begun)
+        ended(flow, begun)
         first, then = flow.token(name), flow.token(name)
         known = {(502, "token_refresh_failed"), (404, "user_token_expired")}  # the latter if the job was there before
         assert (first.status_code, first.json()["code"]) in known
@@ -209,7 +202,7 @@ class TestRenewal:
     def test_a_platform_that_is_away_costs_nothing(self, flow: Flow, name: str):
         begun = flow.authorized(name)
         flow.lark.break_(endpoint="token", down=True)
-        self.ended(flow, begun)
+        ended(flow, begun)
         for fault in ({"down": True}, {"code": 20050}, {"code": 20072}, {"text": "<html>"}, {"slow": 20.0}):
             flow.lark.mend()
             flow.lark.break_(endpoint="token", **fault)

@@ -189,7 +189,9 @@ class Desk:
         self.vault: Vault = given.get("vault") or Vault([Fernet(KEY)])
         parts = (self.database, self.submit)
         self.apps = Apps(*parts, self.vault, given.get("app", APP), clock)
-        options = Options("https://x.example/callback", "offline_access", 600.0, given.get("per_minute", 100), "zh")
+        options = Options(
+            "https://x.example/callback", "offline_access", 600.0, given.get("per_minute", 100), "zh", 0.1
+        )
         self.cards = Cards(*parts, self.apps, platform, self.vault, metrics, clock)
         self.service = Authorizations(*parts, self.apps, platform, self.vault, self.cards, metrics, options, clock)
         self.tokens = TokenStore(*parts, self.apps, platform, self.vault, metrics, 0.1, clock)

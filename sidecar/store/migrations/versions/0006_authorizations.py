@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.Column("token_issued_at", text, nullable=True),
         sa.Column("token_scope", text, nullable=True),
         sa.Column("refreshing_until", text, nullable=True),
+        sa.Column("renew_at", text, nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("session_id", name="user_auth_sessions_session_id"),
         sa.UniqueConstraint("state_hash", name="user_auth_sessions_state_hash"),
@@ -74,6 +75,7 @@ def upgrade() -> None:
     op.create_index("idx_auth_session_card_due", "user_auth_sessions", ["card_due_at"])
     op.create_index("idx_auth_session_created", "user_auth_sessions", ["created_at"])
     op.create_index("idx_auth_session_expires", "user_auth_sessions", ["expires_at"])
+    op.create_index("idx_auth_session_renew", "user_auth_sessions", ["renew_at"])
     op.create_index("idx_auth_session_state", "user_auth_sessions", ["state"])
     op.create_index("idx_auth_session_token_expires", "user_auth_sessions", ["token_expires_at"])
     op.create_index("idx_auth_session_user", "user_auth_sessions", ["app_id", "user_id", "created_at"])
