@@ -161,7 +161,7 @@ class Flow:
         """Neither in the output of the sidecar and of the other processes, nor in clear text in its folder."""
         output = self.server.output() + "".join(path.read_text(errors="replace") for path in self.others)
         output += "".join(other.output() for other in others)
-        assert "authorizations." in output, "there is a log"
+        assert "authorizations.begun" in output or not self.states, "there is a log"
         assert [secret for secret in self.secrets() if secret in output] == []
         assert "Traceback" not in output, output
         kept = [path.read_bytes() for path in self.server.instance.rglob("*") if path.is_file()]

@@ -30,6 +30,7 @@ from lark_oapi.api.im.v1 import (
     PatchMessageRequestBody,
 )
 from lark_oapi.event.callback.model.p2_card_action_trigger import P2CardActionTrigger, P2CardActionTriggerResponse
+from lark_oapi.ws.exception import ClientException
 
 
 def told(response: Any) -> dict[str, Any]:
@@ -95,8 +96,19 @@ def dispatch(encrypt_key: str, verification_token: str, requests: list[Any]) -> 
     return [answers, seen]
 
 
+def refused(given: dict[str, Any]) -> int:
+    """The code with which a long connection is refused that names a wrong secret."""
+    client = lark.ws.Client(given["app_id"], "wrong", domain=given["url"], log_level=lark.LogLevel.ERROR)
+    try:
+        client.start()
+    except ClientException as error:
+        return int(error.code)
+    return 0
+
+
 def once(given: dict[str, Any]) -> dict[str, Any]:
-    return {"calls": calls(given), "dispatched": [dispatch(**part) for part in given["dispatch"]]}
+    dispatched = [dispatch(**part) for part in given["dispatch"]]
+    return {"calls": calls(given), "dispatched": dispatched, "refused": refused(given)}
 
 
 def click(event: P2CardActionTrigger, seen: list[Any]) -> P2CardActionTriggerResponse:
