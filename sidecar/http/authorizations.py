@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from flask import Blueprint, Response, jsonify, render_template, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from sidecar.domain.authorizations import Language, masked
 from sidecar.domain.errors import (
@@ -165,7 +166,10 @@ def authorizations(
     routes.add_url_rule("/callback/lark/<app_id>", "called_for", called, methods=["POST"])
 
     def returned() -> Response:
-        """Also with the parameters of others: what the platform may add is none of our business."""
+        """Also with the parameters of others: what the platform may add is none of our business. Not for HEAD, by which
+        scanners and previews look at addresses: it would use up the code."""
+        if request.method == "HEAD":
+            raise MethodNotAllowed(["GET"])
         given = {name: request.args.get(name, "")[:MAX_PARAMETER] for name in ("state", "code", "error")}
         row = None
         try:

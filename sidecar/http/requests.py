@@ -148,7 +148,7 @@ def register_requests(app: Flask, caller: Caller, origins: Origins, metrics: Met
         asked = request_ctx.request
         response.headers.add("X-Request-Id", g.get("request_id", ""))
         response.headers.add("X-Content-Type-Options", "nosniff")
-        response.headers.add("Referrer-Policy", "same-origin")
+        response.headers.setdefault("Referrer-Policy", "same-origin")
         if response.mimetype == "text/html":
             response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         if "Cache-Control" not in response.headers:

@@ -164,14 +164,14 @@ class Callbacks:
         return True
 
     def _proved(self, apps: list[App], headers: Mapping[str, str], raw: bytes) -> tuple[App, Callback]:
-        """Raises what the last app made of it, if it is none's."""
-        failure: SidecarError = Unauthenticated("This callback is for no app here.")
+        """Raises, if it is none's, what the app made of it whose key has signed it, or else the last one."""
+        failures: list[SidecarError] = [Unauthenticated("This callback is for no app here.")]
         for app in apps:
             try:
                 return app, self._provider.callback(app, headers, raw, self._clock())
             except SidecarError as error:
-                failure = error
-        raise failure
+                failures.append(error)
+        raise next((error for error in failures if isinstance(error, StaleRequest | Invalid)), failures[-1])
 
     def _event(self, app: App, callback: Callback, transport: Transport) -> Answer:
         """(Measured from here: what came before took no time that counts.)"""

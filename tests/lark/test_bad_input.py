@@ -301,6 +301,13 @@ class TestReturns:
         location = flow.consent(begun).replace("/callback", "/project-dashboard/api/authorizations/callback")
         assert flow.come_back(location + "&more=of-the-platform").status_code == 200
 
+    def test_a_look_at_the_address_does_not_use_it_up(self, flow: Flow, begun: Json):
+        location = flow.consent(begun)
+        assert HTTP.head(location).status_code == 405
+        assert flow.state(begun) == ("pending", None)
+        page = flow.come_back(location)
+        assert (page.status_code, page.headers.get_list("Referrer-Policy")) == (200, ["no-referrer"])
+
     def test_errors_of_the_platforms_page(self, flow: Flow, begun: Json):
         state = query_of(begun["authorize_url"])["state"]
         url = f"{flow.server.url}/callback"

@@ -12,7 +12,7 @@ import pytest
 from examples.fake_lark import Message, callback_request, encrypt
 from tests.lark.flow import Flow, Json, heading
 from tests.lark.stage import APP_ID, ENCRYPT_KEY, HTTP, VERIFICATION_TOKEN
-from tests.lark.test_bad_input import post
+from tests.lark.test_bad_input import post, signed
 from tests.programs import wait_until
 
 TEMPLATE = "AAqkTestTemplate"
@@ -93,7 +93,7 @@ def shown(message: Message) -> str:
 @pytest.fixture(scope="module")
 def second(one_flow: Flow) -> Flow:
     """An app of the table beside that of the settings."""
-    done = one_flow.server.cli("lark", "app", "add", SECOND, stdin=f"{SECOND_SECRET}\nv-2\n{SECOND_KEY}\n")
+    done = one_flow.server.cli("lark", "app", "add", SECOND, stdin=f"{SECOND_SECRET}\nv-2\n{SECOND_KEY}\n".encode())
     assert done.returncode == 0, done.stderr
     assert SECOND_SECRET not in done.stdout + done.stderr
     return one_flow
@@ -113,6 +113,14 @@ class TestASecondApp:
         for path in ("/callback/lark", f"/callback/lark/{SECOND}"):
             assert post(second, callback_request(asked, SECOND_KEY), path).json() == {"challenge": "c-2"}
         assert post(second, callback_request(asked, SECOND_KEY), f"/callback/lark/{APP_ID}").status_code == 401
+
+    @pytest.mark.parametrize("key", [ENCRYPT_KEY, SECOND_KEY])
+    def test_what_is_wrong_is_told_of_the_right_app(self, second: Flow, key: str):
+        """And not what another app makes of it."""
+        stale = post(second, signed(b"{}", key, at=-3600, nonce=f"stale-{key}"))
+        assert (stale.status_code, "minutes" in stale.json()["detail"]) == (401, True)
+        unreadable = post(second, signed(b"{", key, nonce=f"unreadable-{key}"))
+        assert unreadable.status_code == 400
 
     def test_it_can_do_nothing_to_the_others_authorizations(self, second: Flow, name: str):
         begun = second.start(name, open_id="ou_ada")
