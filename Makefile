@@ -29,9 +29,10 @@ help: ## this list
 run: .venv/installed ## install if needed, serve on 127.0.0.1:8091, print the page's address (settings: config/example.env)
 	@exec .venv/bin/python app.py
 
+# Bytecode is written also where the environment says otherwise: some hundreds of processes would compile all anew.
 .PHONY: test
 test: lint node bots ## install if needed, check the code, run all tests (what needs a missing program is skipped)
-	@.venv/bin/python -m pytest -n 5 $(PYTEST_ARGS)
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n 5 $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed

@@ -4,6 +4,7 @@ names of its own; `start_sidecar` starts another with settings of the test's cho
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import signal
 from collections.abc import Callable, Iterator
@@ -26,10 +27,19 @@ else:  # no limit in time for one example: the machine may be busy
     hypothesis.settings.register_profile("sidecar", deadline=None)
     hypothesis.settings.load_profile("sidecar")
 
+# What is imported and collected lives to the end: no collection of garbage need look through it, now or later.
+gc.disable()
+
 # A shell has what it starts in the background ignore SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Start = Callable[..., RunningSidecar]
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
