@@ -29,6 +29,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",  # containers have little of it
+    "--disable-back-forward-cache",  # a page that was left is at its end
+    "--disable-site-isolation-trials",  # no process for each origin of a page
     "--remote-debugging-port=0",
 )
 
