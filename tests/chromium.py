@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +29,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",  # containers have little of it
+    "--disable-back-forward-cache",  # a page that was left is at its end
+    "--disable-site-isolation-trials",  # no process for each origin of a page
     "--remote-debugging-port=0",
 )
 
@@ -37,19 +39,12 @@ class PageError(AssertionError):
     """What was evaluated in the page threw, or the page could not be loaded."""
 
 
-class Browser:
-    """One browser with one page. `profile` is a folder of its own that nothing else uses.
-
-    `errors` collects uncaught exceptions, console.error and failed requests since the last `open`, as text;
-    it is up to date after each call.
-    """
+class Chromium:
+    """The program, for one `Browser` after the other. `profile` is a folder of its own that nothing else uses."""
 
     def __init__(self, profile: Path, program: str = "chromium"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-        self.errors: list[str] = []
-        self._loaded = False
-        self._last_id = 0
         # a process group of its own: Chromium is many processes, and close() ends all of them
         self._process = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -59,17 +54,87 @@ class Browser:
             start_new_session=True,
         )
         try:
-            port = self._debugging_port(profile / "DevToolsActivePort")
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=DEADLINE_SECONDS) as answer:
-                page = next(target for target in json.load(answer) if target["type"] == "page")
-            self._socket = websocket.create_connection(
-                page["webSocketDebuggerUrl"], timeout=DEADLINE_SECONDS, suppress_origin=True
-            )
-            for domain in ("Page", "Runtime", "Log"):
-                self._call(f"{domain}.enable")
+            port, path = self._address(profile / "DevToolsActivePort")
+            self._address_of_pages = f"ws://127.0.0.1:{port}/devtools/page/"
+            self._line = Line(f"ws://127.0.0.1:{port}{path}")
         except BaseException:
-            self._end_process()
+            self._end()
             raise
+
+    def open_context(self) -> tuple[str, Line]:
+        """A new context, and the line to its one empty page."""
+        context = self._line.call("Target.createBrowserContext")["browserContextId"]
+        page = self._line.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
+        return context, Line(f"{self._address_of_pages}{page}")
+
+    def close_context(self, context: str) -> None:
+        self._line.call("Target.disposeBrowserContext", browserContextId=context)
+
+    def close(self) -> None:
+        """End every process of it."""
+        self._line.close()
+        self._end()
+
+    def _address(self, file: Path) -> list[str]:
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not (file.exists() and len(lines := file.read_text().splitlines()) == 2):
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise AssertionError("Chromium did not start")
+            time.sleep(POLL_SECONDS)
+        return lines
+
+    def _end(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Line:
+    """A connection of the DevTools protocol. `heard` is given what comes unasked."""
+
+    def __init__(self, url: str):
+        self.heard: Callable[[str, dict[str, Any]], None] = lambda method, parameters: None
+        self._last_id = 0
+        self._socket = websocket.create_connection(url, timeout=DEADLINE_SECONDS, suppress_origin=True)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._last_id += 1
+        number = self._last_id
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            answer = self.receive()
+            if answer.get("id") == number:
+                if "error" in answer:
+                    raise PageError(f"{method}: {answer['error']['message']}")
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def receive(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._socket.recv())
+        if "method" in message:
+            self.heard(message["method"], message.get("params", {}))
+        return message
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Browser:
+    """One page in a context of its own, as in another profile: cookies, storage, cache and connections are shared with
+    nobody.
+
+    `errors` collects uncaught exceptions, console.error and failed requests since the last `open`, as text;
+    it is up to date after each call.
+    """
+
+    def __init__(self, chromium: Chromium):
+        self.errors: list[str] = []
+        self._loaded = False
+        self._chromium = chromium
+        self._context, self._line = chromium.open_context()
+        self._line.heard = self._hear
+        self._call = self._line.call
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +152,7 @@ class Browser:
         if "errorText" in answer:
             raise PageError(f"{url}: {answer['errorText']}")
         while not self._loaded:
-            self._receive()
+            self._line.receive()
 
     def evaluate(self, javascript: str) -> Any:
         """The value of a script, awaited if it is a promise. It must be JSON: end a script whose value you
@@ -120,34 +185,12 @@ class Browser:
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:
-        """End every process of this browser."""
-        self._socket.close()
-        self._end_process()
+        """End the page, and forget all that it stored."""
+        self._line.close()
+        self._chromium.close_context(self._context)
 
-    def _debugging_port(self, file: Path) -> int:
-        end = time.monotonic() + DEADLINE_SECONDS
-        while not (file.exists() and (lines := file.read_text().splitlines())):
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise AssertionError("Chromium did not start")
-            time.sleep(POLL_SECONDS)
-        return int(lines[0])
-
-    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self._last_id += 1
-        number = self._last_id
-        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            answer = self._receive()
-            if answer.get("id") == number:
-                if "error" in answer:
-                    raise PageError(f"{method}: {answer['error']['message']}")
-                result: dict[str, Any] = answer["result"]
-                return result
-
-    def _receive(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._socket.recv())
-        parameters = message.get("params", {})
-        match message.get("method"):
+    def _hear(self, method: str, parameters: dict[str, Any]) -> None:
+        match method:
             case "Page.loadEventFired":
                 self._loaded = True
             case "Runtime.exceptionThrown":
@@ -158,11 +201,6 @@ class Browser:
             case "Log.entryAdded" if parameters["entry"]["level"] == "error":
                 entry = parameters["entry"]
                 self.errors.append(f"{entry['text']} {entry.get('url', '')}".strip())
-        return message
-
-    def _end_process(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 def _exception_text(details: dict[str, Any]) -> str:

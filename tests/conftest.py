@@ -17,7 +17,7 @@ from tests.postgres import Postgres, programs
 from tests.servers import RunningSidecar, two_processes
 
 if TYPE_CHECKING:
-    from tests.chromium import Browser
+    from tests.chromium import Browser, Chromium
 
 try:
     import hypothesis
@@ -70,12 +70,22 @@ def start_sidecar(tmp_path: Path) -> Iterator[Start]:
             stops.callback(server.stop)
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    """A Chromium with one empty page."""
-    from tests.chromium import Browser  # only tests of pages need its client
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One for a worker's tests; each has a browser of its own in it."""
+    from tests.chromium import Chromium  # only tests of pages need its client
 
-    with Browser(tmp_path / "profile") as browser:
+    program = Chromium(tmp_path_factory.mktemp("chromium") / "profile")
+    yield program
+    program.close()
+
+
+@pytest.fixture
+def browser(chromium: Chromium) -> Iterator[Browser]:
+    """One empty page that shares nothing with another test's."""
+    from tests.chromium import Browser
+
+    with Browser(chromium) as browser:
         yield browser
 
 

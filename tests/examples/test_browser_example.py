@@ -57,12 +57,6 @@ def start_team(start_sidecar: Callable[..., Any], name: str) -> Iterator[Callabl
         server.server_close()
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path / "chromium") as browser:
-        yield browser
-
-
 CONNECTED = "document.getElementById('connection').textContent === 'connected'"
 WATCHING = f"{CONNECTED} && [...rooms.values()].every((room) => room.since !== null)"
 LINES = "[...document.getElementById('log').children].map((line) => line.textContent)"

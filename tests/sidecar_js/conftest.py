@@ -1,4 +1,4 @@
-"""One Chromium and one web site for all of these tests; each opens the page anew."""
+"""One window and one web site for all of these tests; each opens the page anew."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chromium import Browser
+from tests.chromium import Browser, Chromium
 from tests.servers import RunningSidecar
 from tests.sidecar_js.site import Site, allowing
 
@@ -25,8 +25,8 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site
 
 
 @pytest.fixture(scope="package")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("chromium") / "profile") as browser:
+def window(chromium: Chromium) -> Iterator[Browser]:
+    with Browser(chromium) as browser:
         yield browser
 
 
@@ -45,9 +45,9 @@ def server(shared_site: tuple[Site, RunningSidecar], site: Site) -> RunningSidec
 
 
 @pytest.fixture
-def page(chromium: Browser, site: Site) -> Iterator[Browser]:
-    chromium.open(site.url)
-    chromium.evaluate("localStorage.clear()")
-    chromium.wait_for("window.Sidecar")
-    yield chromium
-    chromium.open("about:blank")
+def page(window: Browser, site: Site) -> Iterator[Browser]:
+    window.open(site.url)
+    window.evaluate("localStorage.clear()")
+    window.wait_for("window.Sidecar")
+    yield window
+    window.open("about:blank")

@@ -336,13 +336,13 @@ def test_without_socket_io_a_room_says_what_it_needs(page, server):
     assert "needs socket.io-client" in answer
 
 
-def test_it_works_on_the_sidecars_own_pages(chromium, sidecar, name):
+def test_it_works_on_the_sidecars_own_pages(window, sidecar, name):
     """Their Content-Security-Policy lets no inline script run."""
-    chromium.open(f"{sidecar.url}{PREFIX}/console")
-    chromium.evaluate(f"import('{PREFIX}/static/sidecar.js').then((module) => {{ Object.assign(window, module); }})")
-    chromium.evaluate(f"window.sidecar = new Sidecar({{ token: {json.dumps(sidecar.token)} }}); null")
-    follow(chromium, "project", name)
-    live(chromium)
+    window.open(f"{sidecar.url}{PREFIX}/console")
+    window.evaluate(f"import('{PREFIX}/static/sidecar.js').then((module) => {{ Object.assign(window, module); }})")
+    window.evaluate(f"window.sidecar = new Sidecar({{ token: {json.dumps(sidecar.token)} }}); null")
+    follow(window, "project", name)
+    live(window)
     post(sidecar, name, "line 0")
-    assert events(chromium, 1) == ["line 0"]
-    assert chromium.errors == []
+    assert events(window, 1) == ["line 0"]
+    assert window.errors == []
