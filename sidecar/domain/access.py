@@ -164,6 +164,11 @@ def may_send_cards(identity: Identity) -> bool:
     return identity.kind != "connection"
 
 
+def may_feed_events(identity: Identity) -> bool:
+    """May it say what the platform has told, as far as its scopes go? Never a browser: it could click as anybody."""
+    return identity.kind != "connection"
+
+
 def may_have_tokens(identity: Identity) -> bool:
     """May tokens of other platforms be handed to it? Never to a browser."""
     return identity.kind in ("token", "process")

@@ -27,7 +27,7 @@ from sidecar.services.lark_apps import Apps
 from sidecar.services.lark_callbacks import Callbacks
 from sidecar.services.providers import Provider
 from sidecar.services.user_tokens import TokenStore
-from sidecar.store.authorizations import SessionRow
+from sidecar.store.authorizations import SessionRow, UseRow
 from sidecar.wire.authorizations import CardBody, EventBody, LinkBody, StartBody
 from sidecar.wire.checks import read
 
@@ -57,11 +57,12 @@ def authorizations(
     """`language` is that of pages on which nobody is known; `public_base` the address below which browsers reach us,
     None for the one that a request came by."""
     routes = Blueprint("authorizations", __name__)
-    only_parameters(routes, PARAMETERS)
 
     @routes.before_request
     def there_is_an_app() -> None:
         apps.named(None)
+
+    only_parameters(routes, PARAMETERS)
 
     @routes.post("/api/authorizations")
     def start() -> Response:
@@ -226,5 +227,12 @@ def _masked(text: str | None) -> str | None:
     return None if text is None else masked(text)
 
 
-def _use(row: object) -> dict[str, object]:
-    return asdict(row)  # type: ignore[call-overload, no-any-return]
+def _use(row: UseRow) -> dict[str, object]:
+    return {
+        "at": row.at,
+        "app": row.app_id,
+        "user": row.user_id,
+        "use": row.use,
+        "by": row.by,
+        "token_id": row.token_id,
+    }

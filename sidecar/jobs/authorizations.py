@@ -86,6 +86,7 @@ class AuthorizationUpkeep:
         if not self._apps.all():
             return False
         if self._submit(lambda transaction: take_lease(transaction, LEASE, self._node, LEASE_SECONDS)) is None:
+            self._time_to_sync()  # the other process does it
             return False
         for name, part in self._parts.items():
             running = self._running.get(name)
@@ -100,9 +101,15 @@ class AuthorizationUpkeep:
             self._cleaning.run()
 
     def _sync(self) -> None:
-        if self._sync_at is not None and self._clock() >= self._sync_at:
-            self._sync_at = self._next_sync()
+        if self._time_to_sync():
             self._tokens.sync_people()
+
+    def _time_to_sync(self) -> bool:
+        """Once at each time of the schedule."""
+        if self._sync_at is None or self._clock() < self._sync_at:
+            return False
+        self._sync_at = self._next_sync()
+        return True
 
     def _next_sync(self) -> float | None:
         if self._schedule is None:

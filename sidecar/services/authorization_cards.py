@@ -73,24 +73,27 @@ class Cards:
         gevent.spawn(self._attempt, session_id).name = "lark-card"
 
     def change_due(self) -> int:
-        """Change those that are due, of whatever process; how many they were."""
+        """Change those that are due, of whatever process, while the platform answers; how many were tried."""
         rows = self._database.read(lambda connection: cards_due(connection, utc_text(self._clock()), BATCH))
-        for row in rows:
-            self._attempt(row.session_id)
+        for count, row in enumerate(rows, 1):
+            if not self._attempt(row.session_id):
+                return count
         return len(rows)
 
-    def _attempt(self, session_id: str) -> None:
+    def _attempt(self, session_id: str) -> bool:
+        """Does the platform answer?"""
         with structlog.contextvars.bound_contextvars(authorization=session_id):
             try:
-                self._change(session_id)
+                return self._change(session_id)
             except (SidecarError, gevent.Timeout) as error:
                 log.warning("authorizations.card_postponed", problem=type(error).__name__)
+                return True
 
-    def _change(self, session_id: str) -> None:
-        """(Whoever dies after the claim leaves it to the next look.)"""
+    def _change(self, session_id: str) -> bool:
+        """Does the platform answer? (Whoever dies after the claim leaves it to the next look.)"""
         row = self._submit(lambda transaction: _claim(transaction, session_id))
         if row is None or row.message_id is None:
-            return
+            return True
         try:
             app = self._apps.named(row.app_id)
             self._provider.update_card(
@@ -105,10 +108,11 @@ class Cards:
             pause = RETRY_SECONDS if isinstance(error, ProviderUnavailable) else max(RETRY_SECONDS, age)
             due = None if final else utc_text(self._clock() + pause)
             self._submit(lambda transaction: change_session(transaction.connection, session_id, card_due_at=due))
-            return
+            return not isinstance(error, ProviderUnavailable)
         self._metrics.card_updated(True)
         self._submit(lambda transaction: _shown(transaction, session_id, row.state))
         log.info("authorizations.card_changed", state=row.state)
+        return True
 
 
 def _claim(transaction: Transaction, session_id: str) -> SessionRow | None:

@@ -17,10 +17,11 @@ from typing import Any
 import gevent
 import structlog
 
-from sidecar.domain.access import Identity
+from sidecar.domain.access import Identity, may_feed_events
 from sidecar.domain.authorizations import App, Callback
 from sidecar.domain.errors import (
     Invalid,
+    NotAllowed,
     NotFound,
     ReplayedRequest,
     SidecarError,
@@ -62,6 +63,7 @@ CLAIM_SECONDS = 330.0
 LOOK_SECONDS = 0.05
 RETRY_SECONDS = (10.0, 60.0, 600.0)
 """After the first, second, third failure of a handler; then it is given up."""
+TRIES = 1 + len(RETRY_SECONDS)
 BATCH = 20
 
 
@@ -113,9 +115,7 @@ class Callbacks:
     def fed(self, identity: Identity, body: EventBody) -> Answer:
         """What an event is answered that came over the long connection. Raises NotFound, Unauthenticated, NotAllowed,
         Invalid."""
-        self._apps.named(None)
-        require(identity, WRITE)
-        app = self._apps.reached(body.app, identity)
+        app = self._feeding(identity, body.app)
         try:
             callback = self._provider.event(body.event)
         except Invalid:
@@ -125,9 +125,7 @@ class Callbacks:
 
     def linked(self, identity: Identity, body: LinkBody) -> None:
         """The state of a long connection. Raises NotFound, Unauthenticated, NotAllowed, Invalid."""
-        self._apps.named(None)
-        require(identity, WRITE)
-        app = self._apps.reached(body.app, identity)
+        app = self._feeding(identity, body.app)
         try:
             started_at = utc_text(unix_seconds(body.started_at))
         except (ValueError, OverflowError):
@@ -144,6 +142,13 @@ class Callbacks:
         )
         self._submit(lambda transaction: save_link(transaction.connection, row))
 
+    def _feeding(self, identity: Identity, app_id: str) -> App:
+        self._apps.named(None)
+        require(identity, WRITE)
+        if not may_feed_events(identity):
+            raise NotAllowed("Events are fed by back ends: a browser could click on cards as anybody.")
+        return self._apps.reached(app_id, identity)
+
     def redo(self) -> int:
         """Handle what was begun and not done, each in a greenlet; how many they were."""
         rows = self._database.read(lambda connection: events_due(connection, utc_text(self._clock()), BATCH))
@@ -154,9 +159,11 @@ class Callbacks:
         if claimed is None:
             return False
         try:
+            if claimed.tries > TRIES:  # it has never come back, and may have ended each process that tried
+                raise HandlerFailed
             app = self._apps.named(row.app_id)
             event = json.loads(self._vault.open(row.sealed or "", "event", row.app_id, row.event_id))
-        except (NotFound, Unreadable):
+        except (HandlerFailed, NotFound, Unreadable):
             log.error("authorizations.event_given_up", event_id=row.event_id)
             self._submit(lambda transaction: finish_event(transaction.connection, claimed, {}))
             return True
@@ -195,10 +202,10 @@ class Callbacks:
             working = gevent.spawn(self._work, app, row, callback.event)
             working.name = "lark-event"
             working.join(max(0.0, deadline - time.monotonic()))
-            answer: Answer | None = working.value if working.ready() else None
-            if answer is None:
+            if not isinstance(working.value, dict):  # not done yet, failed, or ended by its own hand
                 log.info("authorizations.event_goes_on", app=app.id, type=callback.type)
-            return answer or {}
+                return {}
+            return working.value
 
     def _work(self, app: App, row: EventRow, event: Mapping[str, Any]) -> Answer | None:
         """Handle it and keep the answer; None if it failed, and is to be tried again."""
@@ -218,7 +225,7 @@ class Callbacks:
 
     def _postpone(self, row: EventRow, error: Exception) -> None:
         """(If the store doesn't take it, the claim ends by itself.)"""
-        given_up = row.tries > len(RETRY_SECONDS)
+        given_up = row.tries >= TRIES
         log.warning("authorizations.event_failed", problem=type(error).__name__, tries=row.tries, given_up=given_up)
         with contextlib.suppress(Unavailable):
             if given_up:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,7 +59,9 @@ class EventHandlers:
         self._embedded = embedded
         self._coroutines = Coroutines("lark-handlers")
         found = embedded if isinstance(embedded, Mapping) else getattr(embedded, "handlers", {})
-        self._handlers: dict[str, Handler] = dict(found or {})
+        if not isinstance(found, Mapping):
+            raise Invalid("SIDECAR_LARK_HANDLERS: its handlers are no mapping of event types to functions.")
+        self._handlers: dict[str, Handler] = dict(found)
         unusable = sorted(str(type) for type, handler in self._handlers.items() if not callable(handler))
         if unusable:
             raise Invalid(f"SIDECAR_LARK_HANDLERS: no function for {', '.join(unusable)}.")
@@ -86,7 +89,13 @@ class EventHandlers:
         if handler is None:
             return {}
         found = self._run(told.event_type, lambda: handler(dict(event), asdict(told)))
-        return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            return {}
+        if not _is_json(found):
+            self._metrics.handler_failed(told.event_type)
+            log.warning("authorizations.handler_failed", handler=told.event_type, problem="its answer is no JSON")
+            raise HandlerFailed
+        return found
 
     def _run(self, name: str, call: Callable[[], Any]) -> Any:
         """Raises HandlerFailed for whatever it raises."""
@@ -100,6 +109,14 @@ class EventHandlers:
             self._metrics.handler_failed(name)
             log.warning("authorizations.handler_failed", handler=name, problem=placed(error))
             raise HandlerFailed from None
+
+
+def _is_json(answer: Answer) -> bool:
+    try:
+        json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def load_handlers(path: str, authorizations: Authorizations, provider: Provider, metrics: LarkMetrics) -> EventHandlers:

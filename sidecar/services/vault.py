@@ -26,7 +26,7 @@ class Vault:
         """Raises Unreadable."""
         try:
             text, *sealed_for = json.loads(self._keys.decrypt(sealed.encode()))
-        except (InvalidToken, ValueError):
+        except (InvalidToken, TypeError, ValueError):
             raise Unreadable from None
         if sealed_for != list(place):
             raise Unreadable
