@@ -32,10 +32,7 @@ def test_the_whole_way(tmp_path: Path, browser: Browser):
             browser.open(begun["authorize_url"])
             browser.evaluate("document.querySelector('button.primary').click()")
             browser.wait_for("document.querySelector('h1')?.textContent === '授权成功'")
-            assert (
-                browser.evaluate("getComputedStyle(document.querySelector('main')).backgroundColor")
-                != "rgba(0, 0, 0, 0)"
-            )
+            browser.wait_for("getComputedStyle(document.querySelector('main')).backgroundColor !== 'rgba(0, 0, 0, 0)'")
             assert browser.errors == []
             flow.wait_card(message, "授权成功")
             big = HTTP.post(f"{public}/callback/lark", content=b"x" * 3_000_000)

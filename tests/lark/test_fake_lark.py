@@ -4,6 +4,7 @@ lenient says nothing."""
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -326,6 +327,16 @@ def test_a_click_needs_a_callback_address_and_a_value_that_is_an_object(lark: Fa
     assert lark.click(message_id, "ou_eve")["error"]["code"] == 230001, "she can't see it"
     lark.console.callback_url = "http://127.0.0.1:9/"
     assert lark.click(message_id, "ou_ada")["error"]["code"] == 200342
+
+
+def test_an_answer_must_come_in_time(lark: FakeLark):
+    message_id = send(lark).json()["data"]["message_id"]
+    lark.console.answer_seconds = 0.2
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        lark.console.callback_url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        assert lark.click(message_id, "ou_ada")["error"]["code"] == 200341
 
 
 # Faults, and what is for tests
