@@ -442,13 +442,12 @@ class Platform:
             raise oauth_refusal(20036)
         self._check_client(body)
         with self.lock:
-            if kind == "authorization_code":
-                code = self._spend_code(body)
-                scope = self._narrowed(body, code.scope)
-                grant = self._grant(code.open_id, scope, 2)
-            else:
-                old = self._spend_refresh(body)
-                grant = self._grant(old.open_id, self._narrowed(body, old.scope), 2)
+            spent = self._checked_code(body) if kind == "authorization_code" else self._checked_refresh(body)
+            scope = self._narrowed(body, spent.scope)
+            spent.used = True
+            if isinstance(spent, Grant):
+                spent.access_ends = min(spent.access_ends, time.time() + GRACE_SECONDS)
+            grant = self._grant(spent.open_id, scope, 2)
         answer = {"code": 0, "access_token": grant.access, "token_type": "Bearer", "scope": grant.scope}
         answer["expires_in"] = int(self.console.access_seconds)
         if grant.refresh is not None:
@@ -467,7 +466,7 @@ class Platform:
         if not hmac.compare_digest(body["client_secret"].encode(), self.console.app_secret.encode()):
             raise oauth_refusal(20002)
 
-    def _spend_code(self, body: Json) -> Code:
+    def _checked_code(self, body: Json) -> Code:
         text = body.get("code")
         if not isinstance(text, str) or not text:
             raise oauth_refusal(20001)
@@ -482,10 +481,9 @@ class Platform:
             raise oauth_refusal(20071)
         if not proves(code, body.get("code_verifier")):
             raise oauth_refusal(20049)
-        code.used = True
         return code
 
-    def _spend_refresh(self, body: Json) -> Grant:
+    def _checked_refresh(self, body: Json) -> Grant:
         text = body.get("refresh_token")
         if not isinstance(text, str) or not text:
             raise oauth_refusal(20001)
@@ -498,13 +496,7 @@ class Platform:
             raise oauth_refusal(20073)
         if grant.refresh_ends < time.time():
             raise oauth_refusal(20037)
-        self._replace(grant)
         return grant
-
-    @staticmethod
-    def _replace(grant: Grant) -> None:
-        grant.used = True
-        grant.access_ends = min(grant.access_ends, time.time() + GRACE_SECONDS)
 
     @staticmethod
     def _narrowed(body: Json, scope: str) -> str:
@@ -549,7 +541,8 @@ class Platform:
                     raise Refusal(20026, "the refresh token is invalid")
                 if old.refresh_ends < time.time():
                     raise Refusal(20037, "the refresh token has expired")
-                self._replace(old)
+                old.used = True
+                old.access_ends = min(old.access_ends, time.time() + GRACE_SECONDS)
                 grant = self._grant(old.open_id, old.scope, 1)
         return {
             "access_token": grant.access,
@@ -1267,8 +1260,12 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = answer
 
     def serve(self, endpoint: str, handle: Callable[[Handler, re.Match[str]], None], found: re.Match[str]) -> None:
-        raw = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), MAX_BODY_BYTES))
-        self.raw = raw
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > MAX_BODY_BYTES:
+            self.close_connection = True
+            self.send(413, {"code": 413, "msg": "request body too large"})
+            return
+        self.raw = self.rfile.read(length)
         fault = None if endpoint in OWN else self.lark.platform.fault(endpoint)
         try:
             if fault is not None:

@@ -160,11 +160,11 @@ def check_nginx_conf(conf: Path) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def running_nginx(folder: Path, site: str, upstream_port: int) -> Iterator[Nginx]:
+def running_nginx(folder: Path, site: str, upstream_port: int, port: int | None = None) -> Iterator[Nginx]:
     """A real nginx in one process of its own, with its prefix, logs and temporary files under `folder`."""
     program = require("nginx")
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     conf = write_nginx_conf(folder, site, port, upstream_port)
     output = folder / "nginx.output"
     with running([program, "-p", str(folder), "-c", str(conf)], output) as process:

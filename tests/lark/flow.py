@@ -26,7 +26,8 @@ class Flow:
     """Users of the application have any name, those of the platform are ou_ada, ou_bob and ou_eve."""
 
     def __init__(self, folder: Path, **environment: str):
-        self.lark = FakeLark(console(messages_a_second=1000))
+        # Generous where a busy machine would make a test fail that is about something else.
+        self.lark = FakeLark(console(messages_a_second=1000, answer_seconds=10))
         port = free_port()
         settings = {
             "SIDECAR_PORT": str(port),
@@ -38,7 +39,7 @@ class Flow:
             "SIDECAR_LARK_ENCRYPT_KEY": ENCRYPT_KEY,
             "SIDECAR_LARK_API_URL": self.lark.url,
             "SIDECAR_LARK_SCOPES": SCOPES,
-            "SIDECAR_LARK_TIMEOUT_SECONDS": "1",
+            "SIDECAR_LARK_TIMEOUT_SECONDS": "3",
             "SIDECAR_LARK_REDIRECT_URI": f"http://127.0.0.1:{port}/callback",
         }
         self._settings = settings | environment
@@ -143,6 +144,10 @@ class Flow:
         """Change the database; how many rows."""
         with self._engine.begin() as connection:
             return connection.execute(text(query), values).rowcount
+
+    def forget_lease(self) -> None:
+        """As if the time of a process that ran before were over, which looked after authorizations."""
+        self.execute("DELETE FROM leases WHERE name = 'authorizations'")
 
     def nothing_stored(self, begun: Json) -> bool:
         """Of whoever tried to authorize."""

@@ -4,8 +4,11 @@ lenient says nothing."""
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +29,7 @@ from tests.lark.stage import (
     granted_code,
     query_of,
 )
-from tests.programs import wait_until
+from tests.programs import ROOT, running, stop, wait_until
 
 CLIENT = {"client_id": APP_ID, "client_secret": APP_SECRET}
 
@@ -326,6 +329,16 @@ def test_a_click_needs_a_callback_address_and_a_value_that_is_an_object(lark: Fa
     assert lark.click(message_id, "ou_ada")["error"]["code"] == 200342
 
 
+def test_an_answer_must_come_in_time(lark: FakeLark):
+    message_id = send(lark).json()["data"]["message_id"]
+    lark.console.answer_seconds = 0.2
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        lark.console.callback_url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        assert lark.click(message_id, "ou_ada")["error"]["code"] == 200341
+
+
 # Faults, and what is for tests
 
 
@@ -351,6 +364,24 @@ def test_faults_as_often_as_asked(lark: FakeLark):
     ]
     assert HTTP.post(url, json={"do": "nothing"}).status_code == 400
     assert HTTP.post(url, content=b'{"do":"mend"}').status_code == 400, "no page of another origin may"
+
+
+def test_as_a_program(tmp_path: Path):
+    command = [sys.executable, str(ROOT / "examples" / "fake_lark.py"), "--app-id", APP_ID, "--app-secret", APP_SECRET]
+    faults = ["--fault", "app_token=20050,1", "--fault", "user_info=down"]
+    with running([*command, *faults], tmp_path / "log") as process:
+        wait_until(lambda: (tmp_path / "log").read_text().endswith("\n"), "it tells its address")
+        url = (tmp_path / "log").read_text().strip()
+        asked = {"app_id": APP_ID, "app_secret": APP_SECRET}
+        path = f"{url}/open-apis/auth/v3/app_access_token/internal"
+        assert [HTTP.post(path, json=asked).json()["code"] for _ in range(2)] == [20050, 0]
+        with pytest.raises(httpx.RemoteProtocolError):
+            HTTP.get(f"{url}/open-apis/authen/v1/user_info")
+        assert HTTP.get(f"{url}/chat").status_code == 200
+        assert HTTP.post(path, content=b"x" * 300_000).status_code == 413
+        assert HTTP.get(f"{url}/open-apis/other").status_code == 404
+        assert stop(process) == 0
+    assert (tmp_path / "log").read_text().strip() == url, "and says no more"
 
 
 def test_an_event_comes_again_until_it_is_answered(lark: FakeLark):

@@ -123,11 +123,6 @@ def test_killed_while_it_is_handled_it_is_handled_after_the_start(handled: Handl
     handled.flow.server.kill()
     assert handled.lines(delivery.event_id) == []
     handled.flow.server.start()
-    forget_lease(handled.flow)
+    handled.flow.forget_lease()
     make_due(handled.flow, delivery.event_id)
     wait_until(lambda: len(handled.lines(delivery.event_id)) == 1, "it is handled", 30)
-
-
-def forget_lease(flow: Flow) -> None:
-    """As if the time of the process that was killed were over."""
-    flow.execute("DELETE FROM leases WHERE name = 'authorizations'")
