@@ -6,6 +6,7 @@ client that is too slow is to everything above as one that has left; the handler
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import socket
@@ -47,8 +48,16 @@ class ClientStream(io.RawIOBase):
     def __init__(self, sock: Any):
         self._sock = sock
         self._head_ends = time.monotonic() + HEAD_SECONDS
+        self._leaving = False
         self.phase = UNUSED
         self.late = False
+
+    def leave(self) -> None:
+        """Wait for no further request: the server stops. What is under way goes on."""
+        self._leaving = True
+        if self.phase in (UNUSED, IDLE):
+            with contextlib.suppress(OSError):  # it has left by itself
+                self._sock.shutdown(socket.SHUT_RD)
 
     def readable(self) -> bool:
         return True
@@ -72,7 +81,7 @@ class ClientStream(io.RawIOBase):
         phase = self.phase
         if phase is PAUSED:
             return None
-        if self.late:
+        if self.late or (self._leaving and phase is IDLE):
             return 0
         if phase is IDLE:
             count = self._receive(buffer, IDLE_SECONDS)

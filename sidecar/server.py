@@ -71,8 +71,12 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         super().__init__(sock, address, server, io.BufferedReader(self._stream))
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # from pywsgi's own answers: the client didn't wait for them
-            super().handle()
+        self.server.clients.add(self._stream)
+        try:
+            with contextlib.suppress(OSError):  # from pywsgi's own answers: the client didn't wait for them
+                super().handle()
+        finally:
+            self.server.clients.discard(self._stream)
         if self._stream.late:
             self.server.slow_clients.count(self._stream.phase, self.client_address[0])
 
@@ -215,6 +219,7 @@ def serve(
         gevent.signal_handler(signal.SIGHUP, door.reload)
     server.network = sidecar.network
     server.slow_clients = SlowClients(sidecar.network.metrics)
+    server.clients = set()
     server.max_accept = ACCEPTS_A_TURN
     server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -242,6 +247,8 @@ def _stop(server: Any, sidecar: Sidecar, door: Door | None) -> None:
     with gevent.Timeout(CLOSE_WINDOW_SECONDS + CLOSE_SECONDS, False):
         while network.connections:
             gevent.sleep(LOOK_SECONDS)
+    for client in list(server.clients):
+        client.leave()
     server.stop(timeout=STOP_SECONDS)
     if door is not None:
         with gevent.Timeout(GOODBYE_SECONDS, False):

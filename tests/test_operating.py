@@ -169,11 +169,18 @@ def test_at_the_end_everybody_is_told_and_nothing_is_lost(start_sidecar, number)
     assert stored == list(range(stored[0], stored[0] + len(stored))), "no hole"
 
 
-def test_an_idle_keep_alive_connection_does_not_hold_the_end_up(start_sidecar):
+def test_clients_without_a_request_under_way_are_left_at_the_end_and_others_are_answered(start_sidecar):
     server = start_sidecar()
-    with httpx.Client(base_url=server.url) as client:
+    silent = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_SECONDS)
+    slow = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_SECONDS)
+    head = f"POST /api/tokens HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.token}\r\nContent-Length: 2\r\n\r\n"
+    slow.sendall(head.encode() + b"{")
+    with httpx.Client(base_url=server.url) as client, silent, slow:
         assert client.get("/healthz").status_code == 200
         os.kill(server.pid, signal.SIGTERM)
+        assert silent.recv(1) == b""
+        slow.sendall(b"}")
+        assert slow.recv(100).startswith(b"HTTP/1.1 400 ")
         assert server._process is not None
         assert server._process.wait(END_SECONDS) == 0
 

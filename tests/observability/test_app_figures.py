@@ -13,7 +13,11 @@ from tests.servers import RunningSidecar
 
 @pytest.fixture(scope="module")
 def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
-    app = {"SIDECAR_LARK_APP_ID": "cli_a", "SIDECAR_LARK_APP_SECRET": "s" * 32}
+    app = {
+        "SIDECAR_LARK_APP_ID": "cli_a",
+        "SIDECAR_LARK_APP_SECRET": "s" * 32,
+        "SIDECAR_LARK_REDIRECT_URI": "http://localhost/callback",
+    }
     server = RunningSidecar(tmp_path_factory.mktemp("figures"), app)
     server.start()
     yield server

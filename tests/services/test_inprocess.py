@@ -18,6 +18,7 @@ from sidecar.domain.errors import Invalid
 from sidecar.domain.events import Event, Volatile
 from sidecar.factory import Sidecar, create_app
 from sidecar.fanout.hub import Subscriber
+from sidecar.jobs.live_push import LivePushing
 from sidecar.services.inprocess import InProcess
 from sidecar.store.journal import events_after
 
@@ -155,7 +156,8 @@ def test_a_live_push(sidecar, push, kind: str):
         message["stats"]
     )
     pusher.stop_pushing()
-    wait(lambda: not sidecar.jobs[-1].rooms, "it stops")
+    (pushing,) = (job for job in sidecar.jobs if isinstance(job, LivePushing))
+    wait(lambda: not pushing.rooms, "it stops")
     pusher.stop_pushing()
 
 
