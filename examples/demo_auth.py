@@ -115,12 +115,17 @@ def running(
             process.wait()
 
 
+def check_runs(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Raises Failed with what it has said, if it has ended."""
+    if process.poll() is not None:
+        raise Failed(f"{log.stem} has ended:\n{log.read_text()}")
+
+
 def told_address(log: Path, process: subprocess.Popen[bytes]) -> str:
     """The first line that a program prints."""
 
     def first_line() -> str:
-        if process.poll() is not None:
-            raise Failed(f"{log.stem} has ended:\n{log.read_text()}")
+        check_runs(process, log)
         line, end, _ = log.read_text().partition("\n")
         return line if end else ""
 
@@ -129,8 +134,7 @@ def told_address(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def ready(url: str, log: Path, process: subprocess.Popen[bytes]) -> bool:
-    if process.poll() is not None:
-        raise Failed(f"the sidecar has ended:\n{log.read_text()}")
+    check_runs(process, log)
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -408,8 +412,13 @@ def play(given: argparse.Namespace, folder: Path, stack: contextlib.ExitStack) -
     demo = Demo(lark, url, token, given.language)
     if given.long_connection:
         events = [sys.executable, "-m", "sidecar", "lark-events"]
-        stack.enter_context(running("lark-events", events, folder, environment))
-        wait(demo.long_connection_open, "the long connection is open (lark-events.log)")
+        hearing = stack.enter_context(running("lark-events", events, folder, environment))
+
+        def is_open() -> bool:
+            check_runs(hearing, folder / "lark-events.log")
+            return demo.long_connection_open()
+
+        wait(is_open, "the long connection is open")
     begun, message_id = demo.begin()
     program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if program is None:

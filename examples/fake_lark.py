@@ -1502,7 +1502,8 @@ article { padding: 0; overflow: hidden } article > * { padding: .5rem 1rem; marg
 .blue { background: #e1eaff; color: #0c296e } .green { background: #d9f5d6; color: #124b0c }
 .red { background: #fde2e2; color: #621c18 } .grey, .default { background: #eff0f1; color: #373c43 }
 .orange, .yellow { background: #feead2; color: #6b3900 }
-#toast { position: fixed; top: 1rem; left: 50%; transform: translateX(-50%); background: #1f2329; color: #fff;
+article small { display: block }
+#toast { position: fixed; bottom: 2rem; left: 50%; transform: translateX(-50%); background: #1f2329; color: #fff;
   border-radius: 6px; padding: .5rem 1.2rem } #toast:empty { display: none }
 </style>"""
 
@@ -1557,15 +1558,21 @@ function draw(message) {
   const title = told ? told.title : card.header ? card.header.title.content : '';
   made.append(make('h2', title, (told ? told.color : card.header && card.header.template) || 'default'));
   const elements = told ? [{ tag: 'div', text: { content: told.text || '' } }] : (card.body || card).elements;
+  let drawn = 0;
+  const drawButtons = (count) => {
+    const row = make('div');
+    for (; count > 0; count -= 1, drawn += 1) row.append(drawButton(message, message.buttons[drawn], drawn));
+    made.append(row);
+  };
   for (const element of elements) {
     if (element.tag === 'div') made.append(marked(element.text.content));
     if (element.tag === 'markdown') made.append(marked(element.content));
     if (element.tag === 'hr') made.append(make('hr'));
+    if (element.tag === 'action') drawButtons(element.actions.length);
+    if (element.tag === 'button') drawButtons(1);
     if (element.tag === 'note') made.append(marked(element.elements.map((one) => one.content).join(' '), 'small'));
   }
-  const row = make('div');
-  message.buttons.forEach((button, number) => row.append(drawButton(message, button, number)));
-  if (message.buttons.length) made.append(row);
+  if (told) drawButtons(message.buttons.length);
   made.append(make('div', `$${message.message_id.slice(0, 11)}… · 版本 version $${message.version}`, 'note'));
   return made;
 }

@@ -106,5 +106,5 @@ def test_what_fails_is_said(tmp_path: Path):
     (tmp_path / "instance").write_text("a file")
     done = subprocess.run([*DEMO, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert "FAILED: the sidecar has ended" in done.stderr
+    assert "FAILED: sidecar has ended" in done.stderr
     assert "SUCCESS" not in done.stdout
