@@ -3,6 +3,7 @@ before they end, handles events again that were not, and cleans up. One process 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from sidecar.services.authorizations import Authorizations
 from sidecar.services.lark_apps import Apps
 from sidecar.services.lark_callbacks import Callbacks
 from sidecar.services.user_tokens import TokenStore
-from sidecar.store.leases import take_lease
+from sidecar.store.leases import give_up_lease, take_lease
 from sidecar.store.writer import Submit
 
 log = RateLimited(structlog.get_logger("sidecar.authorizations"))
@@ -66,6 +67,7 @@ class AuthorizationUpkeep:
         self._clock = clock
         self._clean_at = 0.0
         self._sync_at = self._next_sync()
+        self._fence: int | None = None
         self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
@@ -73,12 +75,17 @@ class AuthorizationUpkeep:
         self._greenlet.name = "authorizations"
 
     def stop(self) -> None:
-        """(A token that is being renewed would be lost between the platform's answer and the commit.)"""
+        """Another process takes over at once. (What runs is waited for: a token that is being renewed would be lost
+        between the platform's answer and the commit.)"""
         if self._greenlet is not None:
             self._greenlet.kill()
         running = list(self._running.values())
         gevent.joinall(running, timeout=STOP_SECONDS)
         gevent.killall(running)
+        fence = self._fence
+        if fence is not None:
+            with contextlib.suppress(Unavailable):
+                self._submit(lambda transaction: give_up_lease(transaction, LEASE, fence))
 
     def run_once(self) -> bool:
         """Begin what is due now, each part in a greenlet; False if that is another process's business, or there is no

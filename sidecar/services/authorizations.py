@@ -21,7 +21,7 @@ import gevent
 import structlog
 
 from sidecar.domain.access import Identity, may_authorize, may_send_cards
-from sidecar.domain.authorizations import App, CardClick, Language, Method, Person, State, Toast, UserTokens, may_become
+from sidecar.domain.authorizations import App, Card, CardClick, Language, Method, Person, UserTokens
 from sidecar.domain.errors import (
     AuthorizationCodeMissing,
     AuthorizationExpired,
@@ -42,7 +42,19 @@ from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.access import require
 from sidecar.services.authorization_cards import Cards
-from sidecar.services.authorization_news import COMPLETED, EXPIRED, FAILED, REJECTED, tell
+from sidecar.services.authorization_news import COMPLETED, tell
+from sidecar.services.authorization_steps import (
+    card_sent,
+    check_pending,
+    claim_exchange,
+    click_card,
+    exchanging,
+    expected_open_id,
+    expire,
+    note_failure,
+    reject,
+    sealed_tokens,
+)
 from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.services.lark_apps import Apps
 from sidecar.services.providers import Provider
@@ -56,7 +68,6 @@ from sidecar.store.authorizations import (
     insert_session,
     overdue_sessions,
     session_of_state,
-    session_with_tokens,
 )
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
@@ -73,11 +84,7 @@ OFFLINE = "offline_access"
 MAX_SCOPES = 50
 """Lark takes no more at once."""
 MINUTE = 60.0
-EXCHANGE_SECONDS = 60.0
-"""So long nobody else may use the same state while its code is being exchanged: longer than two calls may take."""
 SAVES, SAVE_PAUSE_SECONDS = 5, 1.0
-CARD_NET_SECONDS = 5.0
-"""When a card that a click's answer should have changed is changed in any case."""
 BATCH = 100
 
 
@@ -175,7 +182,7 @@ class Authorizations:
 
         row, duplicate = self._submit(command)
         if duplicate:
-            self._check_pending(self._now(row))
+            check_pending(self._now(row))
         else:
             self._metrics.begun(app.id, row.auth_method)
             log.info("authorizations.begun", authorization=session_id, app=app.id, method=row.auth_method)
@@ -207,7 +214,7 @@ class Authorizations:
         row = self.known(session_id)
         if not self._reaches(identity, row):
             raise AuthorizationNotFound("There is no such authorization.")
-        self._check_pending(row)
+        check_pending(row)
         if row.message_id is not None:
             return row.message_id, True
         receiver = body.receive_id or (row.expected_open_id if body.receive_id_type == "open_id" else None)
@@ -223,7 +230,7 @@ class Authorizations:
             card = self._card(app, row)
             message_id = self._provider.send_card(app, body.receive_id_type, receiver, card)
             bound = receiver if body.receive_id_type == "open_id" else row.expected_open_id
-            self._submit(partial(_card_sent, session_id, message_id, bound))
+            self._submit(partial(card_sent, session_id, message_id, bound))
             log.info("authorizations.card_sent", to=body.receive_id_type)
         return message_id, False
 
@@ -240,12 +247,12 @@ class Authorizations:
 
     def _returned(self, row: SessionRow, code: str, error: str) -> Outcome:
         try:
-            self._check_pending(row)
+            check_pending(row)
             if error:
                 return self._refused(row, error)
             if not code:
                 raise AuthorizationCodeMissing("The platform sent no code.")
-            self._submit(partial(_claim, row.session_id))
+            self._submit(partial(claim_exchange, row.session_id))
             return Outcome(self._exchanged(row, code))
         except (AuthorizationExpired, AuthorizationRejected, Conflict) as ended:
             return Outcome(self.known(row.session_id), ended)
@@ -256,7 +263,7 @@ class Authorizations:
     def clicked(self, app: App, click: CardClick, method: Method) -> dict[str, Any]:
         """Somebody has clicked on a card; what they are answered."""
         with structlog.contextvars.bound_contextvars(authorization=click.session_id):
-            row, toast, rejected = self._submit(partial(_click, app.id, click, method))
+            row, toast, rejected = self._submit(partial(click_card, app.id, click, method))
             if row is None:
                 return self._provider.answer(toast, self._options.language)
             if rejected:
@@ -271,7 +278,7 @@ class Authorizations:
         overdue = self._database.read(lambda connection: overdue_sessions(connection, utc_text(self._clock()), BATCH))
         count = 0
         for row in overdue:
-            if self._submit(partial(_expire, row)):
+            if self._submit(partial(expire, row)):
                 count += 1
                 self._metrics.expired(row.app_id)
                 log.info("authorizations.expired", authorization=row.session_id)
@@ -304,8 +311,8 @@ class Authorizations:
             raise AuthorizationNotFound("There is no such authorization.")
         if self._holds(row, tokens):
             return row
-        self._check_pending(row)
-        if _expected(transaction, row) not in (None, person.open_id):
+        check_pending(row)
+        if expected_open_id(transaction, row) not in (None, person.open_id):
             raise WrongUser("Somebody else has authorized than the one who was asked.")
         drop_tokens(transaction.connection, row.app_id, row.user_id)
         done = replace(
@@ -352,7 +359,7 @@ class Authorizations:
         """The platform has sent the user back with an error instead of a code."""
         if error != "access_denied":
             raise AuthorizationFailed("The platform did not authorize.", reason="unknown_error")
-        done = self._submit(partial(_reject, row.session_id))
+        done = self._submit(partial(reject, row.session_id))
         self._metrics.failed(row.app_id, row.auth_method, "user_rejected")
         log.info("authorizations.rejected", by="page")
         if done.message_id is not None:
@@ -363,7 +370,7 @@ class Authorizations:
         self._metrics.failed(row.app_id, row.auth_method, error.reason)
         log.warning("authorizations.failed", reason=error.reason, code=error.code, provider_code=error.provider_code)
         with suppress(Unavailable):  # the claim ends by itself
-            self._submit(partial(_note_failure, row.session_id, error.reason))
+            self._submit(partial(note_failure, row.session_id, error.reason))
 
     def _check_rate(self, transaction: Transaction, app: App, user: str) -> None:
         """Over all processes. Raises RateLimited."""
@@ -375,15 +382,6 @@ class Authorizations:
                 "Too many authorizations of this user.", retry_after_seconds=max(1, math.ceil(free_at - now))
             )
 
-    def _check_pending(self, row: SessionRow) -> None:
-        """Raises what says how it ended."""
-        if row.state == "completed":
-            raise Conflict("The authorization was completed already.")
-        if row.state == "rejected":
-            raise AuthorizationRejected("The user has declined.")
-        if row.state == "expired":
-            raise AuthorizationExpired("The authorization has expired; begin another one.")
-
     def _reaches(self, identity: Identity, row: SessionRow) -> bool:
         try:
             self._apps.reached(row.app_id, identity)
@@ -394,7 +392,7 @@ class Authorizations:
     def _now(self, row: SessionRow) -> SessionRow:
         """As it is now: time ends one before the clean-up has come by."""
         now = utc_text(self._clock())
-        if row.state == "pending" and row.expires_at <= now and not _exchanging(row, now):
+        if row.state == "pending" and row.expires_at <= now and not exchanging(row, now):
             return replace(row, state="expired")
         return row
 
@@ -409,29 +407,13 @@ class Authorizations:
     def _flow_url(self, app: App, row: SessionRow) -> str:
         return self._card(app, row).authorize_url or ""
 
-    def _card(self, app: App, row: SessionRow) -> Any:
+    def _card(self, app: App, row: SessionRow) -> Card:
         try:
             return self._cards.card(app, row)
         except Unreadable:
             raise AuthorizationFailed(
                 "What was kept of the authorization can't be read.", reason="misconfigured"
             ) from None
-
-
-def sealed_tokens(vault: Vault, session_id: str, tokens: UserTokens, began: float, threshold: float) -> dict[str, Any]:
-    """The columns that hold tokens which were asked for at `began`."""
-    refresh = tokens.refresh
-    lasts = tokens.refresh_expires_in
-    return {
-        "user_access_token": vault.seal(tokens.access, "access", session_id),
-        "token_issued_at": utc_text(began),
-        "token_expires_at": utc_text(began + tokens.expires_in),
-        "token_scope": tokens.scope,
-        "refresh_token": None if refresh is None else vault.seal(refresh, "refresh", session_id),
-        "refresh_expires_at": None if refresh is None or lasts is None else utc_text(began + lasts),
-        "refreshing_until": None,
-        "renew_at": None if refresh is None else utc_text(began + tokens.expires_in * (1 - threshold)),
-    }
 
 
 def _scope(*texts: str) -> str:
@@ -446,115 +428,3 @@ def _scope(*texts: str) -> str:
 
 def _hash(state: str) -> str:
     return hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()
-
-
-def _exchanging(row: SessionRow, now: str) -> bool:
-    """Is somebody exchanging a code for it? Who came in time is not too late because the platform is slow."""
-    return row.exchanging_until is not None and row.exchanging_until > now
-
-
-def _expected(transaction: Transaction, row: SessionRow) -> str | None:
-    """Who must authorize; None if anybody may. Who has authorized once stays the same person, until their tokens are
-    revoked or the back end names another."""
-    if row.expected_open_id is not None:
-        return row.expected_open_id
-    former = session_with_tokens(transaction.connection, row.app_id, row.user_id)
-    return None if former is None else former.open_id
-
-
-def _claim(session_id: str, transaction: Transaction) -> None:
-    """Raises Conflict while somebody else is exchanging a code for the same session."""
-    row = find_session(transaction.connection, session_id)
-    if row is None or row.state != "pending":
-        raise Conflict("The authorization was ended meanwhile.")
-    if _exchanging(row, transaction.now):
-        raise Conflict("The authorization is being completed now; look again in a moment.")
-    until = utc_text(unix_seconds(transaction.now) + EXCHANGE_SECONDS)
-    change_session(transaction.connection, session_id, exchanging_until=until)
-
-
-def _note_failure(session_id: str, reason: str, transaction: Transaction) -> None:
-    row = find_session(transaction.connection, session_id)
-    if row is not None and row.state == "pending":
-        change_session(transaction.connection, session_id, reason=reason, exchanging_until=None)
-        tell(transaction, FAILED, row, "pending", reason)
-
-
-def _card_sent(session_id: str, message_id: str, open_id: str | None, transaction: Transaction) -> None:
-    """(It may have ended while the card was on its way.)"""
-    row = find_session(transaction.connection, session_id)
-    if row is None:
-        return
-    change_session(
-        transaction.connection,
-        session_id,
-        message_id=message_id,
-        expected_open_id=row.expected_open_id or open_id,
-        auth_method="http_callback" if row.auth_method == "oauth" else row.auth_method,
-        card_state="pending",
-        card_due_at=None if row.state == "pending" else transaction.now,
-    )
-
-
-def _reject(session_id: str, transaction: Transaction) -> SessionRow:
-    row = find_session(transaction.connection, session_id)
-    if row is None or not may_become(row.state, "rejected"):
-        raise Conflict("The authorization was ended meanwhile.")
-    return _ended(transaction, row, "rejected", transaction.now)
-
-
-def _expire(row: SessionRow, transaction: Transaction) -> bool:
-    found = find_session(transaction.connection, row.session_id)
-    if found is None or not may_become(found.state, "expired") or found.expires_at > transaction.now:
-        return False
-    if _exchanging(found, transaction.now):
-        return False
-    _ended(transaction, found, "expired", transaction.now)
-    return True
-
-
-def _ended(transaction: Transaction, row: SessionRow, state: State, card_due_at: str) -> SessionRow:
-    reason = "user_rejected" if state == "rejected" else row.reason
-    done = replace(row, state=state, reason=reason, sealed=None, exchanging_until=None)
-    change_session(
-        transaction.connection,
-        row.session_id,
-        state=state,
-        reason=reason,
-        sealed=None,
-        exchanging_until=None,
-        card_due_at=card_due_at if row.message_id is not None else None,
-    )
-    tell(transaction, REJECTED if state == "rejected" else EXPIRED, done, state, reason)
-    return done
-
-
-def _click(
-    app_id: str, click: CardClick, method: Method, transaction: Transaction
-) -> tuple[SessionRow | None, Toast, bool]:
-    """(The authorization as it is now, what the one who clicked is told, has this click rejected it?)"""
-    row = find_session(transaction.connection, click.session_id)
-    if row is None or row.app_id != app_id:
-        return None, "failed", False
-    if _expected(transaction, row) not in (None, click.open_id):
-        return row, "not_yours", False
-    if row.state == "completed":
-        return row, "completed", False
-    if row.state == "rejected":
-        return row, "cancelled", False
-    if row.state == "expired" or (row.expires_at <= transaction.now and not _exchanging(row, transaction.now)):
-        return row, "expired", False
-    row = replace(
-        row, expected_open_id=click.open_id, auth_method=method, message_id=row.message_id or click.message_id
-    )
-    change_session(
-        transaction.connection,
-        row.session_id,
-        expected_open_id=row.expected_open_id,
-        auth_method=row.auth_method,
-        message_id=row.message_id,
-    )
-    if click.action == "authorize":
-        return row, "follow_link", False
-    later = utc_text(unix_seconds(transaction.now) + CARD_NET_SECONDS)
-    return _ended(transaction, row, "rejected", later), "cancelled", True

@@ -31,7 +31,8 @@ from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.access import require
 from sidecar.services.authorization_news import REFRESH_FAILED, REVOKED, TOKEN_EXPIRED, tell
-from sidecar.services.authorizations import READ, WRITE, sealed_tokens
+from sidecar.services.authorization_steps import sealed_tokens
+from sidecar.services.authorizations import READ, WRITE
 from sidecar.services.lark_apps import Apps
 from sidecar.services.providers import Provider
 from sidecar.services.vault import Unreadable, Vault
