@@ -258,6 +258,8 @@ class TokenStore:
             saving = self._saving.get(row.session_id)
             if saving is not None:
                 saving.join(max(0.0, deadline - self._clock()))
+                if not saving.ready():  # its refresh token is used up: nobody may use it again
+                    raise Unavailable("The renewed token can't be stored now; try again.", retry_after_seconds=2)
             claimed, now = self._submit(partial(_claim, row))
             if claimed:
                 return self._renew(now)

@@ -26,6 +26,10 @@ NEAR_THE_END = LIFE_SECONDS * 0.95
 NEVER_AUTHORIZED = Identity(kind="anonymous", name="anonymous")
 
 
+def unavailable(*given):
+    raise Unavailable("The store is away.")
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(user_tokens, "SAVE_PAUSE_SECONDS", 0.01)
@@ -208,6 +212,53 @@ def test_a_save_that_is_repeated_for_long_goes_on_behind(desk, monkeypatch):
     assert not desk.token().is_expiring
     assert desk.platform.count("refresh") == 1
     assert "authorization_revoked" not in desk.told_types()
+
+
+def test_while_a_save_is_repeated_nobody_here_renews_again(desk, monkeypatch):
+    """Not when its claim has ended, either: the store takes the claim of another one, and the refresh token is used."""
+    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 0.05)
+    desk.authorized()
+    desk.clock.ahead += NEAR_THE_END
+    with monkeypatch.context() as patch:
+        patch.setattr(user_tokens, "_store", unavailable)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                desk.token()
+            desk.clock.ahead += user_tokens.CLAIM_SECONDS + 1
+    assert desk.platform.count("refresh") == 1
+    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 12.0)
+    assert not desk.token().is_expiring
+    assert "authorization_revoked" not in desk.told_types()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_token_that_the_platform_does_not_take_is_replaced_once(desks, processes):
+    those = [desks() for _ in range(processes)]
+    those[0].authorized()
+    first = those[0].token().text
+    mark = user_tokens.fingerprint(first)
+    found = together(*(lambda at=at: at.tokens.token(SHOP, "cli_a", "u1", mark) for at in those * 4))
+    assert those[0].platform.count("refresh") == 1
+    assert {one.text for one in found} == {those[0].token().text} != {first}
+    assert those[0].tokens.token(SHOP, "cli_a", "u1", mark).text == found[0].text, "it is another one by now"
+    for nonsense in ("", "x", "\ud800", "0" * 64):
+        assert those[0].tokens.token(SHOP, "cli_a", "u1", nonsense).text == found[0].text
+
+
+def test_a_token_that_the_platform_neither_takes_nor_renews(desk):
+    desk.platform.renewable = False
+    desk.authorized()
+    mark = user_tokens.fingerprint(desk.token().text)
+    with pytest.raises(AuthenticationRequired):
+        desk.tokens.token(SHOP, "cli_a", "u1", mark)
+    desk.platform.renewable = True
+    desk.authorized()
+    mark = user_tokens.fingerprint(desk.token().text)
+    desk.platform.failing["refresh"] = ProviderUnavailable("Away.")
+    with pytest.raises(ProviderUnavailable):
+        desk.tokens.token(SHOP, "cli_a", "u1", mark)
+    desk.platform.failing.clear()
+    assert desk.tokens.token(SHOP, "cli_a", "u1", mark).text != ""
 
 
 @pytest.mark.parametrize("number", range(3))
