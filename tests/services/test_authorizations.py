@@ -403,3 +403,23 @@ def test_no_secret_is_logged(desk, logged):
     text = repr(logged)
     for secret in ("the-code-itself", state_of(started), "access-", "refresh-", "the-secret-of-a"):
         assert secret not in text
+
+
+def test_a_commit_whose_answer_was_lost_is_recognised(desk, monkeypatch):
+    """The tokens are stored; trying it again must not say that somebody else has completed it."""
+    monkeypatch.setattr("sidecar.services.authorizations.SAVE_PAUSE_SECONDS", 0.0)
+    started = desk.start()
+    submit = desk.service._submit
+    lost = []
+
+    def answer_lost(command):
+        found = submit(command)
+        if desk.row(started.row.session_id)["state"] == "completed" and not lost:
+            lost.append(found)
+            raise Unavailable("It is not known whether this was stored.")
+        return found
+
+    monkeypatch.setattr(desk.service, "_submit", answer_lost)
+    assert desk.come_back(started).error is None
+    assert len(lost) == 1
+    assert desk.told_types() == ["authorization_completed"]
