@@ -82,7 +82,7 @@ class AuthorizationUpkeep:
         running = list(self._running.values())
         gevent.joinall(running, timeout=STOP_SECONDS)
         gevent.killall(running)
-        fence = self._fence
+        fence, self._fence = self._fence, None
         if fence is not None:
             with contextlib.suppress(Unavailable):
                 self._submit(lambda transaction: give_up_lease(transaction, LEASE, fence))
@@ -92,7 +92,8 @@ class AuthorizationUpkeep:
         app. Raises Unavailable."""
         if not self._apps.all():
             return False
-        if self._submit(lambda transaction: take_lease(transaction, LEASE, self._node, LEASE_SECONDS)) is None:
+        self._fence = self._submit(lambda transaction: take_lease(transaction, LEASE, self._node, LEASE_SECONDS))
+        if self._fence is None:
             self._time_to_sync()  # the other process does it
             return False
         for name, part in self._parts.items():

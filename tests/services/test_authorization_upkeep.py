@@ -313,6 +313,15 @@ def test_one_process_of_all_is_at_work(desks):
     assert not run_job(one)
 
 
+def test_a_process_that_ends_leaves_the_work_to_another_at_once(desks):
+    one, two = desks(node="one"), desks(node="two")
+    assert run_job(one)
+    one.job.stop()
+    assert run_job(two)
+    one.job.stop()
+    assert run_job(two), "and takes nothing from it by stopping again"
+
+
 def test_the_job_does_what_is_due(desk):
     ended = desk.start("u1", open_id=ALICE.open_id)
     desk.send_card(ended)
