@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from sidecar.domain.authorizations import App, Language, Method, ReceiverKind
 from sidecar.wire.checks import Name, OptionalName, StrictBody, number, text, word
@@ -14,9 +15,17 @@ MAX_SCOPE_CHARACTERS = 4_000
 MAX_RECEIVER_CHARACTERS = 200
 MAX_SECRET_CHARACTERS = 500
 
+
+def _app_id(value: Any) -> str:
+    """As it can stand in an address of ours."""
+    if not isinstance(value, str) or not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{MAX_APP_CHARACTERS}}}", value.strip()):
+        raise ValueError(f"must be 1 to {MAX_APP_CHARACTERS} letters, digits, `_`, `.` and `-`")
+    return value.strip()
+
+
 Secret = Annotated[str, word(MAX_SECRET_CHARACTERS)]
 OptionalSecret = Annotated[str, text(MAX_SECRET_CHARACTERS)]
-AppId = Annotated[str, word(MAX_APP_CHARACTERS)]
+AppId = Annotated[str, BeforeValidator(_app_id)]
 
 
 class StartBody(StrictBody):
@@ -42,9 +51,9 @@ class NewAppBody(StrictBody):
 
     app_id: AppId
     name: Annotated[str, text(MAX_RECEIVER_CHARACTERS)] = ""
-    secret: Secret
-    verification_token: OptionalSecret = ""
-    encrypt_key: OptionalSecret = ""
+    secret: Secret = Field(repr=False)
+    verification_token: OptionalSecret = Field("", repr=False)
+    encrypt_key: OptionalSecret = Field("", repr=False)
 
     @property
     def app(self) -> App:

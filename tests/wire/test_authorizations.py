@@ -93,3 +93,14 @@ def test_whatever_comes_is_read_or_refused(kind, body):
         if isinstance(value, str):
             value.encode()
             assert "\x00" not in value
+
+
+@pytest.mark.parametrize("app_id", ["a/b", "cli a", "", "x" * 65, "飞书", 5, None])
+def test_an_app_has_an_id_that_can_stand_in_an_address(app_id):
+    assert bad_fields(NewAppBody, NEW | {"app_id": app_id}) == {"app_id"}
+
+
+def test_a_new_app_shows_no_secret():
+    assert "hush" not in repr(
+        read(NewAppBody, {"app_id": "cli_a", "secret": "hush", "verification_token": "hush2", "encrypt_key": "hush3"})
+    )
