@@ -128,6 +128,9 @@ class Browser:
             pass
 
     def settled(self) -> list[int]:
+        """What it has got, once its process knows all that was committed, by whatever process."""
+        stage = self.process.stage
+        wait_until(lambda: stage.tail.last == stage.store.head(), "its tail is at the journal's end")
         wait_until(lambda: self.recipient.read() or self.subscriber.live, "it is live again")
         return self.sent
 
