@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bots.conftest import Connect
-from tests.bots.peers import VERSIONS, envelope, text_message
+from tests.bots.peers import VERSIONS, RealClient, envelope, text_message
 from tests.bots.raw import LINES, RawBot, new_key
 from tests.programs import wait_until
 from tests.servers import RunningSidecar
@@ -23,6 +23,16 @@ def ws(server: RunningSidecar) -> str:
     return server.url.replace("http", "ws", 1) + "/ws"
 
 
+def wait_known(server: RunningSidecar, *bots: RealClient) -> None:
+    """Until this process knows that they are connected, to whichever: a bot's handshake is answered before."""
+
+    def known() -> bool:
+        items = server.get("/api/maim/connections").json()["items"]
+        return {bot.state["uuid"] for bot in bots} <= {item["uuid"] for item in items}
+
+    wait_until(known, "they are known", 30)
+
+
 @pytest.mark.parametrize(("version", "other_version"), [(OLD, NEW), (NEW, OLD)])
 def test_bots_at_different_processes_talk(stage: Stage, connect: Connect, name: str, version: str, other_version: str):
     here, there = stage
@@ -30,6 +40,8 @@ def test_bots_at_different_processes_talk(stage: Stage, connect: Connect, name: 
     one = connect(version, ws(here), keys[0], "wechat", custom=["poke"])
     two = connect(other_version, ws(there), keys[1], "qq", custom=["poke"])
     near = connect(other_version, ws(here), keys[1], "qq")
+    wait_known(here, two, near)
+    wait_known(there, one)
     sent = [one.send_text(f"there {number}", to=(keys[1], "qq")) for number in range(10)]
     assert [two.next_message() for _ in sent] == sent
     assert [near.next_message() for _ in sent] == sent
@@ -48,6 +60,7 @@ def test_a_duplicate_at_the_other_process_is_not_delivered(stage: Stage, connect
     keys = [new_key(here, f"{name}-{number}").key for number in range(2)]
     senders = [connect(version, ws(server), keys[0], "qq") for version, server in zip(VERSIONS, stage, strict=True)]
     receiver = connect(OLD, ws(there), keys[1], "qq")
+    wait_known(here, receiver)
     frame = envelope(text_message("once", (keys[1], "qq")))
     for sender in senders:
         sender.send_frame(frame)
@@ -75,6 +88,7 @@ def test_a_queued_message_is_delivered_by_the_process_that_the_receiver_comes_to
     assert receiver.next_text() == "round"
     receiver.stop()
     again = connect(version, ws(here), keys[1], "qq")
+    wait_known(here, again)
     sender.send_text("last", to=(keys[1], "qq"))
     assert again.next_text() == "last"
     assert again.texts() == ["last"]
@@ -119,6 +133,7 @@ def test_bots_of_a_process_that_was_killed_go_on_at_the_other(stage: Stage, conn
     keys = [new_key(here, f"{name}-{number}").key for number in range(2)]
     sender = connect(NEW, ws(here), keys[0], "qq")
     receiver = connect(OLD, ws(there), keys[1], "qq")
+    wait_known(here, receiver)
     sender.send_text("before", to=(keys[1], "qq"))
     assert receiver.next_text() == "before"
     there.kill()
@@ -130,6 +145,7 @@ def test_bots_of_a_process_that_was_killed_go_on_at_the_other(stage: Stage, conn
     assert moved.next_text() == "kept"
     there.start()
     again = connect(NEW, ws(there), keys[1], "qq")
+    wait_known(here, moved, again)
     sender.send_text("last", to=(keys[1], "qq"))
     assert moved.next_text() == "last"
     assert again.next_text() == "last"
