@@ -154,10 +154,12 @@ class CatchUp:
         answer = Subscription(room, last, offset.text, self._tail.epoch)
         if past is None and not (save is not None and fresh):
             return answer
-        before, made = (hold.covers, subscriber.replays), None
+        covered, made = hold.covers, None
         with self.paused(subscriber, last) as owed:
             try:
                 if past is not None:
+                    if fresh:
+                        subscriber.joining.add(room)
                     held = {name: other.covers for name, other in subscriber.rooms.items() if name != room}
                     user = subscriber.user
                     plan = self._database.read(lambda c: _plan(c, room, past, hold.covers, held, snapshot, user))
@@ -169,6 +171,7 @@ class CatchUp:
                         snapshot_offset=plan.offset,
                     )
                     made = _promise(subscriber, room, hold, plan.after, offset)
+                    subscriber.joining.discard(room)
                     if made is not None:
                         owed.replays.append(made)
                         if save is not None:
@@ -176,9 +179,11 @@ class CatchUp:
                 if save is not None:
                     save()
             except Exception:
-                hold.covers, subscriber.replays = before
+                hold.covers = covered
+                subscriber.joining.discard(room)
                 if made is not None:
                     owed.replays.remove(made)
+                    subscriber.replays = tuple(replay for replay in subscriber.replays if replay is not made)
                 if fresh:
                     hub.leave(subscriber, room)
                 raise

@@ -79,9 +79,21 @@ class Replay:
 class Subscriber:
     """One namespace of one connection. `position`: everything up to this seq has been sent. Live while
     `live`; otherwise the catch-up (fanout/catchup.py) owns it and no live frame goes to it. `replays` are those of
-    the rooms that it holds whose end its client may not have seen. `user` is whose targeted events it may see."""
+    the rooms that it holds whose end its client may not have seen; `joining` are rooms whose past is asked for and not
+    promised yet. `user` is whose targeted events it may see."""
 
-    __slots__ = ("closed", "codec", "live", "next_replay", "position", "recipient", "replays", "rooms", "user")
+    __slots__ = (
+        "closed",
+        "codec",
+        "joining",
+        "live",
+        "next_replay",
+        "position",
+        "recipient",
+        "replays",
+        "rooms",
+        "user",
+    )
 
     def __init__(
         self, recipient: Recipient, codec: Codec, position: int, next_replay: int = 0, user: str | None = None
@@ -92,6 +104,7 @@ class Subscriber:
         self.position = position
         self.next_replay = next_replay
         self.rooms: dict[str, Room] = {}
+        self.joining: set[str] = set()
         self.replays: tuple[Replay, ...] = ()
         self.live = True
         self.closed = False

@@ -234,12 +234,14 @@ def _hash(pid: str) -> bytes:
 
 
 def _encode(kept: Kept, subscriber: Subscriber, without: str | None = None) -> str:
-    """(A replay whose room was left while it was being promised is none.)"""
-    rooms = {name: (hold.joined, hold.covers) for name, hold in subscriber.rooms.items() if name != without}
+    """(A replay whose room was left while it was being promised is none. A room whose past is not promised yet is not
+    stored with another one: a client that comes back then would be sent what is new there, and the past after it.)"""
+    left_out = subscriber.joining | {without}
+    rooms = {name: (hold.joined, hold.covers) for name, hold in subscriber.rooms.items() if name not in left_out}
     replays = [
         (replay.number, replay.room, replay.since, replay.upto, replay.begin.text)
         for replay in subscriber.replays
-        if replay.room != without and subscriber.rooms.get(replay.room) is replay.hold
+        if replay.room not in left_out and subscriber.rooms.get(replay.room) is replay.hold
     ]
     state = {
         "at": kept.at,

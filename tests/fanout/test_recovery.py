@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event as Signal
 
 import sidecar.fanout.catchup as catchup_module
 from sidecar.domain.errors import NotAllowed, TooManyRooms, Unavailable
@@ -19,6 +20,7 @@ from sidecar.domain.events import Event, parse_offset
 from sidecar.fanout.catchup import Past
 from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.recovery import TAKEN, Recovered, Recovery
+from sidecar.store.database import Database
 from tests.fanout.recipients import FakeRecipient
 from tests.fanout.stages import Stage, wait_until
 
@@ -457,6 +459,68 @@ def test_a_room_that_was_lost_while_its_past_was_read_does_not_spoil_the_session
     browser.come_back(there)
     assert browser.settled() == [4, 5]
     assert set(browser.subscriber.rooms) == {"room:b"}
+
+
+class Held:
+    """A database whose reads wait for `gate`; of each that has begun `asked` knows."""
+
+    def __init__(self, database: Database):
+        self._database = database
+        self.gate = Signal()
+        self.asked = 0
+
+    def read(self, query):
+        self.asked += 1
+        self.gate.wait()
+        return self._database.read(query)
+
+
+def test_a_room_whose_past_is_not_promised_yet_is_not_stored_with_another(processes: list[Process], monkeypatch):
+    """Two subscribes at once, cut off between their commits: what came after would be sent before the past."""
+    here, there = processes
+    post(here, 3, "room:a")
+    browser = Browser(here)
+    held = Held(here.stage.store.database)
+    monkeypatch.setattr(here.stage.catchup, "_database", held)
+    with running(gevent.spawn(browser.subscribe, "room:a", 0)):
+        wait_until(lambda: held.asked == 1, "its past is looked for")
+        browser.subscribe("room:b")
+        browser.cut()
+    post(there, 2, "room:a")
+    browser.come_back(there)
+    browser.subscribe("room:a", 0)
+    assert browser.settled() == [1, 2, 3, 4, 5]
+
+
+def test_a_promise_that_can_not_be_stored_takes_no_other_along(processes: list[Process], monkeypatch):
+    """Two subscribes at once, of which one fails: the other's past is owed all the same, also after a cut."""
+    here, there = processes
+    post(here, 3, "room:a")
+    browser = Browser(here)
+    held = Held(here.stage.store.database)
+    monkeypatch.setattr(here.stage.catchup, "_database", held)
+    failing = gevent.spawn(_fails, browser, "room:b")
+    other = gevent.spawn(browser.subscribe, "room:a", 0)
+    with running(failing, other):
+        wait_until(lambda: held.asked == 2, "both pasts are looked for")
+        held.gate.set()
+        gevent.joinall([failing, other], raise_error=True)
+        here.recovery.save(browser.kept, HOLDER, browser.subscriber)
+        browser.cut(0)
+    browser.come_back(there)
+    assert browser.settled() == [1, 2, 3]
+
+
+def _fails(browser: Browser, room: str) -> None:
+    """Subscribe while the store doesn't answer, until the other subscribe was promised its past."""
+
+    def save() -> None:
+        wait_until(lambda: any(made.room != room for made in browser.subscriber.replays), "the other is promised")
+        raise Unavailable("The store is away.")
+
+    stage = browser.process.stage
+    with pytest.raises(Unavailable):
+        stage.catchup.subscribe(stage.hub, browser.subscriber, room, Past(parse_offset(0)), save=save)
 
 
 def test_a_process_that_is_behind_waits_until_each_room_was_joined(processes: list[Process]):
