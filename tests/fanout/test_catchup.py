@@ -156,8 +156,10 @@ def post(stage: Stage, count: int, *rooms: str, **payload: object) -> list[int]:
 
 
 def replayed(stage: Stage, subscriber: Subscriber, recipient: FakeRecipient) -> list[int]:
-    """All that came until it is live again, its client reading on."""
-    wait_until(lambda: recipient.read() or subscriber.live, "it is live again")
+    """All that came until it is live again and all is published, its client reading on."""
+    wait_until(
+        lambda: recipient.read() or (subscriber.live and stage.tail.last == stage.store.head()), "it is live again"
+    )
     return recipient.seqs
 
 
