@@ -420,9 +420,14 @@ class TestThePlatformRefuses:
         assert flow.authorize(begun).status_code == 200
         assert flow.state(begun) == ("completed", None)
         wait_until(lambda: refused(flow, message), "the platform was asked to change it")
-        wait_until(lambda: flow.row(begun)["card_due_at"] > flow.row(begun)["completed_at"], "it is to be tried later")
-        flow.change(begun, card_due_at=PAST)
-        flow.wait_card(message, "授权成功")
+
+        def shown() -> bool:
+            """Whenever it is to be tried later, later is now. (The claim of the first attempt looks the same.)"""
+            if (flow.row(begun)["card_due_at"] or PAST) > PAST:
+                flow.change(begun, card_due_at=PAST)
+            return title_of(message.versions[-1]) == "授权成功"
+
+        wait_until(shown, "the card shows it")
 
     def test_an_apps_token_that_the_platform_has_forgotten_is_asked_anew(self, flow: Flow, begun: Json):
         flow.send_card(begun)
