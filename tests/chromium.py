@@ -17,7 +17,7 @@ from typing import Any, Self
 import pytest
 import websocket
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.02
 FLAGS = (
     "--headless",
