@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 from flask import Flask
 
 from config.settings import ROOT, Settings
+from sidecar.domain.access import Identity
 from sidecar.domain.authorizations import App
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event, Volatile
@@ -32,6 +33,8 @@ from sidecar.services.resealing import Resealed, reseal_all
 from sidecar.services.tokens import REVOKED, Tokens
 from sidecar.services.users import Users
 from sidecar.services.vault import Vault
+from sidecar.services.webhook_secrets import CHANGED as SECRETS_CHANGED
+from sidecar.services.webhook_secrets import MARK, WebhookSecrets
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal, read_head
 from sidecar.store.nodes import remove_node
@@ -61,6 +64,7 @@ class Core:
     tokens: Tokens
     connections: Connections
     users: Users
+    webhook_secrets: WebhookSecrets
     bot_keys: BotKeys
     apps: Apps
     vault: Vault
@@ -83,6 +87,11 @@ class Core:
         self.hub.publish_volatile(news)
         for bell in self.bells:
             bell.tell(news)
+
+    def poster(self, id: str) -> Identity:
+        """Who posted a delivery, as its `token_id` says. Raises Unauthenticated when that token or webhook secret is
+        gone or revoked."""
+        return (self.webhook_secrets if id.startswith(MARK) else self.tokens).holder(id)
 
     def reseal(self) -> Resealed:
         """Encrypt what is stored of authorizations anew, with the first key."""
@@ -158,6 +167,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
     submit = writer.submit if running else writer.run_alone
     keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
     tokens = Tokens(database, submit)
+    webhook_secrets = WebhookSecrets(database, submit, keys.seal("webhook-secrets"))
     vault = Vault([*map(Fernet, settings.lark_fernet_keys), keys.seal("lark")])
     core = Core(
         app,
@@ -170,6 +180,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         tokens,
         Connections(keys, tokens, submit),
         Users(submit),
+        webhook_secrets,
         BotKeys(database, submit, keys.derive("maim-keys")),
         Apps(database, submit, vault, _first_app(settings)),
         vault,
@@ -180,6 +191,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         gaps,
     )
     core.on_control(REVOKED, lambda body: tokens.forget(body["id"]))
+    core.on_control(SECRETS_CHANGED, lambda _body: webhook_secrets.forget())
     return core
 
 

@@ -34,6 +34,7 @@ from sidecar.http.requests import Caller, register_requests
 from sidecar.http.rooms import rooms as rooms_routes
 from sidecar.http.tokens import tokens as tokens_routes
 from sidecar.http.users import users as users_routes
+from sidecar.http.webhook_secrets import webhook_secrets as webhook_secrets_routes
 from sidecar.http.webhooks import webhooks
 from sidecar.jobs.authorizations import AuthorizationUpkeep
 from sidecar.jobs.live_push import LivePushing
@@ -198,15 +199,18 @@ class _Services:
 def _services(settings: Settings, core: Core) -> _Services:
     database, submit = core.database, core.writer.submit
     webhook_networks = parse_networks(settings.webhook_networks)
+    limit = RateLimit(*settings.rate) if settings.rate else None
     permissions = Permissions(database, submit)
     menu = Menu(database, submit, permissions)
     return _Services(
         origins=Origins(settings.origins, settings.public_url),
-        access=Access(core.connections, settings.open, settings.anonymous_read, webhook_networks),
-        limit=RateLimit(*settings.rate) if settings.rate else None,
+        access=Access(
+            core.connections, core.webhook_secrets, settings.open, settings.anonymous_read, webhook_networks, limit
+        ),
+        limit=limit,
         history=History(database),
         views=Views(settings.stale_after_hours, menu),
-        deliveries=Deliveries(database, submit, core.metrics, settings.deliveries_bytes, core.tokens.holder),
+        deliveries=Deliveries(database, submit, core.metrics, settings.deliveries_bytes, core.poster),
         messages=Messages(submit),
         rooms=Rooms(database, core.node, core.hub),
         permissions=permissions,
@@ -403,6 +407,7 @@ def _register_routes(
         webhooks(services.deliveries, caller, hub, tail),
         deployments_routes(services.history, services.views, caller),
         deliveries_routes(services.deliveries, caller),
+        webhook_secrets_routes(core.webhook_secrets, caller),
         tokens_routes(core.tokens, core.connections, caller, services.origins),
         users_routes(core.users, caller, hub, tail),
         messages_routes(services.messages, caller, hub, tail),

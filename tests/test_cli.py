@@ -43,7 +43,7 @@ def one_line(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 def test_help_and_version(stopped):
     assert VERSION in ok(stopped.cli("--version"))
     text = ok(stopped.cli("--help"))
-    for command in ("serve", "token", "login", "send", "tail", "demo", "deliveries", "db", "settings"):
+    for command in ("serve", "token", "secret", "login", "send", "tail", "demo", "deliveries", "db", "settings"):
         assert re.search(rf"^  {command}\b", text, re.MULTILINE)
     assert not stopped.instance.exists(), "asking for help makes nothing"
 
@@ -95,6 +95,7 @@ def test_a_token_that_can_not_be_made_is_one_line(stopped, arguments, told):
         ("login",),
         ("send", "--project", "p", "--deployment", "1", "hello"),
         ("deliveries", "list"),
+        ("deliveries", "show", "1"),
         ("deliveries", "replay", "1"),
         ("tail", "--project", "p"),
     ],
@@ -195,6 +196,11 @@ def test_deliveries_are_listed_and_replayed(sidecar, name):
     sidecar.post(WEBHOOK, {"type": "log_entry", "project": name, "deployment_id": name, "message": "again"})
     number = ok(sidecar.cli("deliveries", "list", "--limit", "1")).split()[0]
     assert ok(sidecar.cli("deliveries", "replay", number)).startswith("Stored as event ")
+    assert len(ok(sidecar.cli("deliveries", "list", "--project", name)).splitlines()) == 2
+    shown = ok(sidecar.cli("deliveries", "show", number))
+    assert f"project: {name}\n" in shown
+    assert "\nAuthorization: [redacted]\n" in shown
+    assert '"message": "again"' in shown or '"message":"again"' in shown
     lines = sidecar.get(f"/api/deployments/{name}/logs").json()["items"]
     assert [line["message"] for line in lines] == ["again", "again"]
 

@@ -20,6 +20,7 @@ from sidecar.cli.serve import serve_command
 from sidecar.cli.settings import read_settings, settings
 from sidecar.cli.tokens import token
 from sidecar.cli.users import user
+from sidecar.cli.webhook_secrets import secret
 from sidecar.factory import create_app
 from sidecar.version import VERSION
 
@@ -29,6 +30,7 @@ from sidecar.version import VERSION
     commands=[
         serve_command,
         token,
+        secret,
         login,
         user,
         maim,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar.domain import rooms
 from sidecar.domain.patterns import fits
@@ -36,7 +36,7 @@ class Identity:
     otherwise only rooms matching one of them (`project:axi-*`) may be watched."""
 
     kind: str
-    """token | connection | cookie | process | anonymous"""
+    """token | connection | cookie | signature | process | anonymous"""
     name: str
     scopes: frozenset[str] = field(default_factory=frozenset)
     projects: tuple[str, ...] | None = ()
@@ -49,7 +49,7 @@ class Identity:
 
     @property
     def authenticated(self) -> bool:
-        return self.kind in ("token", "connection", "cookie")
+        return self.kind in ("token", "connection", "cookie", "signature")
 
     @property
     def admin(self) -> bool:
@@ -68,6 +68,13 @@ def stranger(open: str, anonymous_read: bool, in_webhook_networks: bool) -> Iden
     if anonymous_read:
         scopes |= {"deployments:read", "rooms:read"}
     return Identity(kind="anonymous", name="anonymous", scopes=frozenset(scopes), projects=None)
+
+
+def within_both(identity: Identity, other: Identity) -> Identity:
+    """The identity, for those of its projects alone that are the other's too."""
+    if other.projects is None:
+        return identity
+    return replace(identity, projects=tuple(name for name in other.projects if touches(identity, name)))
 
 
 def may(identity: Identity, scope: str) -> bool:

@@ -15,6 +15,7 @@ _SHAPES = re.compile(
     r"""
       sct_[0-9a-f]{12}_[A-Za-z0-9_-]{20,}+                         # our own tokens
     | smk_[A-Za-z0-9_-]{20,255}+                                   # and bots' keys
+    | whs_[0-9a-f]{12}_[A-Za-z0-9_-]{20,}+                         # and webhook secrets
     | gh[pousr]_[A-Za-z0-9]{20,255}+ | github_pat_[A-Za-z0-9_]{20,255}+
     | glpat-[A-Za-z0-9_-]{20,255}+
     | xox[abeoprs]-[A-Za-z0-9-]{10,255}+
@@ -34,7 +35,7 @@ _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20}+://[^\s/:@]{0,100}+:)[^\s
 
 _MARKERS = re.compile(
     r"""
-      _ (?: (?<=sct_) | (?<=smk_) | (?<=gh[pousr]_) | (?<=github_pat_) )
+      _ (?: (?<=sct_) | (?<=smk_) | (?<=whs_) | (?<=gh[pousr]_) | (?<=github_pat_) )
     | - (?: (?<=glpat-) | (?<=xox[abeoprs]-) | ----BEGIN )
     | I(?<=AKI)A | I(?<=ASI)A | J(?<=eyJ)
     | ://

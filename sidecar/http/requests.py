@@ -24,6 +24,7 @@ from sidecar.services.limits import RateLimit, bucket_of
 from sidecar.wire.bodies import parse_body
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import PUBLIC_PREFIX
+from sidecar.wire.signatures import SIGNATURE_HEADER
 
 CSRF_HEADER = "X-CSRF-Token"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -51,6 +52,16 @@ class Caller:
             g.identity = self._identify()
         found: Identity = g.identity
         return found
+
+    def poster(self, body: bytes) -> Identity:
+        """Who posts this body: the holder of a token, or of the secret that it was signed with. Raises what `identity`
+        raises, and SignatureMismatch."""
+        identity = self.identity()
+        asked = request_ctx.request
+        signature = asked.headers.get(SIGNATURE_HEADER)
+        if signature is None:
+            return identity
+        return self._access.signed(identity, signature, body, asked.remote_addr or "")
 
     def require(self, scope: str) -> Identity:
         """The caller, who has this scope. Raises Unauthenticated or NotAllowed."""

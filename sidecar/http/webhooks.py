@@ -6,6 +6,7 @@ import json
 
 from flask import Blueprint, Response
 from flask.globals import request_ctx
+from werkzeug.datastructures import Headers
 
 from sidecar.domain import rooms
 from sidecar.fanout.hub import Hub
@@ -14,6 +15,8 @@ from sidecar.http.requests import Caller, raw_body
 from sidecar.services.deliveries import Deliveries, Posted
 
 PATHS = ("/api/webhooks/deployment", "/api/webhook/deployment", "/api/webhook/step")
+DELIVERY_IDS = ("Idempotency-Key", "X-GitHub-Delivery", "webhook-id")
+"""Gitea and Forgejo send GitHub's too, GitLab the first one, and those of Standard Webhooks the last."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """What jsonify writes, without making an encoder a request."""
@@ -23,16 +26,17 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
     routes = Blueprint("webhooks", __name__)
 
     def receive() -> Response:
-        identity = caller.identity()
+        caller.identity()  # a wrong token is told before the body is read
         asked = request_ctx.request
+        body = raw_body()
         receipt = deliveries.receive(
-            identity,
+            caller.poster(body),
             Posted(
                 path=asked.path.rstrip("/"),
-                body=raw_body(),
+                body=body,
                 headers=asked.headers,  # type: ignore[arg-type]
                 address=asked.remote_addr or "",
-                key=asked.headers.get("Idempotency-Key"),
+                key=_delivery_id(asked.headers),
             ),
         )
         reached = [rooms.project(receipt.project)]
@@ -56,3 +60,8 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
     for path in PATHS:
         routes.add_url_rule(path, path.rpartition("webhook")[2].replace("/", "_"), receive, methods=["POST"])
     return routes
+
+
+def _delivery_id(headers: Headers) -> str | None:
+    """By what a repetition is known: our own header first, then what senders number their deliveries with."""
+    return next((found for name in DELIVERY_IDS if (found := headers.get(name)) is not None), None)

@@ -3,15 +3,18 @@ is kept raw in quarantine and can be replayed. Nothing is answered twice for one
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from sidecar.domain.access import Identity
 from sidecar.domain.deployments import Report
 from sidecar.domain.errors import Invalid, NotFound
-from sidecar.domain.redaction import redact
+from sidecar.domain.redaction import MARK, redact
 from sidecar.domain.times import utc_text
 from sidecar.observability.metrics import Metrics
 from sidecar.services.access import require
@@ -19,14 +22,15 @@ from sidecar.services.deployments import record
 from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.store import deliveries as store
 from sidecar.store.database import Database
-from sidecar.store.deliveries import NewDelivery
+from sidecar.store.deliveries import DeliveryFilter, NewDelivery
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit
-from sidecar.wire.bodies import parse_body
+from sidecar.wire.bodies import clean_text, parse_body
 from sidecar.wire.deployments import read_report
 
 SCOPE = "webhooks:write"
-KEPT_HEADERS = ("Content-Type", "User-Agent", "X-Request-Id", "Idempotency-Key")
+MAX_HEADERS, MAX_HEADER_CHARACTERS = 60, 500
+_SECRETS = re.compile(r"(?i)auth|token|key|secret|signature|cookie|password|credential|session|jwt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +136,9 @@ class Deliveries:
             raise NotFound("There is no such delivery, or it is no longer kept.")
         return row
 
-    def list(self, verdict: str | None, before: int | None, limit: int) -> list[dict[str, Any]]:
-        """Newest first."""
-        return self._database.read(lambda c: store.list_deliveries(c, verdict, before, limit))
+    def list(self, wanted: DeliveryFilter, before: int | None, limit: int) -> list[dict[str, Any]]:
+        """Newest first, without their bodies."""
+        return self._database.read(lambda c: store.list_deliveries(c, wanted, before, limit))
 
     def _store(
         self,
@@ -192,8 +196,23 @@ class Deliveries:
             self._kept_bytes -= freed
 
 
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers without secrets: those that are named like one are there, and say nothing."""
+    found: dict[str, str] = {}
+    for name, value in islice(headers.items(), MAX_HEADERS):
+        shown = MARK if _secret(name) else redact(clean_text(value))
+        found[name[:MAX_HEADER_CHARACTERS]] = shown[:MAX_HEADER_CHARACTERS]
+    return found
+
+
+@lru_cache(maxsize=1_000)
+def _secret(name: str) -> bool:
+    """Is a header of this name given to prove who one is?"""
+    return _SECRETS.search(name) is not None and name.lower() != "idempotency-key"
+
+
 def _delivery(identity: Identity, posted: Posted, request: KeyedRequest) -> NewDelivery:
-    headers = {name: redact(posted.headers[name])[:500] for name in KEPT_HEADERS if name in posted.headers}
+    headers = _kept(posted.headers)
     return NewDelivery(
         path=posted.path,
         source=headers.get("User-Agent", "")[:200],

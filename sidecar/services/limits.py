@@ -43,6 +43,11 @@ class RateLimit:
         self._spend(caller)
         return max(0.0, (1 - left) / self._rate)
 
+    def charge(self, caller: str, requests: float) -> None:
+        """Count what has cost as much as so many requests, also beyond what is left: the next ones wait for it."""
+        self._left(caller)
+        self._spend(caller, requests)
+
     def _left(self, caller: str) -> float:
         now = self._clock()
         left, seen = self._buckets.pop(caller, (float(self._burst), now))
@@ -52,6 +57,6 @@ class RateLimit:
             self._buckets.popitem(last=False)
         return left
 
-    def _spend(self, caller: str) -> None:
+    def _spend(self, caller: str, requests: float = 1) -> None:
         left, seen = self._buckets[caller]
-        self._buckets[caller] = (left - 1, seen)
+        self._buckets[caller] = (left - requests, seen)

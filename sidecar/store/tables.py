@@ -191,6 +191,19 @@ tokens = Table(
     sqlite_autoincrement=True,
 )
 
+webhook_secrets = Table(
+    "webhook_secrets",
+    metadata,
+    Column("id", text, primary_key=True),
+    Column("name", text, nullable=False),
+    Column("projects", text),
+    Column("sealed", text, nullable=False),
+    Column("created_at", text, nullable=False),
+    Column("revoked_at", text),
+)
+"""What webhooks are signed with. `projects` is a JSON list, NULL for all; `sealed` the encrypted secret, empty once it
+is revoked."""
+
 login_links = Table(
     "login_links",
     metadata,

@@ -197,6 +197,7 @@ ROUTES = [
     "/api/first-steps",
     "/api/projects",
     "/api/tokens",
+    "/api/secrets",
     "/api/deployments",
     "/api/deployments/<path:deployment_id>",
     "/api/deployments/<path:deployment_id>/logs",

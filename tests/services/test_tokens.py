@@ -235,9 +235,9 @@ def test_csrf_holds_for_its_own_cookie_only(connections):
         ("false", True, "", "203.0.113.5", {"deployments:read", "rooms:read"}),
     ],
 )
-def test_what_a_stranger_may(connections, open, anonymous_read, networks, address, scopes):
+def test_what_a_stranger_may(core, open, anonymous_read, networks, address, scopes):
     parsed = tuple(ipaddress.ip_network(network) for network in networks.split(",") if network)
-    found = Access(connections, open, anonymous_read, parsed).stranger(address)
+    found = Access(core.connections, core.webhook_secrets, open, anonymous_read, parsed, None).stranger(address)
     assert (found.scopes, found.authenticated) == (scopes, False)
     with pytest.raises(Unauthenticated):
         require(found, "admin")
