@@ -231,9 +231,14 @@ class SidecarClient:
         """Post a deployment webhook; `key` is its idempotency key."""
         return self._publish("/api/webhooks/deployment", body, key)
 
-    def deliveries(self, verdict: str | None = None, limit: int = 20) -> list[Json]:
-        """The newest deliveries (needs an admin token)."""
-        return self._items("/api/deliveries", {"limit": str(limit)} | ({"verdict": verdict} if verdict else {}))
+    def deliveries(self, verdict: str | None = None, project: str | None = None, limit: int = 20) -> list[Json]:
+        """The newest deliveries, without their bodies (needs an admin token)."""
+        given = {"limit": str(limit), "verdict": verdict, "project": project}
+        return self._items("/api/deliveries", {name: value for name, value in given.items() if value})
+
+    def delivery(self, number: int) -> Json:
+        """One, with its body (needs an admin token)."""
+        return self._call("GET", f"/api/deliveries/{number}")
 
     def replay(self, number: int) -> Json:
         """Take a kept delivery again (needs an admin token)."""

@@ -6,9 +6,12 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from sidecar.http.paging import MAX_NUMBER, Query, decode_cursor, encode_cursor
+from sidecar.domain.deployments import parse_time
+from sidecar.domain.redaction import redact
+from sidecar.http.paging import MAX_NUMBER, Query, decode_cursor, encode_cursor, only_parameters
 from sidecar.http.requests import Caller
 from sidecar.services.deliveries import Deliveries
+from sidecar.store.deliveries import DeliveryFilter
 
 VERDICTS = ("stored", "test", "quarantined", "replayed")
 ONE = f"/api/deliveries/<int(max={MAX_NUMBER}):number>"
@@ -16,6 +19,7 @@ ONE = f"/api/deliveries/<int(max={MAX_NUMBER}):number>"
 
 def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
     routes = Blueprint("deliveries", __name__)
+    only_parameters(routes, {"list_deliveries": ("limit", "cursor", "verdict", "project", "since", "until")})
 
     @routes.get("/api/deliveries")
     def list_deliveries() -> Response:
@@ -23,11 +27,16 @@ def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
         query = Query(request.args)
         limit = query.number("limit", 20, 1, 100)
         cursor = query.read("cursor", decode_cursor)
-        verdict = query.choices("verdict", VERDICTS)
+        wanted = DeliveryFilter(
+            verdicts=query.choices("verdict", VERDICTS),
+            projects=query.names("project"),
+            since=query.read("since", parse_time),
+            until=query.read("until", parse_time),
+        )
         query.finish()
-        rows = service.list(verdict[0] if verdict else None, cursor, limit + 1)
+        rows = service.list(wanted, cursor, limit + 1)
         more, rows = len(rows) > limit, rows[:limit]
-        return jsonify(items=[_shown(row) for row in rows], next=encode_cursor(rows[-1]["number"]) if more else None)
+        return jsonify(items=rows, next=encode_cursor(rows[-1]["number"]) if more else None)
 
     @routes.get(ONE)
     def one_delivery(number: int) -> Response:
@@ -43,4 +52,4 @@ def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"body": row["body"].decode("utf-8", "replace")}
+    return row | {"body": redact(row["body"].decode("utf-8", "replace"))}

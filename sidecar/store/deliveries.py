@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from sidecar.store.statements import Statement
 from sidecar.store.tables import deliveries
@@ -17,6 +17,11 @@ _INSERT_DELIVERY = Statement(
     insert(deliveries).returning(deliveries.c.number),
     [column.name for column in deliveries.c if column.name != "number"],
 )
+
+_LISTED: list[ColumnElement[Any]] = [
+    *(column for column in deliveries.c if column.name != "body"),
+    func.length(deliveries.c.body).label("body_bytes"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +80,40 @@ def mark_replayed(connection: Connection, number: int) -> None:
 
 
 def find_delivery(connection: Connection, number: int) -> dict[str, Any] | None:
-    row = connection.execute(select(deliveries).where(deliveries.c.number == number)).mappings().first()
+    row = (
+        connection.execute(select(*_LISTED, deliveries.c.body).where(deliveries.c.number == number)).mappings().first()
+    )
     return None if row is None else _shown(dict(row))
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Empty and None are any; `since` and `until` compare with the time of arrival."""
+
+    verdicts: tuple[str, ...] = ()
+    projects: tuple[str, ...] | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def clauses(self) -> list[ColumnElement[bool]]:
+        columns = deliveries.c
+        conditions: list[ColumnElement[bool]] = []
+        if self.verdicts:
+            conditions.append(columns.verdict.in_(self.verdicts))
+        if self.projects is not None:
+            conditions.append(columns.project.in_(self.projects))
+        if self.since is not None:
+            conditions.append(columns.received_at >= self.since)
+        if self.until is not None:
+            conditions.append(columns.received_at < self.until)
+        return conditions
+
+
 def list_deliveries(
-    connection: Connection, verdict: str | None, before: int | None, limit: int
+    connection: Connection, wanted: DeliveryFilter, before: int | None, limit: int
 ) -> list[dict[str, Any]]:
-    """Newest first, with their bodies."""
-    query = select(deliveries).order_by(deliveries.c.number.desc()).limit(limit)
-    if verdict is not None:
-        query = query.where(deliveries.c.verdict == verdict)
+    """Newest first, without their bodies, of which `body_bytes` tells the length."""
+    query = select(*_LISTED).where(*wanted.clauses()).order_by(deliveries.c.number.desc()).limit(limit)
     if before is not None:
         query = query.where(deliveries.c.number < before)
     return [_shown(dict(row)) for row in connection.execute(query).mappings()]

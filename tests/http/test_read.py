@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import re
 from urllib.parse import quote, unquote, urlencode
 
@@ -359,14 +361,56 @@ def test_a_delivery_in_quarantine_is_found_and_told_why(sidecar, name):
     answer = sidecar.post(WEBHOOK, content=f"not json {name}".encode())
     assert answer.status_code == 400
     newest = sidecar.get("/api/deliveries?verdict=quarantined&limit=1").json()["items"][0]
-    assert newest["body"] == f"not json {name}"
+    assert newest["body_bytes"] == len(f"not json {name}")
     assert newest["reason"]["code"] == "unparsable"
     assert str(newest["number"]) in answer.json()["detail"]
-    assert sidecar.get(f"/api/deliveries/{newest['number']}").json() == newest
+    assert sidecar.get(f"/api/deliveries/{newest['number']}").json() == newest | {"body": f"not json {name}"}
     assert sidecar.post(f"/api/deliveries/{newest['number']}/replay").status_code == 400
 
 
-@pytest.mark.parametrize("query", ["verdict=lost", "limit=101", "cursor=x"])
+def test_a_delivery_shows_who_sent_what_and_no_secret(sidecar, name):
+    token = sidecar.new_token("webhooks:write")
+    given = {
+        "X-API-Key": token,
+        "Cookie": "sid=abc",
+        "X-Gitlab-Token": "plain-secret",
+        "X-GitHub-Event": "push",
+        "X-Note": f"mine is {token}",
+        "X-Name": "d\u00e9ploy".encode(),
+        "User-Agent": name,
+    }
+    body = json.dumps({"type": "step_started", "project": name, "deployment_id": name, "step_name": "x", "logs": token})
+    headers = [(key.encode(), value if isinstance(value, bytes) else value.encode()) for key, value in given.items()]
+    assert sidecar.request("POST", WEBHOOK, "", content=body.encode(), headers=dict(headers)).status_code == 200
+    (listed,) = sidecar.get("/api/deliveries", params={"project": name}).json()["items"]
+    shown = sidecar.get(f"/api/deliveries/{listed['number']}").json()
+    assert shown["body"] == body.replace(token, "[redacted]")
+    assert shown["body_sha256"] == hashlib.sha256(body.encode()).hexdigest()
+    kept = {key.lower(): value for key, value in shown["headers"].items()}
+    assert {key: kept[key] for key in ("x-api-key", "cookie", "x-gitlab-token")} == dict.fromkeys(
+        ("x-api-key", "cookie", "x-gitlab-token"), "[redacted]"
+    )
+    assert (kept["x-github-event"], kept["x-note"]) == ("push", "mine is [redacted]")
+    assert sidecar.post(f"/api/deliveries/{listed['number']}/replay").status_code == 200, "of the body as it came"
+
+
+def test_deliveries_are_found_by_project_time_and_several_verdicts(sidecar, name):
+    report(sidecar, type="test", project=name)
+    report(sidecar, type="deployment_started", project=name, deployment_id=name)
+    (second, first) = sidecar.get("/api/deliveries", params={"project": name}).json()["items"]
+
+    def found(**query: str) -> list[int]:
+        answer = sidecar.get("/api/deliveries", params={"project": name} | query)
+        return [item["number"] for item in answer.json()["items"]]
+
+    assert found(verdict="test") == [first["number"]]
+    assert found(verdict="test,stored") == [second["number"], first["number"]]
+    assert found(since=second["received_at"], verdict="stored") == [second["number"]]
+    assert found(until=first["received_at"]) == []
+    assert sidecar.get("/api/deliveries", params={"project": f"{name}-other"}).json()["items"] == []
+
+
+@pytest.mark.parametrize("query", ["verdict=lost", "limit=101", "cursor=x", "since=yesterday", "project=", "projekt=x"])
 def test_bad_parameters_of_deliveries_are_named(sidecar, query):
     answer = sidecar.get(f"/api/deliveries?{query}")
     assert (answer.status_code, [item["path"] for item in answer.json()["errors"]]) == (400, [query.partition("=")[0]])

@@ -247,7 +247,8 @@ class TestRefused:
         assert body["request_id"] == "r-1"
         [kept] = [item for item in quarantined(sidecar) if item["source"] == name]
         assert f"delivery {kept['number']}." in body["detail"]
-        assert kept["body"] == raw.decode("utf-8", "replace")
+        shown = sidecar.get(f"/api/deliveries/{kept['number']}").json()
+        assert shown["body"] == raw.decode("utf-8", "replace")
         assert (kept["reason"]["code"], kept["reason"]["errors"]) == (code, body["errors"])
         assert head(sidecar) == before
 
