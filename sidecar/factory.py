@@ -27,6 +27,7 @@ from sidecar.http.live_push import live_push as live_push_routes
 from sidecar.http.maim import maim as maim_routes
 from sidecar.http.menu import menu as menu_routes
 from sidecar.http.messages import messages as messages_routes
+from sidecar.http.openapi import openapi
 from sidecar.http.operating import operating
 from sidecar.http.pages import pages
 from sidecar.http.permissions import permissions as permissions_routes
@@ -429,6 +430,7 @@ def _register_routes(
         ),
         operating(health, core.metrics, lark.cleaning.measure, caller, _info(settings)),
         pages(caller, first_token_file, settings.open, _namespaces(settings)[-1]),
+        openapi(app),
     ):
         app.register_blueprint(blueprint)
 

@@ -10,80 +10,109 @@ from flask import Blueprint, Response, jsonify, request
 
 from sidecar.domain.access import Identity
 from sidecar.domain.deployments import STATUSES, parse_time
-from sidecar.http.paging import MAX_NUMBER, Query, decode_cursor, encode_cursor
+from sidecar.http.operations import Media, operation
+from sidecar.http.paging import decode_cursor, encode_cursor
+from sidecar.http.parameters import MAX_NUMBER, Parameters, names, parsed, text, whole, words
 from sidecar.http.requests import Caller
 from sidecar.services.deployments import History
 from sidecar.services.views import Views, at
 from sidecar.store.deployments import DeploymentFilter, LineRow
+from sidecar.wire.answers_deployments import DeploymentList, EventList, LineList, ProjectList, WholeDeployment
 from sidecar.wire.envelopes import envelope_object
 
 LEVELS = ("debug", "info", "warn", "error")
 DOWNLOAD_LINES = 5_000
 SCOPE = "deployments:read"
+TIME = {"format": "date-time"}
+ID = {"deployment_id": "As its sender named it; slashes need no escape."}
+
+
+class DeploymentsQuery(Parameters):
+    """`cursor` goes on where a page ended; `page` counts pages from 1, for tables that show how many there are."""
+
+    limit: int = whole(20, 1, 200, "At most so many items.")
+    page: int | None = whole(None, 1, 1_000_000, "This page, and `pagination` in the answer.")
+    cursor: int | None = parsed(decode_cursor, {}, "The `next` of the page before.")
+    project: tuple[str, ...] | None = names("Of these projects only.")
+    status: tuple[str, ...] = words(STATUSES, "Of these statuses only; several also separated by commas.")
+    since: str | None = parsed(parse_time, TIME, "First seen at this time or later.")
+    until: str | None = parsed(parse_time, TIME, "First seen before this time.")
+
+
+class EventsQuery(Parameters):
+    after: int = whole(0, 0, MAX_NUMBER, "Events with a higher seq only.")
+    limit: int = whole(100, 1, 1_000, "At most so many items.")
+
+
+class LinesQuery(Parameters):
+    after: int = whole(0, 0, MAX_NUMBER, "Lines with a higher number only.")
+    limit: int = whole(500, 1, 5_000, "At most so many items.")
+    level: tuple[str, ...] = words(LEVELS, "Of these levels only; several also separated by commas.")
+    q: str | None = text(200, "Lines that hold this text, in any case.")
+    format: tuple[str, ...] = words(
+        ("json", "text"), "`text` is the whole log to download, as `Accept: text/plain` is."
+    )
 
 
 def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
     routes = Blueprint("deployments", __name__)
 
     @routes.get("/api/projects")
+    @operation("deployments", "Projects, those with the latest news first", scope=SCOPE, answer=ProjectList)
     def list_projects() -> Response:
         items, head = history.projects(caller.require(SCOPE))
         return jsonify(items=items, next=None, **at(head))
 
     @routes.get("/api/deployments")
-    def list_deployments() -> Response:
+    @operation("deployments", "Deployments, newest first", scope=SCOPE, query=DeploymentsQuery, answer=DeploymentList)
+    def list_deployments(query: DeploymentsQuery) -> Response:
         identity = caller.require(SCOPE)
-        query = Query(request.args)
-        limit = query.number("limit", 20, 1, 200)
-        page = query.number("page", 0, 1, 1_000_000)
-        cursor = query.read("cursor", decode_cursor)
-        wanted = DeploymentFilter(
-            projects=query.names("project"),
-            statuses=query.choices("status", STATUSES),
-            since=query.read("since", parse_time),
-            until=query.read("until", parse_time),
-            stale_before=views.stale_before(),
-        )
-        query.finish()
+        limit, page = query.limit, query.page
+        wanted = DeploymentFilter(query.project, query.status, query.since, query.until, views.stale_before())
         skip = (page - 1) * limit if page else 0
-        rows, total, head = history.deployments(identity, wanted, cursor, skip, limit + 1, count=page > 0)
+        rows, total, head = history.deployments(identity, wanted, query.cursor, skip, limit + 1, count=page is not None)
         more, rows = len(rows) > limit, rows[:limit]
         answer: dict[str, object] = {"items": [views.summary(row) for row in rows], **at(head)}
         answer["next"] = encode_cursor(rows[-1].number) if more else None
-        if total is not None:
+        if page is not None and total is not None:
             answer["pagination"] = _pagination(page, limit, total)
         return jsonify(answer)
 
     @routes.get("/api/deployments/<path:deployment_id>/events")
-    def list_events(deployment_id: str) -> Response:
-        identity = caller.require(SCOPE)
-        query = Query(request.args)
-        after = query.number("after", 0, 0, MAX_NUMBER)
-        limit = query.number("limit", 100, 1, 1_000)
-        query.finish()
-        page, head = history.events(identity, deployment_id, after, limit)
+    @operation(
+        "deployments",
+        "The events of a deployment, oldest first",
+        scope=SCOPE,
+        query=EventsQuery,
+        path=ID,
+        answer=EventList,
+    )
+    def list_events(deployment_id: str, query: EventsQuery) -> Response:
+        page, head = history.events(caller.require(SCOPE), deployment_id, query.after, query.limit)
         next_after = page.events[-1].seq if page.events and page.upto < head.seq else None
         items = [envelope_object(event, head.epoch) for event in page.events]
         return jsonify(items=items, next=next_after, **at(head))
 
     @routes.get("/api/deployments/<path:deployment_id>/logs")
-    def list_lines(deployment_id: str) -> Response:
-        identity = caller.require(SCOPE)
-        query = Query(request.args)
-        after = query.number("after", 0, 0, MAX_NUMBER)
-        limit = query.number("limit", 500, 1, 5_000)
-        levels = query.choices("level", LEVELS)
-        text = query.text("q", 200)
-        form = query.choices("format", ("json", "text"))
-        query.finish()
+    @operation(
+        "deployments",
+        "The log of a deployment",
+        scope=SCOPE,
+        query=LinesQuery,
+        path=ID,
+        answer=(LineList, Media("text/plain")),
+    )
+    def list_lines(deployment_id: str, query: LinesQuery) -> Response:
+        identity, limit = caller.require(SCOPE), query.limit
         accepted = request.accept_mimetypes.best_match(["application/json", "text/plain"], "application/json")
-        if form == ("text",) or (not form and accepted == "text/plain"):
-            return _download(history, identity, deployment_id, levels, text)
-        lines, head = history.lines(identity, deployment_id, after, limit + 1, levels, text)
+        if query.format == ("text",) or (not query.format and accepted == "text/plain"):
+            return _download(history, identity, deployment_id, query.level, query.q)
+        lines, head = history.lines(identity, deployment_id, query.after, limit + 1, query.level, query.q)
         more, lines = len(lines) > limit, lines[:limit]
         return jsonify(items=[_line(line) for line in lines], next=lines[-1].number if more else None, **at(head))
 
     @routes.get("/api/deployments/<path:deployment_id>")
+    @operation("deployments", "A deployment with its steps", scope=SCOPE, path=ID, answer=WholeDeployment)
     def one_deployment(deployment_id: str) -> Response:
         view = history.deployment(caller.require(SCOPE), deployment_id)
         return jsonify(views.whole(view) | at(view.head))

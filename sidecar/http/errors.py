@@ -53,6 +53,11 @@ OLD_PATHS = frozenset({"/api/send-websocket", "/api/push-location", "/api/start-
 """Their clients were written for another server's errors: there and under /ashe/ `status` is a word (CONTRACTS, 0)."""
 
 
+def is_old(path: str) -> bool:
+    """Is it one of those, given without prefix and last slash?"""
+    return path in OLD_PATHS or path.startswith("/ashe/")
+
+
 def problem(error: errors.SidecarError) -> Response:
     """The answer that tells this error."""
     status = STATUS[type(error)]
@@ -105,7 +110,7 @@ def _problem(status: int, code: str, title: str, detail: str, fields: tuple[erro
         "success": False,
         "message": detail,
     }
-    if request.path.removesuffix("/") not in OLD_PATHS and not request.path.startswith("/ashe/"):
+    if not is_old(request.path.removesuffix("/")):
         return Response(json.dumps(body, ensure_ascii=False), status, content_type="application/problem+json")
     body["status"] = "error"
     if status == 401:

@@ -193,6 +193,7 @@ ROUTES = [
     "/metrics",
     "/static/<path:name>",
     "/api/info",
+    "/api/openapi.json",
     "/api/session",
     "/api/first-steps",
     "/api/projects",
