@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
-from sidecar.http.paging import Query, only_parameters
+from sidecar.domain.errors import Conflict
+from sidecar.http.operations import operation
+from sidecar.http.parameters import Parameters, name
 from sidecar.http.requests import Caller, json_body
 from sidecar.services.webhook_secrets import WebhookSecrets
 from sidecar.store.webhook_secrets import SecretRow
-from sidecar.wire.checks import name, read
+from sidecar.wire.answers import Done
+from sidecar.wire.answers_webhook_secrets import NewWebhookSecret, WebhookSecretList
+from sidecar.wire.checks import read
 from sidecar.wire.webhook_secrets import WebhookSecretBody
+
+ID = {"id": "As the list names it, `whs_` and 12 digits."}
+
+
+class SecretsQuery(Parameters):
+    project: str | None = name("those that may write to this one")
 
 
 def webhook_secrets(service: WebhookSecrets, caller: Caller) -> Blueprint:
     routes = Blueprint("webhook_secrets", __name__)
-    only_parameters(routes, {"list_secrets": ("project",)})
 
     @routes.get("/api/secrets")
-    def list_secrets() -> Response:
+    @operation(
+        "secrets", "All secrets, without their text", scope="admin", query=SecretsQuery, answer=WebhookSecretList
+    )
+    def list_secrets(query: SecretsQuery) -> Response:
         caller.require("admin")
-        query = Query(request.args)
-        project = query.read("project", name)
-        query.finish()
-        return jsonify(items=[_shown(row) for row in service.list(project)])
+        return jsonify(items=[_shown(row) for row in service.list(query.project)])
 
     @routes.post("/api/secrets")
+    @operation(
+        "secrets",
+        "Make a secret",
+        scope="admin",
+        body=WebhookSecretBody,
+        answer=NewWebhookSecret,
+        refusals=(Conflict,),
+        notes="It is shown this once. There are 64 active ones at most.",
+    )
     def create_secret() -> Response:
         caller.require("admin")
         made = service.create(read(WebhookSecretBody, json_body()))
@@ -33,6 +51,7 @@ def webhook_secrets(service: WebhookSecrets, caller: Caller) -> Blueprint:
         return jsonify(success=True, secret=made.secret, **shown)
 
     @routes.delete("/api/secrets/<id>")
+    @operation("secrets", "Revoke a secret", scope="admin", path=ID, answer=Done)
     def revoke_secret(id: str) -> Response:
         caller.require("admin")
         service.revoke(id)

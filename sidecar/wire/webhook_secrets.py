@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from sidecar.wire.checks import Name, OptionalName, StrictBody
 
 MAX_PROJECTS = 200
 MIN_SECRET_CHARACTERS, MAX_SECRET_CHARACTERS = 16, 512
+
+_SECRET_SCHEMA = WithJsonSchema(
+    {"type": "string", "minLength": MIN_SECRET_CHARACTERS, "maxLength": MAX_SECRET_CHARACTERS}
+)
 
 
 def _secret(value: Any) -> str:
@@ -25,4 +29,4 @@ class WebhookSecretBody(StrictBody):
 
     name: OptionalName = None
     projects: Annotated[list[Name], Field(min_length=1, max_length=MAX_PROJECTS)] | None = None
-    secret: Annotated[str, BeforeValidator(_secret)] | None = None
+    secret: Annotated[str, BeforeValidator(_secret), _SECRET_SCHEMA] | None = None

@@ -12,6 +12,8 @@ import pytest
 
 from sidecar.services.webhook_secrets import MAX_ACTIVE
 from tests.http.test_errors import assert_problem
+from tests.programs import wait_until
+from tests.servers import two_processes
 
 WEBHOOK = "/api/webhooks/deployment"
 HEADER = "X-Hub-Signature-256"
@@ -251,6 +253,18 @@ def test_forging_large_bodies_uses_up_the_addresss_requests(start_sidecar):
     assert_problem(signed(server, "x" * 20, body), 401, "signature_mismatch")
     assert_problem(signed(server, "x" * 20, body), 429, "rate_limited")
     assert server.get("/api/secrets").status_code == 200, "a token has its own bucket"
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one host", "two hosts"])
+def test_another_process_hears_of_a_secret_made_and_revoked(request, tmp_path, name, apart):
+    postgres = request.getfixturevalue("postgres") if apart else None
+    url = postgres.url(postgres.new_database()).replace("+psycopg", "") if postgres else None
+    with two_processes(tmp_path, url, apart) as (one, two):
+        secret = one.post("/api/secrets", {"projects": [name]}).json()
+        body = message(name)
+        wait_until(lambda: signed(two, secret["secret"], body).status_code == 200, "the secret counts")
+        assert one.request("DELETE", f"/api/secrets/{secret['id']}").status_code == 200
+        wait_until(lambda: signed(two, secret["secret"], body).status_code == 401, "it is revoked")
 
 
 def test_the_command_line_makes_lists_and_revokes(start_sidecar, name):
