@@ -43,6 +43,7 @@ from sidecar.jobs.presence import Presence
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.services.access import Access
 from sidecar.services.authorization_cards import Cards
+from sidecar.services.authorization_parts import Parts
 from sidecar.services.authorization_upkeep import CleanUp
 from sidecar.services.authorizations import Authorizations, Options
 from sidecar.services.deliveries import Deliveries
@@ -262,7 +263,7 @@ class _Authorizations:
 
 def _authorizations(settings: Settings, core: Core) -> _Authorizations:
     """Raises Invalid for handlers that can't be imported."""
-    database, submit, metrics, apps, vault = core.database, core.writer.submit, core.metrics.lark, core.apps, core.vault
+    metrics = core.metrics.lark
     lark = Lark(
         settings.lark_api_url,
         settings.lark_accounts,
@@ -279,14 +280,14 @@ def _authorizations(settings: Settings, core: Core) -> _Authorizations:
         settings.lark_language,
         settings.lark_refresh_threshold,
     )
-    cards = Cards(database, submit, apps, provider, vault, metrics)
-    authorizations = Authorizations(database, submit, apps, provider, vault, cards, metrics, options)
-    tokens = TokenStore(database, submit, apps, provider, vault, metrics, settings.lark_refresh_threshold)
+    parts = Parts(core.database, core.writer.submit, core.apps, provider, core.vault, metrics)
+    cards = Cards(parts)
+    authorizations = Authorizations(parts, cards, options)
+    tokens = TokenStore(parts, settings.lark_refresh_threshold)
     handlers = load_handlers(settings.lark_handlers, authorizations, provider, metrics)
-    by_http = settings.lark_fallback_to_http
-    callbacks = Callbacks(database, submit, apps, provider, handlers, vault, metrics, by_http)
-    cleaning = CleanUp(database, submit, apps, metrics, settings.retention_days * 86_400)
-    return _Authorizations(apps, provider, authorizations, cards, tokens, handlers, callbacks, cleaning)
+    callbacks = Callbacks(parts, handlers, settings.lark_fallback_to_http)
+    cleaning = CleanUp(parts, settings.retention_days * 86_400)
+    return _Authorizations(core.apps, provider, authorizations, cards, tokens, handlers, callbacks, cleaning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import time
-from collections.abc import Callable
 
 import gevent
 import structlog
@@ -17,14 +15,9 @@ import structlog
 from sidecar.domain.authorizations import App, Card
 from sidecar.domain.errors import AuthorizationFailed, NotFound, ProviderUnavailable, SidecarError
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.observability.lark_metrics import LarkMetrics
-from sidecar.services.lark_apps import Apps
-from sidecar.services.providers import Provider
-from sidecar.services.vault import Vault
+from sidecar.services.authorization_parts import PartOf
 from sidecar.store.authorizations import SessionRow, cards_due, change_session, find_session
-from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
-from sidecar.store.writer import Submit
 
 log = structlog.get_logger("sidecar.authorizations")
 
@@ -36,26 +29,8 @@ CLAIM_SECONDS = 20.0
 BATCH = 50
 
 
-class Cards:
+class Cards(PartOf):
     """Every method may raise Unavailable, but `soon`."""
-
-    def __init__(
-        self,
-        database: Database,
-        submit: Submit,
-        apps: Apps,
-        provider: Provider,
-        vault: Vault,
-        metrics: LarkMetrics,
-        clock: Callable[[], float] = time.time,
-    ):
-        self._database = database
-        self._submit = submit
-        self._apps = apps
-        self._provider = provider
-        self._vault = vault
-        self._metrics = metrics
-        self._clock = clock
 
     def flow_url(self, app: App, row: SessionRow) -> str:
         """Where the user of this pending authorization grants. Raises Unreadable."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -10,9 +9,8 @@ from typing import cast
 from sidecar.domain.authorizations import State
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.authorization_news import REVOKED, TOKEN_EXPIRED, tell
-from sidecar.services.lark_apps import Apps
+from sidecar.services.authorization_parts import PartOf, Parts
 from sidecar.store.authorizations import (
     change_session,
     count_sessions,
@@ -20,10 +18,8 @@ from sidecar.store.authorizations import (
     retire_dead_tokens,
     retire_uses,
 )
-from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.lark_events import list_links, retire_lark_events, retire_links, retire_nonces
-from sidecar.store.writer import Submit
 
 CHUNK = 200
 NONCE_SECONDS = 900.0
@@ -33,24 +29,12 @@ EVENT_SECONDS = 3 * 86_400.0
 LINK_SECONDS = 86_400.0
 
 
-class CleanUp:
+class CleanUp(PartOf):
     """`retention_seconds` is how long authorizations without tokens and the audit log are kept."""
 
-    def __init__(
-        self,
-        database: Database,
-        submit: Submit,
-        apps: Apps,
-        metrics: LarkMetrics,
-        retention_seconds: float,
-        clock: Callable[[], float] = time.time,
-    ):
-        self._database = database
-        self._submit = submit
-        self._apps = apps
-        self._metrics = metrics
+    def __init__(self, parts: Parts, retention_seconds: float):
+        super().__init__(parts)
         self._retention_seconds = retention_seconds
-        self._clock = clock
 
     def run(self) -> int:
         """Delete what nobody needs any more; how many authorizations that were. Raises Unavailable."""

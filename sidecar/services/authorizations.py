@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import secrets
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,10 +38,10 @@ from sidecar.domain.errors import (
     WrongUser,
 )
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.access import require
 from sidecar.services.authorization_cards import Cards
 from sidecar.services.authorization_news import COMPLETED, tell
+from sidecar.services.authorization_parts import PartOf, Parts
 from sidecar.services.authorization_steps import (
     card_sent,
     check_pending,
@@ -56,9 +55,7 @@ from sidecar.services.authorization_steps import (
     sealed_tokens,
 )
 from sidecar.services.idempotency import KeyedRequest, answered, remember
-from sidecar.services.lark_apps import Apps
-from sidecar.services.providers import Provider
-from sidecar.services.vault import Unreadable, Vault
+from sidecar.services.vault import Unreadable
 from sidecar.store.authorizations import (
     SessionRow,
     begun_since,
@@ -69,9 +66,7 @@ from sidecar.store.authorizations import (
     overdue_sessions,
     session_of_state,
 )
-from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
-from sidecar.store.writer import Submit
 from sidecar.wire.authorizations import CardBody, StartBody
 
 log = structlog.get_logger("sidecar.authorizations")
@@ -117,30 +112,13 @@ class Outcome:
     error: AuthorizationFailed | Conflict | Unavailable | None = None
 
 
-class Authorizations:
+class Authorizations(PartOf):
     """`submit` runs a command in the writer. Every method may raise Unavailable."""
 
-    def __init__(
-        self,
-        database: Database,
-        submit: Submit,
-        apps: Apps,
-        provider: Provider,
-        vault: Vault,
-        cards: Cards,
-        metrics: LarkMetrics,
-        options: Options,
-        clock: Callable[[], float] = time.time,
-    ):
-        self._database = database
-        self._submit = submit
-        self._apps = apps
-        self._provider = provider
-        self._vault = vault
+    def __init__(self, parts: Parts, cards: Cards, options: Options):
+        super().__init__(parts)
         self._cards = cards
-        self._metrics = metrics
         self._options = options
-        self._clock = clock
 
     def start(self, identity: Identity, request: KeyedRequest | None, body: StartBody) -> Started:
         """Begin one. Raises NotFound without an app, Unauthenticated, NotAllowed, RateLimited."""

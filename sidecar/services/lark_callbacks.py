@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -30,14 +30,12 @@ from sidecar.domain.errors import (
     Unavailable,
 )
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.observability.lark_metrics import CallbackOutcome, LarkMetrics, Transport
+from sidecar.observability.lark_metrics import CallbackOutcome, Transport
 from sidecar.services.access import require
+from sidecar.services.authorization_parts import PartOf, Parts
 from sidecar.services.authorizations import WRITE
-from sidecar.services.lark_apps import Apps
 from sidecar.services.lark_handlers import Answer, EventHandlers, HandlerFailed, Told
-from sidecar.services.providers import Provider
-from sidecar.services.vault import Unreadable, Vault
-from sidecar.store.database import Database
+from sidecar.services.vault import Unreadable
 from sidecar.store.journal import Transaction
 from sidecar.store.lark_events import (
     EventRow,
@@ -51,7 +49,6 @@ from sidecar.store.lark_events import (
     save_link,
     seen_before,
 )
-from sidecar.store.writer import Submit
 from sidecar.wire.authorizations import EventBody, LinkBody
 
 log = structlog.get_logger("sidecar.authorizations")
@@ -67,30 +64,13 @@ TRIES = 1 + len(RETRY_SECONDS)
 BATCH = 20
 
 
-class Callbacks:
+class Callbacks(PartOf):
     """`over_http` False takes nothing over HTTP. Every method may raise Unavailable."""
 
-    def __init__(
-        self,
-        database: Database,
-        submit: Submit,
-        apps: Apps,
-        provider: Provider,
-        handlers: EventHandlers,
-        vault: Vault,
-        metrics: LarkMetrics,
-        over_http: bool,
-        clock: Callable[[], float] = time.time,
-    ):
-        self._database = database
-        self._submit = submit
-        self._apps = apps
-        self._provider = provider
+    def __init__(self, parts: Parts, handlers: EventHandlers, over_http: bool):
+        super().__init__(parts)
         self._handlers = handlers
-        self._vault = vault
-        self._metrics = metrics
         self._over_http = over_http
-        self._clock = clock
 
     def take(self, app_id: str | None, headers: Mapping[str, str], raw: bytes) -> Answer:
         """What a callback over HTTP is answered; without an `app_id` it is for the app whose key proves it. Raises

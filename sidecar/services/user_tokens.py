@@ -6,8 +6,6 @@ comes of it."""
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,14 +26,12 @@ from sidecar.domain.errors import (
     UserTokenExpired,
 )
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.access import require
 from sidecar.services.authorization_news import REFRESH_FAILED, REVOKED, TOKEN_EXPIRED, tell
+from sidecar.services.authorization_parts import PartOf, Parts
 from sidecar.services.authorization_steps import sealed_tokens
 from sidecar.services.authorizations import READ, WRITE
-from sidecar.services.lark_apps import Apps
-from sidecar.services.providers import Provider
-from sidecar.services.vault import Unreadable, Vault
+from sidecar.services.vault import Unreadable
 from sidecar.store.authorizations import (
     NO_TOKENS,
     SessionRow,
@@ -50,9 +46,7 @@ from sidecar.store.authorizations import (
     tokens_after,
     tokens_due,
 )
-from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
-from sidecar.store.writer import Submit
 
 log = structlog.get_logger("sidecar.authorizations")
 
@@ -77,28 +71,12 @@ class Handed:
     open_id: str | None
 
 
-class TokenStore:
+class TokenStore(PartOf):
     """`threshold` is the part of a token's life that is left when it is renewed. Every method may raise Unavailable."""
 
-    def __init__(
-        self,
-        database: Database,
-        submit: Submit,
-        apps: Apps,
-        provider: Provider,
-        vault: Vault,
-        metrics: LarkMetrics,
-        threshold: float,
-        clock: Callable[[], float] = time.time,
-    ):
-        self._database = database
-        self._submit = submit
-        self._apps = apps
-        self._provider = provider
-        self._vault = vault
-        self._metrics = metrics
+    def __init__(self, parts: Parts, threshold: float):
+        super().__init__(parts)
         self._threshold = threshold
-        self._clock = clock
         self._saving: dict[str, gevent.Greenlet] = {}
         """By session, who stores what the platform has given for its refresh token."""
 

@@ -34,6 +34,7 @@ from sidecar.domain.errors import Invalid, SidecarError, TokenRefreshFailed, Una
 from sidecar.jobs.authorizations import AuthorizationUpkeep
 from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.authorization_cards import Cards
+from sidecar.services.authorization_parts import Parts
 from sidecar.services.authorization_upkeep import CleanUp
 from sidecar.services.authorizations import Authorizations, Options, Outcome, Started
 from sidecar.services.lark_apps import Apps
@@ -187,19 +188,17 @@ class Desk:
         self.commands = 0
         metrics = self.metrics = LarkMetrics(self.registry, clock)
         self.vault: Vault = given.get("vault") or Vault([Fernet(KEY)])
-        parts = (self.database, self.submit)
-        self.apps = Apps(*parts, self.vault, given.get("app", APP), clock)
+        self.apps = Apps(self.database, self.submit, self.vault, given.get("app", APP), clock)
         options = Options(
             "https://x.example/callback", "offline_access", 600.0, given.get("per_minute", 100), "zh", 0.1
         )
-        self.cards = Cards(*parts, self.apps, platform, self.vault, metrics, clock)
-        self.service = Authorizations(*parts, self.apps, platform, self.vault, self.cards, metrics, options, clock)
-        self.tokens = TokenStore(*parts, self.apps, platform, self.vault, metrics, 0.1, clock)
+        parts = Parts(self.database, self.submit, self.apps, platform, self.vault, metrics, clock)
+        self.cards = Cards(parts)
+        self.service = Authorizations(parts, self.cards, options)
+        self.tokens = TokenStore(parts, 0.1)
         self.handlers = EventHandlers(self.service, platform, metrics, given.get("handlers"))
-        self.callbacks = Callbacks(
-            *parts, self.apps, platform, self.handlers, self.vault, metrics, given.get("over_http", True), clock
-        )
-        self.cleaning = CleanUp(*parts, self.apps, metrics, 30 * 86_400.0, clock)
+        self.callbacks = Callbacks(parts, self.handlers, given.get("over_http", True))
+        self.cleaning = CleanUp(parts, 30 * 86_400.0)
         self.job = AuthorizationUpkeep(
             self.apps,
             self.service,
