@@ -4,46 +4,61 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
 from sidecar.domain.deployments import parse_time
+from sidecar.domain.errors import Conflict, Unparsable, UnsupportedMedia
 from sidecar.domain.redaction import redact
-from sidecar.http.paging import MAX_NUMBER, Query, decode_cursor, encode_cursor, only_parameters
+from sidecar.http.operations import operation
+from sidecar.http.paging import decode_cursor, encode_cursor
+from sidecar.http.parameters import MAX_NUMBER, TIME, Parameters, names, parsed, whole, words
 from sidecar.http.requests import Caller
 from sidecar.services.deliveries import Deliveries
 from sidecar.store.deliveries import DeliveryFilter
+from sidecar.wire.answers_webhooks import DeliveryList, Replayed, WholeDelivery
 
 VERDICTS = ("stored", "test", "quarantined", "replayed")
 ONE = f"/api/deliveries/<int(max={MAX_NUMBER}):number>"
+NUMBER = {"number": "As the list and the refusal of a webhook tell it."}
+
+
+class DeliveriesQuery(Parameters):
+    limit: int = whole(20, 1, 100, "At most so many items.")
+    cursor: int | None = parsed(decode_cursor, {}, "The `next` of the page before.")
+    verdict: tuple[str, ...] = words(VERDICTS, "What became of it; several also separated by commas.")
+    project: tuple[str, ...] | None = names("Of these projects only.")
+    since: str | None = parsed(parse_time, TIME, "Came at this time or later.")
+    until: str | None = parsed(parse_time, TIME, "Came before this time.")
 
 
 def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
     routes = Blueprint("deliveries", __name__)
-    only_parameters(routes, {"list_deliveries": ("limit", "cursor", "verdict", "project", "since", "until")})
 
     @routes.get("/api/deliveries")
-    def list_deliveries() -> Response:
+    @operation("deliveries", "What was posted, newest first", scope="admin", query=DeliveriesQuery, answer=DeliveryList)
+    def list_deliveries(query: DeliveriesQuery) -> Response:
         caller.require("admin")
-        query = Query(request.args)
-        limit = query.number("limit", 20, 1, 100)
-        cursor = query.read("cursor", decode_cursor)
-        wanted = DeliveryFilter(
-            verdicts=query.choices("verdict", VERDICTS),
-            projects=query.names("project"),
-            since=query.read("since", parse_time),
-            until=query.read("until", parse_time),
-        )
-        query.finish()
-        rows = service.list(wanted, cursor, limit + 1)
-        more, rows = len(rows) > limit, rows[:limit]
+        wanted = DeliveryFilter(query.verdict, query.project, query.since, query.until)
+        rows = service.list(wanted, query.cursor, query.limit + 1)
+        more, rows = len(rows) > query.limit, rows[: query.limit]
         return jsonify(items=rows, next=encode_cursor(rows[-1]["number"]) if more else None)
 
     @routes.get(ONE)
+    @operation("deliveries", "A delivery with its body", scope="admin", path=NUMBER, answer=WholeDelivery)
     def one_delivery(number: int) -> Response:
         caller.require("admin")
         return jsonify(_shown(service.find(number)))
 
     @routes.post(f"{ONE}/replay")
+    @operation(
+        "deliveries",
+        "Take a delivery once more",
+        notes="With the rights of the token or the secret that it was posted with.",
+        scope="admin",
+        path=NUMBER,
+        answer=Replayed,
+        refusals=(Conflict, Unparsable, UnsupportedMedia),
+    )
     def replay(number: int) -> Response:
         receipt = service.replay(caller.require("admin"), number)
         return jsonify(success=True, message="The delivery was taken again.", **receipt.stored())

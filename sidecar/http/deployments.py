@@ -12,7 +12,7 @@ from sidecar.domain.access import Identity
 from sidecar.domain.deployments import STATUSES, parse_time
 from sidecar.http.operations import Media, operation
 from sidecar.http.paging import decode_cursor, encode_cursor
-from sidecar.http.parameters import MAX_NUMBER, Parameters, names, parsed, text, whole, words
+from sidecar.http.parameters import MAX_NUMBER, TIME, Parameters, names, parsed, text, whole, words
 from sidecar.http.requests import Caller
 from sidecar.services.deployments import History
 from sidecar.services.views import Views, at
@@ -23,7 +23,6 @@ from sidecar.wire.envelopes import envelope_object
 LEVELS = ("debug", "info", "warn", "error")
 DOWNLOAD_LINES = 5_000
 SCOPE = "deployments:read"
-TIME = {"format": "date-time"}
 ID = {"deployment_id": "As its sender named it; slashes need no escape."}
 
 

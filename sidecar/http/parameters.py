@@ -21,6 +21,7 @@ Found = TypeVar("Found", bound="Parameters")
 
 MAX_CHOICES = 50
 MAX_NUMBER = 2**63 - 1
+TIME = {"format": "date-time"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,27 @@ from flask.globals import request_ctx
 from werkzeug.datastructures import Headers
 
 from sidecar.domain import rooms
+from sidecar.domain.errors import SignatureMismatch
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
+from sidecar.http.operations import operation
+from sidecar.http.parameters import Anything
 from sidecar.http.requests import Caller, raw_body
-from sidecar.services.deliveries import Deliveries, Posted
+from sidecar.services.deliveries import SCOPE, Deliveries, Posted
+from sidecar.wire.answers_webhooks import WebhookTaken
+from sidecar.wire.fields import DeploymentMessage
 
-PATHS = ("/api/webhooks/deployment", "/api/webhook/deployment", "/api/webhook/step")
+PATHS = {
+    "/api/webhooks/deployment": "deployment",
+    "/api/webhook/deployment": "older_deployment",
+    "/api/webhook/step": "step",
+}
+NOTES = """\
+Which fields are needed depends on `type`; a message without a type is read as the older shapes are. Names may be in \
+camelCase, numbers may be text; fields that are not named here go to the browsers as they are. What can't be used is \
+kept in quarantine, and the refusal tells its number. A form with the JSON in `payload` is taken too, and a repetition \
+is known by `X-GitHub-Delivery` or `webhook-id` as well.
+"""
 DELIVERY_IDS = ("Idempotency-Key", "X-GitHub-Delivery", "webhook-id")
 """Gitea and Forgejo send GitHub's too, GitLab the first one, and those of Standard Webhooks the last."""
 
@@ -25,6 +40,18 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     routes = Blueprint("webhooks", __name__)
 
+    @operation(
+        "webhooks",
+        "Take a message about a deployment",
+        notes=NOTES,
+        scope=SCOPE,
+        signed=True,
+        query=Anything,
+        body=DeploymentMessage,
+        keyed=True,
+        answer=WebhookTaken,
+        refusals=(SignatureMismatch,),
+    )
     def receive() -> Response:
         caller.identity()  # a wrong token is told before the body is read
         asked = request_ctx.request
@@ -57,8 +84,8 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
         }
         return Response(_encode(answer) + "\n", mimetype="application/json")
 
-    for path in PATHS:
-        routes.add_url_rule(path, path.rpartition("webhook")[2].replace("/", "_"), receive, methods=["POST"])
+    for path, name in PATHS.items():
+        routes.add_url_rule(path, name, receive, methods=["POST"])
     return routes
 
 

@@ -38,6 +38,19 @@ class Done(TypedDict):
     message: str
 
 
+class Published(TypedDict):
+    """What was stored and is on its way. `event_id` is its seq; `recipients` are the connections of this process that
+    it is for; a `duplicate` was stored before and is not sent again."""
+
+    success: Literal[True]
+    status: Literal["success"]
+    message: str
+    event_id: str
+    epoch: str
+    recipients: int
+    duplicate: bool
+
+
 class FieldProblem(TypedDict):
     """One bad field: where it stands (`metrics.total_duration`, `logs[3].level`) and what is wrong with it."""
 

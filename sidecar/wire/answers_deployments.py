@@ -107,7 +107,7 @@ class EventList(At):
     next: int | None
 
 
-class Line(TypedDict):
+class LogLine(TypedDict):
     number: int
     seq: int
     at: Time
@@ -120,5 +120,5 @@ class Line(TypedDict):
 class LineList(At):
     """`next` is the `after` of the next page."""
 
-    items: list[Line]
+    items: list[LogLine]
     next: int | None

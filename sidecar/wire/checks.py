@@ -1,4 +1,6 @@
-"""What the bodies of requests are made of (names, texts, numbers), and how bad ones are told: every bad field named."""
+"""What the bodies of requests are made of (names, texts, numbers), and how bad ones are told: every bad field named.
+
+A check says as its `json_schema_input_type` what it takes, for the document of the API."""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sidecar.domain.errors import FieldError, Invalid, SidecarError
-from sidecar.domain.rooms import clean_name
+from sidecar.domain.rooms import NAME_MAX_CHARACTERS, clean_name
 from sidecar.wire.bodies import clean_text
 
 Model = TypeVar("Model", bound="Body")
@@ -99,7 +101,7 @@ def text(limit: int) -> Any:
             raise ValueError(f"is longer than {limit} characters")
         return clean_text(value)
 
-    return BeforeValidator(check)
+    return BeforeValidator(check, json_schema_input_type=Annotated[str, Field(max_length=limit)])
 
 
 def word(limit: int) -> Any:
@@ -110,7 +112,7 @@ def word(limit: int) -> Any:
             raise ValueError(f"must be a string of 1 to {limit} printable characters")
         return value.strip()
 
-    return BeforeValidator(check)
+    return BeforeValidator(check, json_schema_input_type=Annotated[str, Field(min_length=1, max_length=limit)])
 
 
 def number(least: float, most: float) -> Any:
@@ -125,8 +127,10 @@ def number(least: float, most: float) -> Any:
             raise ValueError(f"must be a number from {least:g} to {most:g}")
         return found
 
-    return BeforeValidator(check)
+    return BeforeValidator(check, json_schema_input_type=Annotated[float, Field(ge=least, le=most)] | str)
 
 
-Name = Annotated[str, BeforeValidator(name)]
-OptionalName = Annotated[str | None, BeforeValidator(optional_name)]
+GivenName = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARACTERS)] | int
+"""What is taken as a name: text, also a whole number."""
+Name = Annotated[str, BeforeValidator(name, json_schema_input_type=GivenName)]
+OptionalName = Annotated[str | None, BeforeValidator(optional_name, json_schema_input_type=str | int | None)]

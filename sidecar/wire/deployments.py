@@ -27,7 +27,7 @@ from sidecar.domain.deployments import (
 from sidecar.domain.errors import FieldError, Invalid
 from sidecar.domain.redaction import redact_tree
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.wire.fields import ALIASES, MAX_WORD_CHARACTERS, Line, Message, problems
+from sidecar.wire.fields import ALIASES, MAX_WORD_CHARACTERS, DeploymentMessage, Line, problems
 
 STEP_TYPES = ("step_started", "step_completed", "step_manual")
 DEPLOYMENT_TYPES = ("deployment_started", "deployment_completed")
@@ -59,7 +59,7 @@ def read_report(body: dict[str, Any], path_kind: str, now: str, repaired: bool =
     stands in for a missing time. Raises Invalid naming every bad and every missing field."""
     known = _renamed(body)
     try:
-        message = Message.model_validate(known)
+        message = DeploymentMessage.model_validate(known)
     except ValidationError as error:
         raise Invalid("The message has fields that can't be used.", problems(error)) from None
     return _Reader(known, message, path_kind, now, repaired).report()
@@ -77,7 +77,7 @@ def _renamed(body: dict[str, Any]) -> dict[str, Any]:
 class _Reader:
     """One message on its way to a Report; collects what is missing."""
 
-    def __init__(self, body: dict[str, Any], message: Message, path_kind: str, now: str, repaired: bool):
+    def __init__(self, body: dict[str, Any], message: DeploymentMessage, path_kind: str, now: str, repaired: bool):
         self.body = body
         self.message = message
         self.path_kind = path_kind
@@ -140,7 +140,7 @@ class _Reader:
     def _payload(self) -> dict[str, object]:
         """What browsers get: the accepted fields as they came, blanks as null, secrets cut out."""
         cleaned = self.message.model_dump(exclude_unset=True, exclude={"type", "attempt", "logs", "step_details"})
-        extra = {name: value for name, value in self.body.items() if name not in Message.model_fields}
+        extra = {name: value for name, value in self.body.items() if name not in DeploymentMessage.model_fields}
         payload = {**extra, **cleaned}
         if isinstance(self.message.logs, str):
             payload["logs"] = self.message.logs

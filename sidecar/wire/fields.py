@@ -1,4 +1,5 @@
-"""The fields that deployment messages may carry, read tolerantly: numbers and nulls as text, ids as numbers."""
+"""The fields that deployment messages may carry, read tolerantly: numbers and nulls as text, ids as numbers. What each
+takes is said in its `json_schema_input_type`, for the document of the API."""
 
 from __future__ import annotations
 
@@ -144,12 +145,20 @@ def _logs(value: Any) -> Any:
     return _text(value)
 
 
-Text = Annotated[str | None, BeforeValidator(_text)]
-Word = Annotated[str | None, BeforeValidator(_word)]
-Label = Annotated[str | None, BeforeValidator(_label)]
-Name = Annotated[str | None, BeforeValidator(_name)]
-Time = Annotated[str | None, BeforeValidator(parse_time)]
-Seconds = Annotated[int | float | None, BeforeValidator(_seconds)]
+Scalar = str | float | None
+Text = Annotated[str | None, BeforeValidator(_text, json_schema_input_type=Scalar)]
+Word = Annotated[str | None, BeforeValidator(_word, json_schema_input_type=Scalar)]
+Label = Annotated[str | None, BeforeValidator(_label, json_schema_input_type=Scalar)]
+Name = Annotated[str | None, BeforeValidator(_name, json_schema_input_type=str | int | None)]
+Time = Annotated[str | None, BeforeValidator(parse_time, json_schema_input_type=Scalar)]
+Seconds = Annotated[int | float | None, BeforeValidator(_seconds, json_schema_input_type=Scalar)]
+Attempt = Annotated[int | None, BeforeValidator(_attempt, json_schema_input_type=Scalar)]
+Verbatim = Annotated[str | None, BeforeValidator(_verbatim, json_schema_input_type=Scalar | bool)]
+Results = Annotated[
+    dict[str, str | None] | None, BeforeValidator(_results, json_schema_input_type=dict[str, Scalar] | None)
+]
+Figures = Annotated[dict[str, Any] | None, BeforeValidator(_object, json_schema_input_type=dict[str, Any] | None)]
+Flag = Annotated[bool | None, BeforeValidator(_flag, json_schema_input_type=bool | Scalar)]
 
 
 class Line(BaseModel):
@@ -157,14 +166,19 @@ class Line(BaseModel):
 
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
-    message: Annotated[str | None, BeforeValidator(_verbatim)] = None
+    message: Verbatim = None
     level: Word = None
     timestamp: Time = None
     source: Word = None
     step: Label = None
 
 
-class Message(BaseModel):
+Lines = Annotated[
+    str | list[Line] | None, BeforeValidator(_logs, json_schema_input_type=Scalar | list[Line | str | float])
+]
+
+
+class DeploymentMessage(BaseModel):
     """Every field that we read of a deployment message; others pass through untouched."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -173,11 +187,11 @@ class Message(BaseModel):
     project: Name = None
     deployment_id: Name = None
     run_id: Name = None
-    attempt: Annotated[int | None, BeforeValidator(_attempt)] = None
+    attempt: Attempt = None
     timestamp: Time = None
     status: Word = None
     duration: Seconds = None
-    logs: Annotated[str | list[Line] | None, BeforeValidator(_logs)] = None
+    logs: Lines = None
     error_message: Text = None
     error: Text = None
     started_at: Time = None
@@ -191,12 +205,12 @@ class Message(BaseModel):
     step_status: Word = None
     step_duration: Seconds = None
     step_logs: Text = None
-    step_details: Annotated[dict[str, str | None] | None, BeforeValidator(_results)] = None
+    step_details: Results = None
     log_stream_id: Word = None
     level: Word = None
-    message: Annotated[str | None, BeforeValidator(_verbatim)] = None
+    message: Verbatim = None
     source: Word = None
-    metrics: Annotated[dict[str, Any] | None, BeforeValidator(_object)] = None
+    metrics: Figures = None
     environment: Word = None
     branch: Word = None
     ref: Word = None
@@ -206,7 +220,7 @@ class Message(BaseModel):
     triggered_by: Word = None
     url: Word = None
     test_url: Word = None
-    deploy_success: Annotated[bool | None, BeforeValidator(_flag)] = None
+    deploy_success: Flag = None
     deploy_duration: Seconds = None
 
     def metrics_start(self) -> str | None:
