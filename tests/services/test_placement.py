@@ -13,6 +13,7 @@ from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, Invalid, NotAllowed, SidecarError
 from sidecar.observability.metrics import Metrics
 from sidecar.services.deliveries import Deliveries, Posted
+from sidecar.store.deliveries import DeliveryFilter
 from sidecar.store.writer import Writer
 
 HOUR = 3_600
@@ -171,7 +172,7 @@ class TestWithoutAnId:
 
 class TestKeptBodies:
     def numbers(self, intake: Intake) -> list[int]:
-        return [row["number"] for row in intake.deliveries.list(None, None, 1_000)]
+        return [row["number"] for row in intake.deliveries.list(DeliveryFilter(), None, 1_000)]
 
     def test_the_newest_stay_within_the_bound(self, core):
         """Two large bodies used to make room for themselves too, a number in the answer led to nothing."""
