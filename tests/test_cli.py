@@ -53,12 +53,12 @@ def test_settings_prints_the_page(stopped):
 
 
 def test_tokens_are_made_listed_and_revoked_without_a_server(stopped):
-    made = ok(
-        stopped.cli("token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", "it's", "--days", "1")
+    made = stopped.cli(
+        "token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", "it's", "--days", "1"
     )
-    text = made.splitlines()[0]
-    assert re.fullmatch(r"sct_[0-9a-f]{12}_[\w-]{43}", text)
-    assert f"Token {text}" in made, "the example carries the token"
+    text = made.stdout.removesuffix("\n")
+    assert re.fullmatch(r"sct_[0-9a-f]{12}_[\w-]{43}", text), "the token alone, so that $(…) takes it"
+    assert f"Token {text}" in made.stderr, "the example carries the token"
     id = text.split("_")[1]
     (row,) = ok(stopped.cli("token", "list")).splitlines()
     assert row.startswith(f"{id}  ci  webhooks:write  it's  until 20")
@@ -70,8 +70,8 @@ def test_tokens_are_made_listed_and_revoked_without_a_server(stopped):
 
 def test_the_example_of_a_token_is_a_command_that_a_shell_can_run(sidecar):
     """Also when the project's name holds a quote."""
-    made = ok(sidecar.cli("token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", 'it\'s "mine"'))
-    command = made.split("Try it:\n", 1)[1]
+    made = sidecar.cli("token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", 'it\'s "mine"')
+    command = made.stderr.split("Try it:\n", 1)[1]
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=True)
     assert json.loads(done.stdout)["project"] == 'it\'s "mine"'
 
