@@ -123,7 +123,10 @@ def test_a_bad_address_is_one_line(stopped, url):
     "arguments", [("send", "--project", "p", "--deployment", "1", "x"), ("tail", "--project", "p")]
 )
 def test_a_bad_token_is_one_line(sidecar, token, arguments):
-    assert one_line(sidecar.cli(*arguments, SIDECAR_TOKEN=token)).startswith("Error: ")
+    line = one_line(sidecar.cli(*arguments, SIDECAR_TOKEN=token))
+    assert line.startswith("Error: ")
+    if token.isascii():
+        assert "SIDECAR_TOKEN" in line, "a variable that was set an hour ago is soon forgotten"
 
 
 def test_bad_settings_are_told_line_by_line(stopped):
@@ -308,7 +311,9 @@ def test_tail_needs_something_to_follow(stopped):
 
 def test_tail_of_a_project_without_the_right_ends_with_the_reason(sidecar, name):
     token = sidecar.new_token("deployments:read", projects=[f"{name}-other"])
-    assert "right" in one_line(sidecar.cli("tail", "--project", name, SIDECAR_TOKEN=token))
+    line = one_line(sidecar.cli("tail", "--project", name, SIDECAR_TOKEN=token))
+    assert "right" in line
+    assert "SIDECAR_TOKEN" in line
 
 
 def test_flask_runs_the_same_commands(sidecar):
