@@ -12,6 +12,11 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import signal
+
+if __name__ == "__main__":  # Ctrl+C before the server listens for it: an end without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from sidecar.cli.main import flask_app as create_app
 from sidecar.cli.serve import run_server
 

@@ -53,12 +53,12 @@ def test_settings_prints_the_page(stopped):
 
 
 def test_tokens_are_made_listed_and_revoked_without_a_server(stopped):
-    made = ok(
-        stopped.cli("token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", "it's", "--days", "1")
+    made = stopped.cli(
+        "token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", "it's", "--days", "1"
     )
-    text = made.splitlines()[0]
-    assert re.fullmatch(r"sct_[0-9a-f]{12}_[\w-]{43}", text)
-    assert f"Token {text}" in made, "the example carries the token"
+    text = made.stdout.removesuffix("\n")
+    assert re.fullmatch(r"sct_[0-9a-f]{12}_[\w-]{43}", text), "the token alone, so that $(…) takes it"
+    assert f"Token {text}" in made.stderr, "the example carries the token"
     id = text.split("_")[1]
     (row,) = ok(stopped.cli("token", "list")).splitlines()
     assert row.startswith(f"{id}  ci  webhooks:write  it's  until 20")
@@ -70,8 +70,8 @@ def test_tokens_are_made_listed_and_revoked_without_a_server(stopped):
 
 def test_the_example_of_a_token_is_a_command_that_a_shell_can_run(sidecar):
     """Also when the project's name holds a quote."""
-    made = ok(sidecar.cli("token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", 'it\'s "mine"'))
-    command = made.split("Try it:\n", 1)[1]
+    made = sidecar.cli("token", "create", "--name", "ci", "--scope", "webhooks:write", "--project", 'it\'s "mine"')
+    command = made.stderr.split("Try it:\n", 1)[1]
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=True)
     assert json.loads(done.stdout)["project"] == 'it\'s "mine"'
 
@@ -123,7 +123,10 @@ def test_a_bad_address_is_one_line(stopped, url):
     "arguments", [("send", "--project", "p", "--deployment", "1", "x"), ("tail", "--project", "p")]
 )
 def test_a_bad_token_is_one_line(sidecar, token, arguments):
-    assert one_line(sidecar.cli(*arguments, SIDECAR_TOKEN=token)).startswith("Error: ")
+    line = one_line(sidecar.cli(*arguments, SIDECAR_TOKEN=token))
+    assert line.startswith("Error: ")
+    if token.isascii():
+        assert "SIDECAR_TOKEN" in line, "a variable that was set an hour ago is soon forgotten"
 
 
 def test_bad_settings_are_told_line_by_line(stopped):
@@ -308,7 +311,9 @@ def test_tail_needs_something_to_follow(stopped):
 
 def test_tail_of_a_project_without_the_right_ends_with_the_reason(sidecar, name):
     token = sidecar.new_token("deployments:read", projects=[f"{name}-other"])
-    assert "right" in one_line(sidecar.cli("tail", "--project", name, SIDECAR_TOKEN=token))
+    line = one_line(sidecar.cli("tail", "--project", name, SIDECAR_TOKEN=token))
+    assert "right" in line
+    assert "SIDECAR_TOKEN" in line
 
 
 def test_flask_runs_the_same_commands(sidecar):

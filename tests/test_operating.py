@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import http.client
 import os
 import re
@@ -23,7 +24,7 @@ import pytest
 import websocket
 
 from sidecar.version import VERSION
-from tests.servers import ROOT, RunningSidecar, free_port
+from tests.servers import PRELOADED, ROOT, RunningSidecar, free_port
 
 WEBHOOK = "/api/webhooks/deployment"
 END_SECONDS = 10
@@ -242,6 +243,23 @@ def test_a_start_that_can_not_work_says_why_and_exits_with_2(tmp_path, environme
     assert told in done.stderr
     assert "hunter2" not in done.stderr
     assert len(lines) == sum(name not in ("SIDECAR_INSTANCE_DIR",) for name in environment) or len(lines) == 1
+
+
+def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(tmp_path):
+    """As `pm2 restart` and `pm2 stop` one after the other do."""
+    log = tmp_path / "output"
+    with (
+        (tmp_path / "start.lock").open("wb") as lock,
+        log.open("wb") as output,
+        open(os.devnull, "rb") as nothing,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        environment = os.environ | {"SIDECAR_INSTANCE_DIR": str(tmp_path), "SIDECAR_PORT": "0"}
+        process = PRELOADED.start([str(ROOT / "app.py")], environment, (nothing, output, output))
+        until((tmp_path / "sidecar.db").exists, "it has come as far as the lock")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_SECONDS) == -signal.SIGINT
+    assert log.read_text() == ""
 
 
 @pytest.mark.parametrize("content", [b"this is not a database, but it is long enough to be read as one" * 50])

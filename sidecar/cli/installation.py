@@ -41,14 +41,20 @@ def with_client(work: Callable[[SidecarClient], object]) -> None:
     admin token."""
     settings = read_settings()
     url = os.environ.get("SIDECAR_URL") or local_url(settings, settings.port)
-    token_text = os.environ.get("SIDECAR_TOKEN") or read_secret(settings.instance_path / ADMIN_TOKEN_FILE)
+    given = os.environ.get("SIDECAR_TOKEN")
+    token_text = given or read_secret(settings.instance_path / ADMIN_TOKEN_FILE)
     with SidecarClient(url, token_text) as client:
         # In the main greenlet. A handler of Python's own would raise wherever we are, also where it is swallowed.
         gevent.signal_handler(signal.SIGINT, sys.exit, INTERRUPTED)
         try:
             work(client)
         except ApiError as error:
-            raise click.ClickException(str(error)) from None
+            hint = " The token is that of SIDECAR_TOKEN." if given and _about_token(error) else ""
+            raise click.ClickException(f"{error}{hint}") from None
+
+
+def _about_token(error: ApiError) -> bool:
+    return error.status in (401, 403) or error.code in ("unauthenticated", "token_expired", "not_allowed")
 
 
 def told(error: SidecarError | OSError) -> str:

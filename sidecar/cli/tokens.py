@@ -55,10 +55,10 @@ def _create_token(
     days: float | None,
 ) -> None:
     made = core.tokens.create(name, scopes, projects or None, None if days is None else days * 86_400)
-    click.echo(made.text)
+    click.echo(made.text)  # alone, so that $(…) takes it
     example = _example(public_url(settings, settings.port), made.text, made.scopes, (projects or ("my-project",))[0])
     if example is not None:
-        click.echo("\nTry it:\n" + example)
+        click.echo("\nTry it:\n" + example, err=True)
 
 
 def _example(url: str, token_text: str, held: Sequence[str], project: str) -> str | None:

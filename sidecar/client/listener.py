@@ -60,6 +60,7 @@ class Listener:
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE_EVENTS)
         self._refusal: list[str] = []
+        self._code: str | None = None
         self._closed = False
         self._waiting: set[Room] = set()
         self._subscribed = threading.Event()
@@ -100,7 +101,7 @@ class Listener:
         finally:
             self._disconnect()
         if self._refusal:
-            raise ApiError("; ".join(self._refusal))
+            raise ApiError("; ".join(self._refusal), code=self._code)
 
     def close(self) -> None:
         self._closed = True
@@ -116,9 +117,9 @@ class Listener:
         on = partial(self._connection.on, namespace=self._namespace)
         on("connect", self._ask_all)
         on("event", self._take)
-        on("connect_error", lambda data: self._end(_reason(data)) if isinstance(data, dict) else None)
-        on("token_expired", lambda data: self._end(_reason(data)))
-        on("disconnected", lambda data: self._end(_reason(data)))
+        on("connect_error", lambda data: self._end(data) if isinstance(data, dict) else None)
+        on("token_expired", self._end)
+        on("disconnected", self._end)
         try:
             self._connection.connect(
                 self._address,
@@ -128,7 +129,8 @@ class Listener:
                 transports=["websocket"],
             )
         except socketio.exceptions.ConnectionError as error:
-            raise ApiError("; ".join(self._refusal) or f"{self._client.url} can't be reached: {error}") from None
+            told = "; ".join(self._refusal) or f"{self._client.url} can't be reached: {error}"
+            raise ApiError(told, code=self._code) from None
 
     def _ask_all(self) -> None:
         for room in self._last:
@@ -144,7 +146,7 @@ class Listener:
 
     def _heard(self, room: Room, answer: dict[str, Any]) -> None:
         if not answer["ok"]:
-            self._end(str(answer["message"]))
+            self._end(answer)
             return
         if answer["truncated"]:
             self._on_truncated(room)
@@ -172,8 +174,9 @@ class Listener:
                 self._queue.put(event, timeout=1)
                 return
 
-    def _end(self, message: str) -> None:
-        self._refusal.append(message)
+    def _end(self, refusal: dict[str, Any]) -> None:
+        self._refusal.append(str(refusal.get("message", "refused")))
+        self._code = refusal.get("code") or (refusal.get("data") or {}).get("code")
         self._subscribed.set()
         with suppress(queue.Full):
             self._queue.put_nowait(None)
@@ -223,7 +226,3 @@ def _told(type: str, payload: dict[str, Any]) -> str:
         return json.dumps(payload.get("metrics"), ensure_ascii=False)
     duration = f" in {payload['duration']} s" if payload.get("duration") else ""
     return f"{payload.get('step_name') or ''} {payload.get('status', '')}{duration}".strip()
-
-
-def _reason(data: dict[str, Any]) -> str:
-    return str(data.get("message", "refused"))

@@ -58,6 +58,10 @@ NO_PROTOCOL = (
     "EIO=4 is missing: speak Socket.IO 3 or later to this path, or open a plain WebSocket at /ws/rooms/<room>/ or "
     "/ws/permissions/<user>; a bot (maim_message) gives its key as x-apikey or ?api_key=."
 )
+NO_UPGRADE = (
+    "transport=websocket needs the headers `Upgrade: websocket` and `Connection: Upgrade`; a proxy in between must "
+    "hand them on (docs/nginx.md)."
+)
 RETRY_SECONDS = 5
 
 
@@ -214,6 +218,8 @@ class Gate:
                 refusal = _Refusal("400 Bad Request", "invalid", "A WebSocket needs transport=websocket in the query.")
             if refusal is not None:
                 return refusal
+        elif query.get("transport") == "websocket":
+            return _Refusal("400 Bad Request", "invalid", NO_UPGRADE)
         return None if "sid" in query else self._too_many()
 
     def _too_many(self) -> _Refusal | None:

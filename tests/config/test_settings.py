@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -457,3 +459,15 @@ def test_the_example_names_every_setting():
         pytest.skip("config/example.env is not there yet")
     named = set(re.findall(r"\bSIDECAR_[A-Z_]+", path.read_text()))
     assert {f"SIDECAR_{name.upper()}" for name in Settings.model_fields} <= named
+
+
+def test_a_shell_reads_the_example_as_it_stands(tmp_path):
+    """`set -a; . ./my.env`: an unquoted space would make the rest of its line a command."""
+    page = (ROOT / "config" / "example.env").read_text()
+    lines = [line[1:] for line in page.splitlines() if line.startswith("#SIDECAR_")]
+    file = tmp_path / "my.env"
+    file.write_text("\n".join(lines))
+    done = subprocess.run(["sh", "-c", f"set -a; . {file}; env"], env={}, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    said = dict(shlex.split(line)[0].split("=", 1) for line in lines)
+    assert said.items() <= dict(line.split("=", 1) for line in done.stdout.splitlines()).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 
 import pytest
@@ -125,6 +126,12 @@ def test_a_bad_handshake_is_refused_with_its_reason(sidecar, query, headers, sta
     assert found == status, text
     if status == 426:
         assert "Sec-WebSocket-Version: 13" in text
+
+
+def test_a_websocket_whose_upgrade_headers_a_proxy_has_dropped_is_told_so(sidecar):
+    status, text = ask(sidecar, ENGINE, {"Upgrade": None, "Connection": "close"})
+    assert status == 400
+    assert "Upgrade: websocket" in json.loads(text.rpartition("\n\n")[2])["message"]
 
 
 @pytest.mark.parametrize("connection", ["upgrade", "keep-alive, Upgrade", "Upgrade , keep-alive"])
