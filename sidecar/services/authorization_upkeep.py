@@ -11,7 +11,7 @@ from sidecar.domain.authorizations import State
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.observability.lark_metrics import LarkMetrics
-from sidecar.services.authorization_news import REVOKED, TOKEN_EXPIRED, tell
+from sidecar.services.authorization_news import TOKEN_EXPIRED, tell
 from sidecar.services.lark_apps import Apps
 from sidecar.store.authorizations import (
     change_session,
@@ -24,6 +24,7 @@ from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.lark_events import list_links, retire_lark_events, retire_links, retire_nonces
 from sidecar.store.writer import Submit
+from sidecar.wire.news import AUTHORIZATION_REVOKED
 
 CHUNK = 200
 NONCE_SECONDS = 900.0
@@ -104,5 +105,5 @@ def _end_tokens(transaction: Transaction) -> int:
     for row in ended:
         if row.reason is None:
             change_session(transaction.connection, row.session_id, reason=TOKEN_EXPIRED)
-        tell(transaction, REVOKED, row, row.state, TOKEN_EXPIRED)
+        tell(transaction, AUTHORIZATION_REVOKED, row, row.state, TOKEN_EXPIRED)
     return len(ended)

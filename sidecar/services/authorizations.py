@@ -42,7 +42,7 @@ from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.access import require
 from sidecar.services.authorization_cards import Cards
-from sidecar.services.authorization_news import COMPLETED, tell
+from sidecar.services.authorization_news import tell
 from sidecar.services.authorization_steps import (
     card_sent,
     check_pending,
@@ -73,6 +73,7 @@ from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit
 from sidecar.wire.authorizations import CardBody, StartBody
+from sidecar.wire.news import AUTHORIZATION_COMPLETED
 
 log = structlog.get_logger("sidecar.authorizations")
 
@@ -335,7 +336,7 @@ class Authorizations:
             session_id,
             **{name: getattr(done, name) for name in SessionRow.__dataclass_fields__ if name != "session_id"},
         )
-        tell(transaction, COMPLETED, done, "completed")
+        tell(transaction, AUTHORIZATION_COMPLETED, done, "completed")
         return done
 
     def _holds(self, row: SessionRow, tokens: UserTokens) -> bool:

@@ -30,7 +30,7 @@ from sidecar.domain.errors import (
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.observability.lark_metrics import LarkMetrics
 from sidecar.services.access import require
-from sidecar.services.authorization_news import REFRESH_FAILED, REVOKED, TOKEN_EXPIRED, tell
+from sidecar.services.authorization_news import REFRESH_FAILED, TOKEN_EXPIRED, tell
 from sidecar.services.authorization_steps import sealed_tokens
 from sidecar.services.authorizations import READ, WRITE
 from sidecar.services.lark_apps import Apps
@@ -53,6 +53,7 @@ from sidecar.store.authorizations import (
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit
+from sidecar.wire.news import AUTHORIZATION_REVOKED
 
 log = structlog.get_logger("sidecar.authorizations")
 
@@ -146,7 +147,7 @@ class TokenStore:
             drop_tokens(transaction.connection, app_id, user)
             change_session(transaction.connection, row.session_id, reason=None)
             insert_use(transaction.connection, self._use(identity, app_id, user, "revoke"))
-            tell(transaction, REVOKED, row, row.state, "revoked")
+            tell(transaction, AUTHORIZATION_REVOKED, row, row.state, "revoked")
             log.info("authorizations.revoked", authorization=row.session_id, by=identity.name)
             return True
 
@@ -388,7 +389,7 @@ def _refresh_refused(row: SessionRow, transaction: Transaction) -> None:
         else {"refresh_token": None, "refresh_expires_at": None, "refreshing_until": None, "renew_at": None}
     )
     change_session(transaction.connection, row.session_id, **gone, reason=REFRESH_FAILED)
-    tell(transaction, REVOKED, now, now.state, REFRESH_FAILED)
+    tell(transaction, AUTHORIZATION_REVOKED, now, now.state, REFRESH_FAILED)
 
 
 def _update_person(session_id: str, person: Person, transaction: Transaction) -> None:

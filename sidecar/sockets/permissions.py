@@ -18,7 +18,8 @@ from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.websocket import Connection
 from sidecar.services.permissions import Permissions
 from sidecar.sockets.plain import SENT_AWAY, TOKEN_ENDED, PlainEndpoint, PlainSocket, past
-from sidecar.wire.permissions import MAX_ACTION_CHARACTERS, MAX_RESOURCE_CHARACTERS, NOTICES
+from sidecar.wire.news import OF_PERMISSIONS
+from sidecar.wire.permissions import MAX_ACTION_CHARACTERS, MAX_RESOURCE_CHARACTERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -35,16 +36,7 @@ FEATURES = {
     "notifications": True,
     "permission_check": True,
 }
-TYPES = frozenset(
-    {
-        "permission_changed",
-        "role_updated",
-        "menu_access_changed",
-        "cache_invalidation",
-        "menu_updated",
-        *NOTICES,
-    }
-)
+TYPES = frozenset(OF_PERMISSIONS)
 """What is pushed, and may be declined."""
 MAX_TYPES = 100
 MAX_TYPE_CHARACTERS = 100
