@@ -94,6 +94,7 @@ from sidecar.sockets.watch import Watch
 from sidecar.version import VERSION
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import Proxies
+from sidecar.wire.told import CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +341,7 @@ def _sockets(settings: Settings, core: Core, services: _Services, bots: Bots) ->
     handlers = Handlers(socketio, namespaces, sessions, core.metrics)
     snapshot_of = services.views.snapshot_of
     Subscriptions(handlers, sessions, hub, catchup, rights, snapshot_of, history.project_of, settings.max_rooms)
-    handlers.on("chat", Chat(messages, services.limit))
+    handlers.on(CHAT, Chat(messages, services.limit))
     common = (network, access, origins, hub, tail, catchup, watch, services.limit)
     plain_rooms = PlainRooms(messages, *common)
     plain_permissions = PlainPermissions(services.permissions, *common)

@@ -9,6 +9,10 @@ CONTROL = "control."
 """Types that begin so are for the sidecar's own processes and never leave for a browser."""
 
 
+class Control(str):
+    """Such a type."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One fact of the journal. `payload` is JSON text, encoded once when the event was made; `at` is the time

@@ -22,7 +22,7 @@ from gevent.event import Event as Signal
 from sqlalchemy import Connection
 
 from sidecar.domain.errors import NotAllowed, Unavailable
-from sidecar.domain.events import Offset, parse_offset
+from sidecar.domain.events import Control, Offset, parse_offset
 from sidecar.domain.times import unix_seconds
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.hub import Codec, Hub, Recipient, Replay, Room, Subscriber
@@ -41,7 +41,7 @@ from sidecar.store.writer import Submit
 
 log = RateLimited(structlog.get_logger("sidecar.recovery"))
 
-TAKEN = "control.session_taken"
+TAKEN = Control("control.session_taken")
 """Type of the control event `{"pid", "generation"}`: the session of this (hashed) pid has a new connection, of this
 generation; older ones are to be closed."""
 

@@ -6,14 +6,7 @@ from sidecar.domain import rooms
 from sidecar.domain.authorizations import State
 from sidecar.store.authorizations import SessionRow
 from sidecar.store.journal import Transaction
-
-COMPLETED = "authorization_completed"
-REJECTED = "authorization_rejected"
-EXPIRED = "authorization_expired"
-FAILED = "authorization_failed"
-"""An attempt has failed; it is still pending, and may be tried again."""
-REVOKED = "authorization_revoked"
-"""The user's tokens are gone, or can't be renewed any more."""
+from sidecar.wire.spoken import EventType
 
 REFRESH_FAILED, TOKEN_EXPIRED = "refresh_failed", "token_expired"
 """Why a completed authorization has no tokens any more (or soon): its `reason`. Revoked ones have none."""
@@ -21,7 +14,7 @@ REFRESH_FAILED, TOKEN_EXPIRED = "refresh_failed", "token_expired"
 
 def tell(
     transaction: Transaction,
-    type: str,
+    type: EventType,
     row: SessionRow,
     state: State,
     reason: str | None = None,

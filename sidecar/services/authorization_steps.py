@@ -8,10 +8,11 @@ from typing import Any
 from sidecar.domain.authorizations import CardClick, Method, State, Toast, UserTokens, may_become
 from sidecar.domain.errors import AuthorizationExpired, AuthorizationRejected, Conflict
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.services.authorization_news import EXPIRED, FAILED, REJECTED, tell
+from sidecar.services.authorization_news import tell
 from sidecar.services.vault import Vault
 from sidecar.store.authorizations import SessionRow, change_session, find_session, session_with_tokens
 from sidecar.store.journal import Transaction
+from sidecar.wire.news import AUTHORIZATION_EXPIRED, AUTHORIZATION_FAILED, AUTHORIZATION_REJECTED
 
 EXCHANGE_SECONDS = 60.0
 """So long nobody else may use the same state while its code is being exchanged: longer than two calls may take."""
@@ -75,7 +76,7 @@ def note_failure(session_id: str, reason: str, transaction: Transaction) -> None
     row = find_session(transaction.connection, session_id)
     if row is not None and row.state == "pending":
         change_session(transaction.connection, session_id, reason=reason, exchanging_until=None)
-        tell(transaction, FAILED, row, "pending", reason)
+        tell(transaction, AUTHORIZATION_FAILED, row, "pending", reason)
 
 
 def card_sent(session_id: str, message_id: str, open_id: str | None, transaction: Transaction) -> None:
@@ -125,7 +126,7 @@ def _ended(transaction: Transaction, row: SessionRow, state: State, card_due_at:
         exchanging_until=None,
         card_due_at=card_due_at if row.message_id is not None else None,
     )
-    tell(transaction, REJECTED if state == "rejected" else EXPIRED, done, state, reason)
+    tell(transaction, AUTHORIZATION_REJECTED if state == "rejected" else AUTHORIZATION_EXPIRED, done, state, reason)
     return done
 
 

@@ -9,7 +9,7 @@ from typing import cast
 from sidecar.domain.authorizations import State
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.times import unix_seconds, utc_text
-from sidecar.services.authorization_news import REVOKED, TOKEN_EXPIRED, tell
+from sidecar.services.authorization_news import TOKEN_EXPIRED, tell
 from sidecar.services.authorization_parts import PartOf, Parts
 from sidecar.store.authorizations import (
     change_session,
@@ -20,6 +20,7 @@ from sidecar.store.authorizations import (
 )
 from sidecar.store.journal import Transaction
 from sidecar.store.lark_events import list_links, retire_lark_events, retire_links, retire_nonces
+from sidecar.wire.news import AUTHORIZATION_REVOKED
 
 CHUNK = 200
 NONCE_SECONDS = 900.0
@@ -88,5 +89,5 @@ def _end_tokens(transaction: Transaction) -> int:
     for row in ended:
         if row.reason is None:
             change_session(transaction.connection, row.session_id, reason=TOKEN_EXPIRED)
-        tell(transaction, REVOKED, row, row.state, TOKEN_EXPIRED)
+        tell(transaction, AUTHORIZATION_REVOKED, row, row.state, TOKEN_EXPIRED)
     return len(ended)

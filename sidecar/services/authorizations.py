@@ -40,7 +40,7 @@ from sidecar.domain.errors import (
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.services.access import require
 from sidecar.services.authorization_cards import Cards
-from sidecar.services.authorization_news import COMPLETED, tell
+from sidecar.services.authorization_news import tell
 from sidecar.services.authorization_parts import PartOf, Parts
 from sidecar.services.authorization_steps import (
     card_sent,
@@ -68,6 +68,7 @@ from sidecar.store.authorizations import (
 )
 from sidecar.store.journal import Transaction
 from sidecar.wire.authorizations import CardBody, StartBody
+from sidecar.wire.news import AUTHORIZATION_COMPLETED
 
 log = structlog.get_logger("sidecar.authorizations")
 
@@ -313,7 +314,7 @@ class Authorizations(PartOf):
             session_id,
             **{name: getattr(done, name) for name in SessionRow.__dataclass_fields__ if name != "session_id"},
         )
-        tell(transaction, COMPLETED, done, "completed")
+        tell(transaction, AUTHORIZATION_COMPLETED, done, "completed")
         return done
 
     def _holds(self, row: SessionRow, tokens: UserTokens) -> bool:

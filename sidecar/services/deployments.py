@@ -26,6 +26,7 @@ from sidecar.store import deployments as store
 from sidecar.store.database import Database
 from sidecar.store.deployments import DeploymentFilter, DeploymentRow, LineRow
 from sidecar.store.journal import Head, Page, Transaction, read_head, room_events
+from sidecar.wire.news import PROJECT_CREATED, REPORTS
 
 MAX_STEPS = 1_000
 MAX_LINES = 200_000
@@ -47,7 +48,7 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
     if not access.may_write(identity, report.project):
         raise NotAllowed("The token does not give the right to write to this project.")
     if report.type == "test":
-        return report, transaction.append(report.type, report.payload, [rooms.project(report.project)])
+        return report, transaction.append(REPORTS[report.type], report.payload, [rooms.project(report.project)])
     _announce(transaction, report.project)
     stored = store.find_deployment(connection, report.deployment_id)
     if stored is not None and stored.state.project != report.project:
@@ -61,7 +62,7 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
         if report.metrics is not None:
             store.save_metrics(connection, state.deployment_id, state.attempt, report.metrics)
     event = transaction.append(
-        report.type, report.payload, [rooms.project(report.project), rooms.deployment(report.deployment_id)]
+        REPORTS[report.type], report.payload, [rooms.project(report.project), rooms.deployment(report.deployment_id)]
     )
     return report, event
 
@@ -69,7 +70,7 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
 def _announce(transaction: Transaction, project: str) -> None:
     """Note news of the project; its first sight is an event of its own."""
     if store.save_project(transaction.connection, project, transaction.now):
-        transaction.append("project_created", {"project": project}, [rooms.PROJECTS])
+        transaction.append(PROJECT_CREATED, {"project": project}, [rooms.PROJECTS])
 
 
 def _foreign(identity: Identity, owner: str) -> Exception:

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity, may, may_push, may_watch_room
 from sidecar.domain.errors import FieldError, Invalid, NotAllowed, TooMany
+from sidecar.domain.events import Control
 from sidecar.domain.messages import sender_of
 from sidecar.services.access import require
 from sidecar.services.idempotency import KeyedRequest, answered, remember
@@ -27,7 +28,7 @@ from sidecar.store.live_pushes import (
 from sidecar.store.writer import Submit
 from sidecar.wire.messages import StartPushBody, StopPushBody
 
-CHANGED = "control.live_push"
+CHANGED = Control("control.live_push")
 """Type of the control event after which the live pushes are read again; its payload `{"room"}` says which one."""
 
 SCOPE = "push:manage"

@@ -11,6 +11,7 @@ import gevent
 import structlog
 
 from sidecar.domain.errors import Unavailable
+from sidecar.domain.events import Control
 from sidecar.domain.maim import Place
 from sidecar.domain.times import utc_text
 from sidecar.fanout.roster import Bot, Roster
@@ -29,7 +30,7 @@ from sidecar.store.writer import Submit
 
 log = RateLimited(structlog.get_logger("sidecar.maim"))
 
-CHANGED = "control.maim_connections"
+CHANGED = Control("control.maim_connections")
 """Type of the control event whose payload `{"node","opened":[uuid],"seq"}` tells that bots have come to a process or
 left; `seq` is its own."""
 

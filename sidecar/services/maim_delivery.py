@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from sidecar.domain.errors import NotFound, Unavailable
+from sidecar.domain.events import Control
 from sidecar.domain.maim import DEFAULT_TENANT, Account, Place, envelope
 from sidecar.fanout.roster import Bot
 from sidecar.services.maim_connections import BotConnections
@@ -26,7 +27,7 @@ from sidecar.store.maim import ConnectionRow
 from sidecar.store.writer import Submit
 from sidecar.wire.maim import as_text
 
-RELAYED = "control.maim"
+RELAYED = Control("control.maim")
 """Type of the control event whose payload `{"to":{node:[uuid]},"sealed"}` is a frame for connections of other
 processes."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sidecar.domain.access import Identity, may_reach_tenant
 from sidecar.domain.errors import Conflict, NotAllowed, NotFound
+from sidecar.domain.events import Control
 from sidecar.domain.maim import DEFAULT_TENANT, Account, id_of
 from sidecar.services.access import require
 from sidecar.store.database import Database
@@ -21,7 +22,7 @@ from sidecar.store.writer import Submit
 from sidecar.wire.maim import MaimKeyBody
 
 SCOPE = "maim:manage"
-CHANGED = "control.maim_key"
+CHANGED = Control("control.maim_key")
 """Type of the control event whose payload `{"id","revoked"}` names a key that was made or has just been revoked."""
 
 CACHED = 10_000

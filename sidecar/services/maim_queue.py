@@ -17,6 +17,7 @@ import structlog
 from cryptography.fernet import Fernet, InvalidToken
 
 from sidecar.domain.errors import Unavailable
+from sidecar.domain.events import Control
 from sidecar.domain.maim import Place, Undelivered
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.fanout.roster import Bot, Roster
@@ -28,7 +29,7 @@ from sidecar.store.writer import Submit
 
 log = RateLimited(structlog.get_logger("sidecar.maim"))
 
-QUEUED = "control.maim_queued"
+QUEUED = Control("control.maim_queued")
 """Type of the control event whose payload `{"seq","tenant","user","platform","msg_id","sealed"}` is such a message."""
 
 RETRY_SECONDS = 1.0

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from sidecar.domain import menu, rooms
 from sidecar.domain.errors import Invalid
+from sidecar.domain.events import Control
 from sidecar.domain.menu import ItemChange, Items, MenuItem
 from sidecar.domain.permissions import ANONYMOUS, rights_of, rights_of_all
 from sidecar.services.role_changes import rules_of
@@ -18,11 +19,10 @@ from sidecar.store.journal import Transaction
 from sidecar.store.menu import delete_items, save_items
 from sidecar.store.permissions import load_roles
 from sidecar.store.versions import MENU, Changed, Said, log_changes
+from sidecar.wire.news import MENU_UPDATED
 
-CHANGED = "control.menu"
+CHANGED = Control("control.menu")
 """Type of the control event after which the menu is read again; its payload `{"version"}` says up to where."""
-
-UPDATED = "menu_updated"
 
 Given = Mapping[str, Any]
 """Fields of an item that somebody chose."""
@@ -109,7 +109,7 @@ def _tell(transaction: Transaction, done: MenuPlan) -> None:
                 "version": done.version,
                 "affectedUsers": [],
             }
-            transaction.append(UPDATED, payload, [room for room in told if told[room] == whole])
+            transaction.append(MENU_UPDATED, payload, [room for room in told if told[room] == whole])
 
 
 def made_item(items: Items, key: str, given: Given, now: str) -> MenuItem:

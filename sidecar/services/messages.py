@@ -14,6 +14,8 @@ from sidecar.store.devices import save_position
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit
 from sidecar.wire.messages import BroadcastBody, ChatBody, LocationBody, NotifyBody, SendBody
+from sidecar.wire.news import API_MESSAGE, CHAT_MESSAGE
+from sidecar.wire.spoken import EventType
 
 SCOPE = "messages:send"
 
@@ -42,7 +44,7 @@ class Messages:
         def payload(transaction: Transaction) -> dict[str, object]:
             return messages.api_message(body.message, messages.sender_of(identity), transaction.now, body.data)
 
-        return self._publish(identity, request, messages.API_MESSAGE, payload, rooms.free(body.room), body.target_user)
+        return self._publish(identity, request, API_MESSAGE, payload, rooms.free(body.room), body.target_user)
 
     def push_location(self, identity: Identity, request: KeyedRequest | None, body: LocationBody) -> Published:
         """Where a device is, to the room of locations; its last position is kept."""
@@ -58,7 +60,7 @@ class Messages:
             )
 
         room = rooms.free(messages.LOCATION_ROOM)
-        return self._publish(identity, request, messages.API_MESSAGE, payload, room)
+        return self._publish(identity, request, API_MESSAGE, payload, room)
 
     def broadcast(self, identity: Identity, request: KeyedRequest | None, body: BroadcastBody) -> Published:
         """To every authenticated connection."""
@@ -75,20 +77,20 @@ class Messages:
             name = body.username.strip() or identity.name
             return messages.chat_message(body.message, name, messages.sender_of(identity))
 
-        return self._publish(identity, None, messages.CHAT_MESSAGE, payload, rooms.free(room))
+        return self._publish(identity, None, CHAT_MESSAGE, payload, rooms.free(room))
 
     def _general(self, identity: Identity, request: KeyedRequest | None, body: BroadcastBody, room: str) -> Published:
         def payload(transaction: Transaction) -> dict[str, object]:
             sender = messages.sender_of(identity)
             return messages.api_message(body.message, sender, transaction.now, body.data, body.type)
 
-        return self._publish(identity, request, messages.API_MESSAGE, payload, room)
+        return self._publish(identity, request, API_MESSAGE, payload, room)
 
     def _publish(
         self,
         identity: Identity,
         request: KeyedRequest | None,
-        type: str,
+        type: EventType,
         payload: Callable[[Transaction], dict[str, object]],
         room: str,
         target: str | None = None,

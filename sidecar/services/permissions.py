@@ -55,6 +55,7 @@ from sidecar.store.versions import (
     read_version,
 )
 from sidecar.store.writer import Submit
+from sidecar.wire.news import NOTICES
 from sidecar.wire.permissions import NoticeBody, WholePermissions
 
 READ = "permissions:read"
@@ -253,7 +254,7 @@ class Permissions(Versioned[PermissionsState, Plan]):
             if first is not None:
                 return Notified(first["seq"], first["rooms"], duplicate=True)
             names = _rooms_of(transaction.connection, to.user, to.role)
-            event = transaction.append(body.type, body.data, names)
+            event = transaction.append(NOTICES[body.type], body.data, names)
             remember(transaction, request, {"seq": event.seq, "rooms": names})
             return Notified(event.seq, names)
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from sidecar.domain import menu, permissions, rooms
 from sidecar.domain.errors import FieldError, Invalid
+from sidecar.domain.events import Control
 from sidecar.domain.permissions import (
     ANONYMOUS,
     AUTHENTICATED,
@@ -32,8 +33,10 @@ from sidecar.store.permissions import (
     users_with_roles,
 )
 from sidecar.store.versions import PERMISSIONS, Changed, Said, ever_changed, log_changes
+from sidecar.wire.news import CACHE_INVALIDATION, MENU_ACCESS_CHANGED, PERMISSION_CHANGED, ROLE_UPDATED
+from sidecar.wire.spoken import EventType
 
-CHANGED = "control.permissions"
+CHANGED = Control("control.permissions")
 """Type of the control event after which the permissions are read again; its payload `{"version"}` says up to where."""
 
 TOLD_KEYS = 100
@@ -157,26 +160,26 @@ class _News:
         if had != has:
             self._append(
                 room,
-                "role_updated",
+                ROLE_UPDATED,
                 userId=user,
                 oldRole=", ".join(had),
                 newRole=", ".join(has),
                 permissions=after.allowed,
             )
         if before.grants != after.grants:
-            self._append(room, "permission_changed", **_permission_change(user, before, after, self._transaction.now))
+            self._append(room, PERMISSION_CHANGED, **_permission_change(user, before, after, self._transaction.now))
         was, sees = self._sees(before), self._sees(after)
         if was != sees:
             keys.append("menu")
-            self._append(room, "menu_access_changed", userId=user, menuChanges=_menu_change(was, sees))
-        self._append(room, "cache_invalidation", userId=user, cacheKeys=keys, version=self._version)
+            self._append(room, MENU_ACCESS_CHANGED, userId=user, menuChanges=_menu_change(was, sees))
+        self._append(room, CACHE_INVALIDATION, userId=user, cacheKeys=keys, version=self._version)
 
     def tell_crowd(self, users: Iterable[str]) -> None:
         """All of these hold a role that has changed: each has to ask what that means to them."""
         payload = {"userId": None, "cacheKeys": ["permissions", "menu"], "version": self._version}
-        self._transaction.append("cache_invalidation", payload, [rooms.permissions(user) for user in users])
+        self._transaction.append(CACHE_INVALIDATION, payload, [rooms.permissions(user) for user in users])
 
-    def _append(self, room: str, type: str, **payload: object) -> None:
+    def _append(self, room: str, type: EventType, **payload: object) -> None:
         self._transaction.append(type, payload, [room])
 
     def _sees(self, rights: Rights) -> frozenset[str]:

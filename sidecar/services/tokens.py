@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sidecar.domain.access import SCOPES, Identity
 from sidecar.domain.errors import FieldError, Invalid, NotFound, TokenExpired, Unauthenticated
+from sidecar.domain.events import Control
 from sidecar.domain.rooms import clean_name
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.store.database import Database
@@ -20,7 +21,7 @@ from sidecar.store.journal import Transaction
 from sidecar.store.tokens import TokenRow, find_token, insert_token, list_tokens, mark_revoked
 from sidecar.store.writer import Submit
 
-REVOKED = "control.token_revoked"
+REVOKED = Control("control.token_revoked")
 """Type of the control event whose payload `{"id"}` names a token that has just been revoked."""
 
 MAX_PROJECTS = 200

@@ -27,7 +27,7 @@ from sidecar.domain.errors import (
 )
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.services.access import require
-from sidecar.services.authorization_news import REFRESH_FAILED, REVOKED, TOKEN_EXPIRED, tell
+from sidecar.services.authorization_news import REFRESH_FAILED, TOKEN_EXPIRED, tell
 from sidecar.services.authorization_parts import PartOf, Parts
 from sidecar.services.authorization_steps import sealed_tokens
 from sidecar.services.authorizations import READ, WRITE
@@ -47,6 +47,7 @@ from sidecar.store.authorizations import (
     tokens_due,
 )
 from sidecar.store.journal import Transaction
+from sidecar.wire.news import AUTHORIZATION_REVOKED
 
 log = structlog.get_logger("sidecar.authorizations")
 
@@ -124,7 +125,7 @@ class TokenStore(PartOf):
             drop_tokens(transaction.connection, app_id, user)
             change_session(transaction.connection, row.session_id, reason=None)
             insert_use(transaction.connection, self._use(identity, app_id, user, "revoke"))
-            tell(transaction, REVOKED, row, row.state, "revoked")
+            tell(transaction, AUTHORIZATION_REVOKED, row, row.state, "revoked")
             log.info("authorizations.revoked", authorization=row.session_id, by=identity.name)
             return True
 
@@ -366,7 +367,7 @@ def _refresh_refused(row: SessionRow, transaction: Transaction) -> None:
         else {"refresh_token": None, "refresh_expires_at": None, "refreshing_until": None, "renew_at": None}
     )
     change_session(transaction.connection, row.session_id, **gone, reason=REFRESH_FAILED)
-    tell(transaction, REVOKED, now, now.state, REFRESH_FAILED)
+    tell(transaction, AUTHORIZATION_REVOKED, now, now.state, REFRESH_FAILED)
 
 
 def _update_person(session_id: str, person: Person, transaction: Transaction) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sidecar.domain.access import Identity, may_disconnect
 from sidecar.domain.errors import NotAllowed
+from sidecar.domain.events import Control
 from sidecar.domain.rooms import clean_name
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit
 
-DISCONNECTED = "control.user_disconnected"
+DISCONNECTED = Control("control.user_disconnected")
 """Type of the control event whose payload `{"user"}` names a user whose connections end now, in every process."""
 
 

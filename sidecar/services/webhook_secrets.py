@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, NotFound, SignatureMismatch, Unauthenticated
+from sidecar.domain.events import Control
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.webhook_secrets import (
@@ -30,7 +31,7 @@ from sidecar.wire.webhook_secrets import WebhookSecretBody
 log = structlog.get_logger("sidecar.webhook_secrets")
 
 SCOPE = "webhooks:write"
-CHANGED = "control.webhook_secrets"
+CHANGED = Control("control.webhook_secrets")
 """Type of the control event (payload `{"id"}`) that tells of a secret made or revoked."""
 
 MAX_ACTIVE = 64

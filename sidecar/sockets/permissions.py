@@ -4,7 +4,8 @@ clients know (UPSTREAMS, 3.3 to 3.5)."""
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
 
 import structlog
 
@@ -18,7 +19,26 @@ from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.websocket import Connection
 from sidecar.services.permissions import Permissions
 from sidecar.sockets.plain import SENT_AWAY, TOKEN_ENDED, PlainEndpoint, PlainSocket, past
-from sidecar.wire.permissions import MAX_ACTION_CHARACTERS, MAX_RESOURCE_CHARACTERS, NOTICES
+from sidecar.wire.news import OF_PERMISSIONS
+from sidecar.wire.permissions import MAX_ACTION_CHARACTERS, MAX_RESOURCE_CHARACTERS
+from sidecar.wire.spoken import Message
+from sidecar.wire.told import (
+    CONNECT_AGAIN,
+    CONNECTION_CONFIRMED,
+    DECLINE_TYPES,
+    HEAR_TYPES,
+    HEARTBEAT_RESPONSE,
+    PERMISSION_CHECK,
+    PERMISSION_CHECK_RESPONSE,
+    PERMISSIONS_ERROR,
+    PERMISSIONS_FRAMES,
+    PERMISSIONS_MESSAGES,
+    PERMISSIONS_TRUNCATED,
+    PLAIN_HEARTBEAT,
+    PLAIN_PING,
+    TYPES_DECLINED,
+    TYPES_HEARD,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -35,23 +55,21 @@ FEATURES = {
     "notifications": True,
     "permission_check": True,
 }
-TYPES = frozenset(
-    {
-        "permission_changed",
-        "role_updated",
-        "menu_access_changed",
-        "cache_invalidation",
-        "menu_updated",
-        *NOTICES,
-    }
-)
+TYPES = frozenset(OF_PERMISSIONS)
 """What is pushed, and may be declined."""
 MAX_TYPES = 100
 MAX_TYPE_CHARACTERS = 100
 
 
 class PlainPermissions(PlainEndpoint):
-    """The endpoint. Whose socket it is follows from the token alone; a name in the address must be the same."""
+    """What a user may. Whose socket it is follows from the token alone; a name in the address must be the same."""
+
+    kind = "permissions"
+    place = "user"
+    word = "type"
+    frames = PERMISSIONS_FRAMES
+    pushed = OF_PERMISSIONS
+    messages = PERMISSIONS_MESSAGES
 
     protocols: ClassVar[tuple[str, ...]] = ("menu-protocol",)
 
@@ -77,7 +95,7 @@ class PlainPermissions(PlainEndpoint):
         self.take_in(socket)
         socket.confirm(given, offset)
         if beginning is not None and beginning.truncated:
-            socket.say(type="truncated", seq=offset.seq, offset=offset.text, epoch=self.tail.epoch)
+            socket.say(PERMISSIONS_TRUNCATED, seq=offset.seq, offset=offset.text, epoch=self.tail.epoch)
         connection.open(socket)
         self.enter(socket, _rooms_of(identity), beginning)
 
@@ -138,7 +156,7 @@ class PermissionSocket(PlainSocket):
         now, user = self._house.clock(), self.identity.user
         common = {"groups": groups, "server_time": utc_text(now), "features": FEATURES}
         self.say(
-            type="connection_confirmed",
+            CONNECTION_CONFIRMED,
             user_id=user,
             **common,
             data={"user_id": 0 if user is None else user, "sessionId": self._session, **common},
@@ -150,17 +168,11 @@ class PermissionSocket(PlainSocket):
 
     def obey(self, body: dict[str, Any]) -> None:
         kind = body.get("type")
-        if kind in ("heartbeat", "ping"):
-            self._beat()
-        elif kind == "permission_check":
-            self._check(body)
-        elif kind in ("subscribe_notifications", "unsubscribe_notifications"):
-            self._choose(body, kind == "subscribe_notifications")
-        elif kind == "connect":
-            self._house.limited(self)
-            self.confirm(self._house.groups(self.identity), self._known())
-        else:
+        obey = OBEYED.get(cast(Message, kind)) if isinstance(kind, str) else None
+        if obey is None:
             self.error("UNKNOWN_MESSAGE_TYPE", "Unknown message type")
+        else:
+            obey(self, body)
 
     def failed(self, error: Exception) -> None:
         if isinstance(error, Unparsable):
@@ -173,18 +185,22 @@ class PermissionSocket(PlainSocket):
 
     def error(self, code: str, message: str, **more: object) -> None:
         self.count(code)
-        self.say(type="error", error_code=code, message=message, **more)
+        self.say(PERMISSIONS_ERROR, error_code=code, message=message, **more)
 
     def _known(self) -> Offset:
         """What came up to here has been sent."""
         subscriber = self.subscriber
         return self._house.tail.offset if subscriber.live else Offset(subscriber.position)
 
-    def _beat(self) -> None:
-        now = self._house.clock()
-        self.say(type="heartbeat_response", timestamp=utc_text(now)[:19].replace("T", " "), server_time=now)
+    def connect_again(self, _body: dict[str, Any]) -> None:
+        self._house.limited(self)
+        self.confirm(self._house.groups(self.identity), self._known())
 
-    def _check(self, body: dict[str, Any]) -> None:
+    def beat(self, _body: dict[str, Any]) -> None:
+        now = self._house.clock()
+        self.say(HEARTBEAT_RESPONSE, timestamp=utc_text(now)[:19].replace("T", " "), server_time=now)
+
+    def check(self, body: dict[str, Any]) -> None:
         data = body.get("data")
         said = {**data, **body} if isinstance(data, dict) else body
         request_id = said.get("request_id")
@@ -203,16 +219,16 @@ class PermissionSocket(PlainSocket):
             self.error("permission_check_error", error.detail, request_id=request_id)
             return
         self.say(
-            type="permission_check_response",
+            PERMISSION_CHECK_RESPONSE,
             request_id=request_id,
             resource=resource,
             action=action,
             has_permission=rights.may(resource, action),
         )
 
-    def _choose(self, body: dict[str, Any], wanted: bool) -> None:
+    def choose(self, body: dict[str, Any]) -> None:
         """Every type is heard unless it was declined."""
-        data = body.get("data")
+        data, wanted = body.get("data"), body["type"] == HEAR_TYPES
         types = body.get("types", data.get("types") if isinstance(data, dict) else None)
         if not _are_names(types):
             self.error("missing_parameters", f"types must be a list of up to {MAX_TYPES} names")
@@ -220,9 +236,20 @@ class PermissionSocket(PlainSocket):
         self._muted = self._muted - set(types) if wanted else self._muted | TYPES.intersection(types)
         self.subscriber.codec = self._house.codec(self._muted)
         if wanted:
-            self.say(type="subscription_confirmed", subscribed_types=types)
+            self.say(TYPES_HEARD, subscribed_types=types)
         else:
-            self.say(type="unsubscription_confirmed", unsubscribed_types=types)
+            self.say(TYPES_DECLINED, unsubscribed_types=types)
+
+
+OBEYED: dict[Message, Callable[[PermissionSocket, dict[str, Any]], None]] = {
+    CONNECT_AGAIN: PermissionSocket.connect_again,
+    PLAIN_HEARTBEAT: PermissionSocket.beat,
+    PLAIN_PING: PermissionSocket.beat,
+    PERMISSION_CHECK: PermissionSocket.check,
+    HEAR_TYPES: PermissionSocket.choose,
+    DECLINE_TYPES: PermissionSocket.choose,
+}
+"""What a client may say, and what is done."""
 
 
 def _rooms_of(identity: Identity) -> list[str]:

@@ -26,6 +26,8 @@ from sidecar.sockets.text import TextSocket
 from sidecar.sockets.watch import Watch
 from sidecar.wire.bodies import parse_message
 from sidecar.wire.origins import Origins
+from sidecar.wire.spoken import EventType, Frame, Message
+from sidecar.wire.told import PLAIN_ENDS, PLAIN_TOKEN_EXPIRING, TOKEN_EXPIRED
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -37,9 +39,17 @@ SENT_AWAY = 4403
 
 
 class PlainEndpoint:
-    """The endpoint (sockets/gate.py) of one kind of plain WebSockets. `limit` bounds what each caller may ask for."""
+    """The endpoint (sockets/gate.py) of one kind of plain WebSockets. `limit` bounds what each caller may ask for.
+    What its sockets are told are `frames`, and the `pushed` events; what they may say are `messages`, each named in the
+    field `word`. `place` is what the address ends with."""
 
     protocols: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str]
+    place: ClassVar[str]
+    word: ClassVar[str]
+    frames: ClassVar[tuple[Frame, ...]]
+    pushed: ClassVar[tuple[EventType, ...]] = ()
+    messages: ClassVar[tuple[Message, ...]]
 
     def __init__(
         self,
@@ -133,10 +143,10 @@ class PlainSocket(TextSocket):
     def failed(self, error: Exception) -> None:
         """Answer a message that could not be dealt with."""
 
-    def say(self, **fields: object) -> None:
+    def say(self, type: Frame, **fields: object) -> None:
         """A frame that is no event; it says when it was sent."""
         fields.setdefault("timestamp", utc_text(self._endpoint.clock()))
-        self.connection.send(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
+        self.connection.send(json.dumps({"type": type, **fields}, ensure_ascii=False, separators=(",", ":")))
 
     def handle(self, message: str | bytes) -> None:
         try:
@@ -155,12 +165,12 @@ class PlainSocket(TextSocket):
         return self in self._endpoint.sockets
 
     def token_expiring(self, expires_at: float) -> None:
-        self.say(type="token_expiring", expires_at=utc_text(expires_at))
+        self.say(PLAIN_TOKEN_EXPIRING, expires_at=utc_text(expires_at))
 
-    def end(self, event: str, code: str, message: str) -> None:
+    def end(self, event: Frame, code: str, message: str) -> None:
         self._endpoint.hub.drop(self.subscriber)
-        self.say(type=event, code=code, message=message)
-        self.connection.close(TOKEN_ENDED if event == "token_expired" else SENT_AWAY, code)
+        self.say(PLAIN_ENDS[event], code=code, message=message)
+        self.connection.close(TOKEN_ENDED if event == TOKEN_EXPIRED else SENT_AWAY, code)
 
 
 def past(environ: WSGIEnvironment) -> Offset | None:

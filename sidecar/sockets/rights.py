@@ -13,6 +13,7 @@ from sidecar.domain.events import Event
 from sidecar.domain.times import utc_text
 from sidecar.fanout.hub import Guard, Hub
 from sidecar.sockets.session import Session
+from sidecar.wire.told import SUBSCRIPTION_REVOKED
 
 NAMELESS = {"menu": rooms.MENU, "projects": rooms.PROJECTS}
 """Kinds of which there is one room only, so that a subscribe names none."""
@@ -63,7 +64,7 @@ class Rights:
 
     def _tell_revoked(self, session: Session, kind: str, name: str) -> None:
         body = {"type": kind, "id": name, "code": "not_allowed", "timestamp": utc_text(time.time())}
-        self._socketio.emit("subscription:revoked", body, namespace=session.namespace, to=session.sid)
+        self._socketio.emit(SUBSCRIPTION_REVOKED, body, namespace=session.namespace, to=session.sid)
 
 
 def _allowed(identity: Identity, kind: str, name: str, room: str, projects: Projects) -> bool:

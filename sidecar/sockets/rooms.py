@@ -18,6 +18,17 @@ from sidecar.sockets.errors import REFUSALS
 from sidecar.sockets.plain import PlainEndpoint, PlainSocket, past
 from sidecar.wire.checks import read
 from sidecar.wire.messages import ChatBody
+from sidecar.wire.told import (
+    CONNECTION_STATUS,
+    ECHO,
+    PING,
+    PONG,
+    ROOM_ERROR,
+    ROOM_FRAMES,
+    ROOM_MESSAGES,
+    ROOM_TRUNCATED,
+    SAY,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -29,11 +40,17 @@ SCOPE = "rooms:read"
 
 
 class PlainRooms(PlainEndpoint):
-    """The endpoint. `messages` takes what is said in a room."""
+    """Free rooms: the same as on Socket.IO, in bare JSON. `chat` takes what is said."""
 
-    def __init__(self, messages: Messages, *common: Any):
+    kind = "rooms"
+    place = "room"
+    word = "message_type"
+    frames = ROOM_FRAMES
+    messages = ROOM_MESSAGES
+
+    def __init__(self, chat: Messages, *common: Any):
         super().__init__(*common)
-        self.messages = messages
+        self.chat = chat
         self._codecs = {offsets: BareCodec(offsets) for offsets in (False, True)}
 
     def admit(self, environ: WSGIEnvironment, name: str) -> None:
@@ -52,9 +69,9 @@ class PlainRooms(PlainEndpoint):
         socket = RoomSocket(self, connection, subscriber, identity, environ.get("REMOTE_ADDR", ""), room)
         self.take_in(socket)
         place = {"seq": offset.seq, "epoch": self.tail.epoch, "offset": offset.text}
-        socket.say(type="connection_status", status="connected", room=room, message=WELCOME, **place)
+        socket.say(CONNECTION_STATUS, status="connected", room=room, message=WELCOME, **place)
         if beginning is not None and beginning.truncated:
-            socket.say(type="truncated", room=room, **place)
+            socket.say(ROOM_TRUNCATED, room=room, **place)
         connection.open(socket)
         self.enter(socket, [rooms.free(room)], beginning)
 
@@ -79,24 +96,24 @@ class RoomSocket(PlainSocket):
         self.room = room
 
     def obey(self, body: dict[str, Any]) -> None:
-        kind = body.get("message_type", "chat")
-        if kind == "chat":
+        kind = body.get("message_type", SAY)
+        if kind == SAY:
             said = read(ChatBody, body)
             self._house.limited(self)
-            self._house.messages.chat(self.identity, self.room, said)
-        elif kind == "ping":
-            self.say(type="pong", original_message=body)
+            self._house.chat.chat(self.identity, self.room, said)
+        elif kind == PING:
+            self.say(PONG, original_message=body)
         else:
-            self.say(type="echo", original_message=body)
+            self.say(ECHO, original_message=body)
 
     def failed(self, error: Exception) -> None:
         code = REFUSALS[type(error)].code if isinstance(error, SidecarError) else "error"
         self.count(code)
         if isinstance(error, Unparsable):
-            self.say(type="error", error="Invalid JSON format")
+            self.say(ROOM_ERROR, error="Invalid JSON format")
         elif isinstance(error, SidecarError):
             fields = [asdict(field) for field in error.fields]
-            self.say(type="error", error=error.detail, code=code, errors=fields)
+            self.say(ROOM_ERROR, error=error.detail, code=code, errors=fields)
         else:
             log.error("plain.handler_failed", exc_info=error)
-            self.say(type="error", error="The request failed; the fault has been logged.", code="error")
+            self.say(ROOM_ERROR, error="The request failed; the fault has been logged.", code="error")

@@ -8,13 +8,14 @@ from sidecar.domain import rooms
 from sidecar.domain.access import Identity
 from sidecar.fanout.hub import Subscriber
 from sidecar.fanout.recovery import Kept
+from sidecar.wire.spoken import Frame
 
 
 class Keeper(Protocol):
     """Who owns the sessions (sockets/sessions.py)."""
 
     def warn(self, session: Session, expires_at: float) -> None: ...
-    def end(self, session: Session, event: str, code: str, message: str) -> None: ...
+    def end(self, session: Session, event: Frame, code: str, message: str) -> None: ...
 
 
 class Session:
@@ -46,7 +47,7 @@ class Session:
     def token_expiring(self, expires_at: float) -> None:
         self.keeper.warn(self, expires_at)
 
-    def end(self, event: str, code: str, message: str) -> None:
+    def end(self, event: Frame, code: str, message: str) -> None:
         self.keeper.end(self, event, code, message)
 
 

@@ -33,6 +33,8 @@ from sidecar.sockets.rights import Projects, Rights
 from sidecar.sockets.session import Session, holder_of, own_rooms
 from sidecar.sockets.watch import Watch
 from sidecar.wire.origins import Origins
+from sidecar.wire.spoken import Frame
+from sidecar.wire.told import SESSION, TOKEN_EXPIRING
 
 log = structlog.get_logger("sidecar.sockets")
 
@@ -151,9 +153,9 @@ class Sessions:
 
     def warn(self, session: Session, expires_at: float) -> None:
         """As `Watched.token_expiring`."""
-        self.emit(session, "token_expiring", {"expires_at": utc_text(expires_at)})
+        self.emit(session, TOKEN_EXPIRING, {"expires_at": utc_text(expires_at)})
 
-    def end(self, session: Session, event: str, code: str, message: str) -> None:
+    def end(self, session: Session, event: Frame, code: str, message: str) -> None:
         """As `Watched.end`."""
         session.over = True
         self._hub.drop(session.subscriber)
@@ -172,7 +174,7 @@ class Sessions:
         for session in list(self._kept.values()):
             cut_off(session.subscriber)
 
-    def emit(self, session: Session, name: str, body: dict[str, object]) -> None:
+    def emit(self, session: Session, name: Frame, body: dict[str, object]) -> None:
         self._socketio.emit(name, body, namespace=session.namespace, to=session.sid)
 
     def _connect(self, auth: object = None, *_rest: object) -> None:
@@ -319,7 +321,7 @@ class Sessions:
             "epoch": self._tail.epoch,
             "timestamp": utc_text(self._clock()),
         }
-        emit_with_offset(self._socketio, session.sid, session.namespace, "session", body, offset)
+        emit_with_offset(self._socketio, session.sid, session.namespace, SESSION, body, offset)
 
     def _socket(self, sid: str, namespace: str) -> EngineSocket:
         socket = engine_socket(self._socketio, sid, namespace)

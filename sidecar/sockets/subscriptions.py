@@ -18,6 +18,17 @@ from sidecar.sockets.handlers import Answer, Handlers
 from sidecar.sockets.rights import NAMELESS, Rights
 from sidecar.sockets.session import Session
 from sidecar.sockets.sessions import Sessions
+from sidecar.wire.told import (
+    HEARTBEAT,
+    HEARTBEAT_ACK,
+    OF_KIND,
+    REFRESH_TOKEN,
+    SNAPSHOT,
+    SUBSCRIPTION_CONFIRMED,
+    UNSUBSCRIPTION_CONFIRMED,
+    subscribe,
+    unsubscribe,
+)
 
 SnapshotOf = Callable[[str, str, Identity], Snapshot]
 
@@ -44,12 +55,11 @@ class Subscriptions:
         self._snapshot_of = snapshot_of
         self._project_of_deployment = project_of_deployment
         self._max_rooms = max_rooms
-        for kind in ("project", "deployment", "room", *NAMELESS):
-            for mark in ("_", ":"):
-                handlers.on(f"subscribe{mark}{kind}", partial(self._subscribe, kind))
-                handlers.on(f"unsubscribe{mark}{kind}", partial(self._unsubscribe, kind))
-        handlers.on("heartbeat", self._heartbeat)
-        handlers.on("refresh_token", self._refresh_token)
+        for kind in OF_KIND:
+            handlers.on(subscribe(kind), partial(self._subscribe, kind))
+            handlers.on(unsubscribe(kind), partial(self._unsubscribe, kind))
+        handlers.on(HEARTBEAT, self._heartbeat)
+        handlers.on(REFRESH_TOKEN, self._refresh_token)
 
     def _subscribe(self, kind: str, session: Session, *args: object) -> Answer:
         name, options = _arguments(kind, args)
@@ -59,9 +69,9 @@ class Subscriptions:
             raise TooManyRooms(f"One socket may be in {self._max_rooms} rooms.")
         subscription = self._admit(kind, session, name, room, past)
         if subscription.truncated:
-            self._sessions.emit(session, "snapshot", _snapshot(kind, name, subscription))
+            self._sessions.emit(session, SNAPSHOT, _snapshot(kind, name, subscription))
         self._sessions.emit(
-            session, "subscription:confirmed", {"type": kind, "id": name, "timestamp": utc_text(time.time())}
+            session, SUBSCRIPTION_CONFIRMED, {"type": kind, "id": name, "timestamp": utc_text(time.time())}
         )
         return {
             "ok": True,
@@ -146,13 +156,13 @@ class Subscriptions:
                 raise
             self._hub.leave(session.subscriber, room)
         self._sessions.emit(
-            session, "unsubscription:confirmed", {"type": kind, "id": name, "timestamp": utc_text(time.time())}
+            session, UNSUBSCRIPTION_CONFIRMED, {"type": kind, "id": name, "timestamp": utc_text(time.time())}
         )
         return {"ok": True, "room": room}
 
     def _heartbeat(self, session: Session, *_args: object) -> Answer:
         timestamp = utc_text(time.time())
-        self._sessions.emit(session, "heartbeat:ack", {"timestamp": timestamp})
+        self._sessions.emit(session, HEARTBEAT_ACK, {"timestamp": timestamp})
         return {"ok": True, "timestamp": timestamp}
 
     def _refresh_token(self, session: Session, *args: object) -> Answer:

@@ -12,6 +12,8 @@ import gevent
 from gevent.event import Event as Signal
 
 from sidecar.domain.access import Identity
+from sidecar.wire.spoken import Frame
+from sidecar.wire.told import DISCONNECTED, TOKEN_EXPIRED
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class Watched(Protocol):
     def token_expiring(self, expires_at: float) -> None:
         """Warn it; unix seconds."""
 
-    def end(self, event: str, code: str, message: str) -> None:
+    def end(self, event: Frame, code: str, message: str) -> None:
         """Tell it why, by an event of this name where it hears events, and disconnect it for good."""
 
 
@@ -81,12 +83,12 @@ class Watch:
         """End every socket that rests on this token (or on one that it issued)."""
         self._revocations += 1
         for member in [m for m in self._members if m.identity.token_id == token_id]:
-            member.end("token_expired", "token_expired", "The token has been revoked.")
+            member.end(TOKEN_EXPIRED, "token_expired", "The token has been revoked.")
 
     def user_disconnected(self, user: str) -> None:
         """End every socket of this user. Nothing is revoked: with a token they may connect again."""
         for member in [m for m in self._members if m.identity.user == user]:
-            member.end("disconnected", "disconnected", "You have been disconnected.")
+            member.end(DISCONNECTED, "disconnected", "You have been disconnected.")
 
     def _holds(self, member: Watched, identity: Identity) -> bool:
         """Is it still live, under this identity?"""
@@ -103,7 +105,7 @@ class Watch:
             if not self._holds(member, identity):
                 continue
             if warned:
-                member.end("token_expired", "token_expired", "The token has expired.")
+                member.end(TOKEN_EXPIRED, "token_expired", "The token has expired.")
                 continue
             end = identity.expires_at or 0.0
             member.token_expiring(end)

@@ -16,9 +16,10 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, union, union_all, update
 from sqlalchemy.exc import NoResultFound
 
-from sidecar.domain.events import Event, Offset
+from sidecar.domain.events import Control, Event, Offset
 from sidecar.store.statements import Statement
 from sidecar.store.tables import event_rooms, events, journal_head
+from sidecar.wire.spoken import EventType
 
 _SELECT_HEAD = select(journal_head.c.seq, journal_head.c.floor, journal_head.c.epoch, journal_head.c.mark)
 _HEAD = Statement(_SELECT_HEAD)
@@ -66,7 +67,7 @@ class Transaction:
         return self.head.seq + len(self.events)
 
     def append(
-        self, type: str, payload: Mapping[str, object], rooms: Iterable[str], target: str | None = None
+        self, type: EventType | Control, payload: Mapping[str, object], rooms: Iterable[str], target: str | None = None
     ) -> Event:
         """Add an event for these rooms; with a `target` for this user's subscribers in them alone. It is stored when
         the transaction commits, or not at all.
@@ -74,7 +75,7 @@ class Transaction:
         `flush`, where it would fail the batch."""
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         names = tuple(dict.fromkeys(rooms))
-        event = Event(self.seq + 1, secrets.randbits(32), type, text, names, self.now, target)
+        event = Event(self.seq + 1, secrets.randbits(32), str(type), text, names, self.now, target)
         for part in (type, text, *names, target or ""):
             part.encode()
         self.events.append(event)

@@ -28,10 +28,20 @@ from sidecar.domain.errors import FieldError, Invalid
 from sidecar.domain.redaction import redact_tree
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.wire.fields import ALIASES, MAX_WORD_CHARACTERS, DeploymentMessage, Line, problems
+from sidecar.wire.news import (
+    DEPLOYMENT_COMPLETED,
+    DEPLOYMENT_STARTED,
+    REPORTS,
+    STEP_COMPLETED,
+    STEP_MANUAL,
+    STEP_STARTED,
+)
 
-STEP_TYPES = ("step_started", "step_completed", "step_manual")
-DEPLOYMENT_TYPES = ("deployment_started", "deployment_completed")
-TYPES = (*STEP_TYPES, *DEPLOYMENT_TYPES, "log_entry", "log_batch", "metrics_update", "test")
+STEP_TYPES = frozenset({STEP_STARTED, STEP_COMPLETED, STEP_MANUAL})
+DEPLOYMENT_TYPES = frozenset({DEPLOYMENT_STARTED, DEPLOYMENT_COMPLETED})
+TYPES = tuple(REPORTS)
+OURS = frozenset({"reported_status", "lines_not_kept"})
+"""Fields of what browsers get that no sender can choose."""
 CLOCK_SKEW_SECONDS = 300
 MAX_LINES = 5_000
 MAX_DETAILS = 200
@@ -140,7 +150,9 @@ class _Reader:
     def _payload(self) -> dict[str, object]:
         """What browsers get: the accepted fields as they came, blanks as null, secrets cut out."""
         cleaned = self.message.model_dump(exclude_unset=True, exclude={"type", "attempt", "logs", "step_details"})
-        extra = {name: value for name, value in self.body.items() if name not in DeploymentMessage.model_fields}
+        extra = {
+            name: value for name, value in self.body.items() if name not in OURS | DeploymentMessage.model_fields.keys()
+        }
         payload = {**extra, **cleaned}
         if isinstance(self.message.logs, str):
             payload["logs"] = self.message.logs

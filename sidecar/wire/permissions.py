@@ -21,8 +21,6 @@ MAX_ROLES_OF_ONE = 100
 MAX_USERS = 5_000
 """Of one request."""
 
-NOTICES = ("system_notification", "tool_status_changed", "user_status_changed")
-
 
 def clean_role(value: Any) -> str:
     """Raises ValueError for what no role can be called."""

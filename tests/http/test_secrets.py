@@ -89,7 +89,7 @@ def test_json_logs_are_one_object_a_line_with_the_requests_id(start_sidecar):
         "http.request",
         "GET",
         "/api/projects",
-        200,
+        400,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sidecar.observability.metrics import Metrics
 from sidecar.sockets.handlers import Handlers
+from sidecar.wire.spoken import Command, Said
 
 
 class Registry:
@@ -28,7 +29,7 @@ def test_a_fault_is_logged_with_the_events_name_and_answered(capsys):
     def broken(session: object) -> dict[str, object]:
         raise RuntimeError("a fault")
 
-    handlers.on("break", broken)
+    handlers.on(Command("break", "It breaks.", Said), broken)
     answer = registry.handlers["/x", "break"]()
     assert (answer["ok"], answer["code"]) == (False, "error")
     assert "a fault" not in answer["message"]

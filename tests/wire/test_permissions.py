@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.domain.errors import Invalid
 from sidecar.domain.permissions import MAX_GRANTS, MAX_ROLES, Grant, Role
-from sidecar.wire.permissions import NOTICES, RoleBody, read_all, read_notice, read_role, read_user
+from sidecar.wire.news import NOTICES
+from sidecar.wire.permissions import RoleBody, read_all, read_notice, read_role, read_user
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed (tests/requirements.txt)")
 st = hypothesis.strategies
@@ -138,7 +139,7 @@ def test_a_users_roles_are_read():
 class TestNotices:
     @pytest.mark.parametrize("to", [{"user": "ada"}, {"role": "r"}, {"all": True}, "all", {"user": 7, "all": False}])
     def test_to_somebody(self, to: object):
-        assert read_notice({"type": NOTICES[0], "to": to, "unknown": 1}).type == NOTICES[0]
+        assert read_notice({"type": "system_notification", "to": to, "unknown": 1}).type == "system_notification"
 
     @pytest.mark.parametrize(
         ("body", "path"),
@@ -153,7 +154,7 @@ class TestNotices:
         ],
     )
     def test_to_nobody(self, body: dict[str, Any], path: str):
-        assert set(refused(read_notice, {"type": NOTICES[0], "to": "all"} | body)) == {path}
+        assert set(refused(read_notice, {"type": "system_notification", "to": "all"} | body)) == {path}
 
     def test_each_missing_field_is_told(self):
         assert set(refused(read_notice, {})) == {"type", "to"}
