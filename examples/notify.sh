@@ -17,16 +17,22 @@ usage: notify.sh start                               a deployment begins; prints
        notify.sh step-completed NAME STATUS [DURATION_SECONDS]
        notify.sh log [LEVEL] MESSAGE...              one log line (debug info warn warning error fatal)
        notify.sh log                                 log lines from standard input
+       notify.sh job-log                             the log of a job that ended, as GitHub's API gives it:
+                                                     each line with its own time and level
        notify.sh metrics KEY=VALUE...                figures; numbers, true and false keep their type
+       notify.sh send                                messages of your own from standard input, JSON, one a line
        notify.sh test                                try address, token and project; fails if they don't work
        notify.sh help
 
 environment:
   SIDECAR_PROJECT         name of the project (needed)
   SIDECAR_TOKEN           API token with the scope webhooks:write, if the sidecar asks for one
+  SIDECAR_WEBHOOK_SECRET  instead of a token: signs each message (X-Hub-Signature-256)
   SIDECAR_URL             default http://127.0.0.1:8091/project-dashboard
   SIDECAR_DEPLOYMENT_ID   default: GITHUB_RUN_ID, else CI_PIPELINE_ID, else made by start:
                               SIDECAR_DEPLOYMENT_ID=$(notify.sh start); export SIDECAR_DEPLOYMENT_ID
+  SIDECAR_ATTEMPT         number of the attempt, default: GITHUB_RUN_ATTEMPT for GITHUB_RUN_ID
+  SIDECAR_STEP            the step that the lines of log and job-log belong to
   SIDECAR_STRICT          1: fail when a notification can't be delivered
   SIDECAR_RETRY_SECONDS   first pause between tries, doubled each time, default 1 (fractions allowed)
   SIDECAR_GIVE_UP_SECONDS longest time for one message with all its tries, default 30
@@ -34,11 +40,13 @@ environment:
 A step ends with its command's exit code. The command's output reaches the terminal at once and unchanged;
 a line that ends without newline is logged when it ends. A step that leaves a daemon behind should
 redirect the daemon's output, as for any CI job.
+What send and job-log send has a key made from its content: sent again, it is stored once.
 exit code: 0; that of the command of a step; 1 undelivered (test, SIDECAR_STRICT=1); 2 wrong usage.
 USAGE
 }
 
-warn() { printf 'notify.sh: %s\n' "$*" >&2; }
+# On one line whatever it is: a CI system obeys lines of its log that begin in a certain way.
+warn() { printf 'notify.sh: %s\n' "$(printf '%s' "$*" | LC_ALL=C tr '\000-\037\177' ' ')" >&2; }
 
 misused() {
     warn "$*; see notify.sh help"
@@ -51,13 +59,20 @@ misused() {
 # matters. Bytes come in as numbers from od, NUL and invalid UTF-8 included; an invalid sequence becomes
 # U+FFFD by the Unicode standard's rule of maximal subparts, as in browsers and Python.
 #   encode string                     all of it as one string
-#   encode lines ENTRY COUNT_FILE END one object a line, each opened by ENTRY; how many bytes they used
-#                                     goes to COUNT_FILE; END=1 takes a last line without newline too
+#   encode lines LEVEL TIME COUNT_FILE END
+#                                     one object a line; how many bytes they used and the time of the last
+#                                     go to COUNT_FILE; END=1 takes a last line without newline too
+#   encode job LEVEL TIME COUNT_FILE END
+#                                     the same; a time and a level that GitHub wrote before a line's text
+#                                     are the line's own, and a line without time has that of the one before
 # A batch ends after 200 lines or 64 KiB and a line is cut after 32 KiB: even if every byte must be
 # escaped, the body stays below the 1 MiB that sidecar and nginx accept.
 encode() {
-    od -An -v -tu1 2>/dev/null | LC_ALL=C awk -v mode="$1" -v entry="${2-}" -v count_file="${3-}" -v end="${4-}" '
+    od -An -v -tu1 2>/dev/null | LC_ALL=C awk -v mode="$1" -v default_level="${2-}" -v time="${3-}" \
+        -v count_file="${4-}" -v end="${5-}" '
         BEGIN {
+            levels["error"] = "error"; levels["warning"] = "warn"; levels["debug"] = "debug"; levels["notice"] = "info"
+            split("31 28 31 30 31 30 31 31 30 31 30 31", days, " ")
             for (i = 0; i < 32; i++) text[i] = sprintf("\\u%04x", i)
             for (i = 32; i < 127; i++) text[i] = sprintf("%c", i)
             text[34] = "\\\""; text[92] = "\\\\"; text[127] = "\\u007f"
@@ -68,10 +83,32 @@ encode() {
             else if (code < 65536) row = row sprintf("\\u%04x", code)
             else row = row sprintf("\\u%04x\\u%04x", 55296 + int((code - 65536) / 1024), 56320 + code % 1024)
         }
+        # The sidecar refuses a whole batch with a time that there is not, and anybody can print one.
+        function is_time(text) {
+            if (text !~ /^20[0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]+)?Z$/) return 0
+            year = substr(text, 1, 4) + 0; month = substr(text, 6, 2) + 0; day = substr(text, 9, 2) + 0
+            return length(text) <= 30 && day >= 1 && substr(text, 12, 2) + 0 <= 23 &&
+                (day <= days[month] || (month == 2 && day == 29 && year % 4 == 0))
+        }
+        function read_head() {
+            level = default_level
+            if (substr(line, 1, 6) == "\\ufeff") line = substr(line, 7)
+            space = index(line, " ")
+            if (space && is_time(substr(line, 1, space - 1))) {
+                time = substr(line, 1, space - 1); line = substr(line, space + 1)
+            }
+            if (match(line, /^##\[[a-z]+\]/)) {
+                word = substr(line, 4, RLENGTH - 4)
+                if (word in levels) level = levels[word]
+                if (word in levels || word ~ /^(group|command|section)$/) line = substr(line, RLENGTH + 1)
+            }
+        }
         function finish_line() {
             line = line row; row = ""
             if (carriage_return) line = substr(line, 1, length(line) - 6)
-            print (lines ? "," : "") entry "\"" line "\"}"
+            level = default_level
+            if (mode == "job") read_head()
+            print (lines ? "," : "") "{\"level\":\"" level "\",\"timestamp\":\"" time "\",\"message\":\"" line "\"}"
             line = ""; line_bytes = 0; carriage_return = 0; lines++; used = taken
             return lines >= 200 || used >= 65536
         }
@@ -105,14 +142,14 @@ encode() {
         {
             for (i = 1; i <= NF; i++) {
                 byte = $i + 0; taken++
-                if (byte == 10 && mode == "lines") {
+                if (byte == 10 && mode != "string") {
                     if (needed) { needed = 0; put(65533) }
                     if (finish_line()) exit
                     continue
                 }
                 decode(byte)
                 line_bytes++; carriage_return = (byte == 13)
-                if (mode == "lines" && line_bytes >= 32768 && !needed) {
+                if (mode != "string" && line_bytes >= 32768 && !needed) {
                     carriage_return = 0
                     if (finish_line()) exit
                 }
@@ -124,7 +161,7 @@ encode() {
             if (mode == "string") print "\"" line row "\""
             else {
                 if (end == 1 && line_bytes) finish_line()
-                print used + 0 "\n" > count_file
+                print used + 0 " " time "\n" > count_file
             }
         }'
 }
@@ -143,17 +180,101 @@ now() {
     printf '%s' "$_now"
 }
 
+# opening TYPE [TIME]
 opening() {
     printf '{"type":"%s","project":%s,"deployment_id":%s,"timestamp":"%s"' \
-        "$1" "$_project_json" "$_deployment_json" "$(now)"
-    [ -z "$_run_attempt" ] || printf ',"attempt":%s' "$_run_attempt"
+        "$1" "$_project_json" "$_deployment_json" "${2:-$(now)}"
+    [ -z "$_attempt_number" ] || printf ',"attempt":%s' "$_attempt_number"
 }
 
 field() { printf ',"%s":%s' "$1" "$(string "$2")"; }
 
+# What the CI system says of the run that is this deployment.
+origin() {
+    case $_deployment_id in
+        "${GITHUB_RUN_ID-}")
+            field workflow_name "${GITHUB_WORKFLOW-}"
+            field ref "${GITHUB_REF_NAME-}"
+            field sha "${GITHUB_SHA-}"
+            field actor "${GITHUB_TRIGGERING_ACTOR:-${GITHUB_ACTOR-}}"
+            [ -z "${GITHUB_REPOSITORY-}" ] ||
+                field url "${GITHUB_SERVER_URL-}/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID"
+            ;;
+        "${CI_PIPELINE_ID-}")
+            field workflow_name "${CI_PIPELINE_NAME-}"
+            field ref "${CI_COMMIT_REF_NAME-}"
+            field sha "${CI_COMMIT_SHA-}"
+            field actor "${GITLAB_USER_LOGIN-}"
+            field url "${CI_PIPELINE_URL-}"
+            ;;
+    esac
+}
+
+# ---- signature -------------------------------------------------------------------------------------
+
+# HMAC-SHA256 from a plain SHA-256: openssl would take the secret as an argument, for all to see in ps.
+
+sha256() {
+    if command -v sha256sum >/dev/null; then sha256sum; else openssl dgst -sha256 -r; fi | cut -c 1-64
+}
+
+# 64 hexadecimal digits as the bytes that they mean, written for printf %b.
+bytes_of_hex() {
+    awk '{
+        for (i = 1; i < length($0); i += 2)
+            printf "\\0%03o", 16 * (index("0123456789abcdef", substr($0, i, 1)) - 1) \
+                + index("0123456789abcdef", substr($0, i + 1, 1)) - 1
+    }'
+}
+
+# pad BYTE: the key on standard input, filled up to SHA-256's block with zeros, each byte xor BYTE.
+pad() {
+    od -An -v -tu1 | awk -v with="$1" '
+        function exclusive_or(a, b, bit, result) {
+            for (bit = 1; bit < 256; bit *= 2) {
+                if (a % 2 != b % 2) result += bit
+                a = int(a / 2); b = int(b / 2)
+            }
+            return result
+        }
+        { for (i = 1; i <= NF; i++) key[count++] = $i }
+        END { for (i = 0; i < 64; i++) printf "\\0%03o", exclusive_or(key[i] + 0, with) }'
+}
+
+key_bytes() {
+    if [ "$(printf '%s' "$SIDECAR_WEBHOOK_SECRET" | wc -c)" -gt 64 ]; then
+        printf '%b' "$(printf '%s' "$SIDECAR_WEBHOOK_SECRET" | sha256 | bytes_of_hex)"
+    else
+        printf '%s' "$SIDECAR_WEBHOOK_SECRET"
+    fi
+}
+
+prepare_signing() {
+    _inner_pad=$(key_bytes | pad 54)
+    _outer_pad=$(key_bytes | pad 92)
+}
+
+signature() {
+    {
+        printf '%b' "$_outer_pad"
+        printf '%b' "$({
+            printf '%b' "$_inner_pad"
+            cat "$1"
+        } | sha256 | bytes_of_hex)"
+    } | sha256
+}
+
 # ---- delivery --------------------------------------------------------------------------------------
 
 random_hex() { od -An -v -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
+
+# content_key FILE [PLACE]: the same for the same content at the same place.
+content_key() {
+    {
+        printf '%s\n' "${2-}"
+        cat "$1"
+    } | sha256
+}
 
 nap() { sleep "$1" 2>/dev/null || sleep 1; }
 
@@ -163,13 +284,17 @@ curl_options() {
     printf 'url = "%s/api/webhooks/deployment"\n' "$_url"
     printf 'header = "Content-Type: application/json"\n'
     printf 'header = "Expect:"\n'
-    printf 'header = "Idempotency-Key: %s"\n' "$1"
-    [ -z "${SIDECAR_TOKEN-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$SIDECAR_TOKEN"
+    printf 'header = "Idempotency-Key: %s"\n' "$2"
+    if [ -n "${SIDECAR_TOKEN-}" ]; then
+        printf 'header = "Authorization: Bearer %s"\n' "$SIDECAR_TOKEN"
+    elif [ -n "${SIDECAR_WEBHOOK_SECRET-}" ]; then
+        printf 'header = "X-Hub-Signature-256: sha256=%s"\n' "$(signature "$1")"
+    fi
 }
 
 # send_once BODY_FILE KEY SECONDS: prints the HTTP status, 000 without an answer.
 send_once() {
-    curl_options "$2" | curl -q --config - --silent --show-error --proto '=http,https' \
+    curl_options "$1" "$2" | curl -q --config - --silent --show-error --proto '=http,https' \
         --connect-timeout 5 --max-time "$3" --user-agent 'sidecar-notify/1.0' \
         --data-binary "@$1" --dump-header "$_work/headers" --output "$_work/answer" \
         --write-out '%{http_code}' 2>"$_work/curl_error"
@@ -246,19 +371,22 @@ post() {
 
 # encode_batch LEVEL END: the lines of $_work/output that were not sent yet become $_work/batch.
 encode_batch() {
-    _entry="{\"level\":\"$1\",\"timestamp\":\"$(now)\",\"message\":"
+    [ "$_lines" = job ] || _line_time=$(now)
     tail -c "+$((_sent_bytes + 1))" "$_work/output" 2>/dev/null |
-        encode lines "$_entry" "$_work/count" "$2" >"$_work/entries"
-    read -r _batch_bytes <"$_work/count"
+        encode "$_lines" "$1" "$_line_time" "$_work/count" "$2" >"$_work/entries"
+    read -r _batch_bytes _line_time <"$_work/count"
     [ "$_batch_bytes" -gt 0 ] || return 1
     {
-        opening log_batch
-        [ -z "$_step" ] || field step_name "$_step"
+        opening log_batch "$_line_time"
+        [ -z "$_lines_step" ] || field step_name "$_lines_step"
         printf ',"logs":['
         cat "$_work/entries"
         printf ']}'
     } >"$_work/batch"
-    _batch_key=$(random_hex 16)
+    case $_lines in
+        job) _batch_key=$(content_key "$_work/batch" "$_sent_bytes") ;;
+        *) _batch_key=$(random_hex 16) ;;
+    esac
 }
 
 # send_lines LEVEL END: sends all lines there are. A batch that can't be delivered now is kept and tried
@@ -435,6 +563,7 @@ wait_for_command() {
 step() {
     [ $# -ge 1 ] || misused 'step needs a name'
     _step=$1
+    _lines_step=$1
     shift
     [ "${1-}" != -- ] || shift
     [ $# -ge 1 ] || misused 'step needs a command: step NAME -- COMMAND'
@@ -485,6 +614,7 @@ step() {
 start() {
     {
         opening deployment_started
+        origin
         printf ',"status":"running","started_at":"%s"}' "$(now)"
     } >"$_work/message"
     post 'start of the deployment'
@@ -495,6 +625,7 @@ finish() {
     [ $# -eq 1 ] || misused 'finish needs a status'
     {
         opening deployment_completed
+        origin
         field status "$1"
         printf ',"completed_at":"%s"}' "$(now)"
     } >"$_work/message"
@@ -545,9 +676,38 @@ log() {
         opening log_entry
         field level "$_level"
         field message "$*"
+        [ -z "$_lines_step" ] || field step_name "$_lines_step"
         printf ',"source":"workflow"}'
     } >"$_work/message"
     post 'log line'
+}
+
+job_log() {
+    _lines=job
+    _line_time=$(now)
+    cat >"$_work/output"
+    [ -z "$_disabled" ] || return
+    _sent_bytes=0
+    _batch_bytes=0
+    _tries=5
+    send_lines info 1 || undelivered "log lines were not delivered: $(reason)"
+}
+
+# A message that was refused doesn't hold up the next; a sidecar that doesn't answer is left alone.
+send() {
+    while IFS= read -r _message || [ -n "$_message" ]; do
+        [ -n "$_message" ] || continue
+        [ -z "$_disabled" ] || return
+        printf '%s' "$_message" >"$_work/message"
+        deliver "$_work/message" "$(content_key "$_work/message")" 5
+        case $? in
+            1)
+                undelivered "a message and all after it were not delivered: $(reason)"
+                return
+                ;;
+            2) undelivered "a message was refused: $(reason)" ;;
+        esac
+    done
 }
 
 metrics() {
@@ -612,9 +772,19 @@ check_settings() {
     case ${SIDECAR_GIVE_UP_SECONDS:-30} in
         *[!0-9]*) _disabled='SIDECAR_GIVE_UP_SECONDS is not a whole number' ;;
     esac
+    case ${SIDECAR_ATTEMPT:-1} in
+        *[!0-9]* | 0*) _disabled='SIDECAR_ATTEMPT is not a number from 1' ;;
+    esac
     is_number "${SIDECAR_RETRY_SECONDS:-1}" || _disabled='SIDECAR_RETRY_SECONDS is not a number'
     [ -n "${SIDECAR_PROJECT-}" ] || _disabled='SIDECAR_PROJECT is not set'
     command -v curl >/dev/null || _disabled='curl is not installed'
+    if [ -n "${SIDECAR_WEBHOOK_SECRET-}" ] && [ -z "${SIDECAR_TOKEN-}" ]; then
+        if command -v sha256sum >/dev/null || command -v openssl >/dev/null; then
+            prepare_signing
+        else
+            _disabled='SIDECAR_WEBHOOK_SECRET needs sha256sum or openssl'
+        fi
+    fi
     [ -z "$_disabled" ] || undelivered "nothing is sent: $_disabled"
 }
 
@@ -630,10 +800,11 @@ identify() {
     fi
     SIDECAR_DEPLOYMENT_ID=$_deployment_id
     export SIDECAR_DEPLOYMENT_ID
-    _run_attempt=''
+    _attempt_number=''
     if [ "$_deployment_id" = "${GITHUB_RUN_ID-}" ] && is_number "${GITHUB_RUN_ATTEMPT-}"; then
-        _run_attempt=$GITHUB_RUN_ATTEMPT # a run that is started again keeps its id
+        _attempt_number=$GITHUB_RUN_ATTEMPT # a run that is started again keeps its id
     fi
+    _attempt_number=${SIDECAR_ATTEMPT:-$_attempt_number}
     _project_json=$(string "${SIDECAR_PROJECT-}")
     _deployment_json=$(string "$_deployment_id")
 }
@@ -645,7 +816,7 @@ identify() {
 _subcommand=$1
 shift
 case $_subcommand in
-    start | finish | step | step-started | step-completed | log | metrics | test) ;;
+    start | finish | step | step-started | step-completed | log | job-log | metrics | send | test) ;;
     help | -h | --help)
         usage
         exit
@@ -654,6 +825,9 @@ case $_subcommand in
 esac
 
 _step=''
+_lines=lines
+_line_time=''
+_lines_step=${SIDECAR_STEP-}
 _shipper=''
 _work=$(mktemp -d "${TMPDIR:-/tmp}/sidecar-notify.XXXXXX") || exit 1
 trap clean_up EXIT
@@ -667,7 +841,9 @@ case $_subcommand in
     step-started) step_started "$@" ;;
     step-completed) step_completed "$@" ;;
     log) log "$@" ;;
+    job-log) job_log ;;
     metrics) metrics "$@" ;;
+    send) send ;;
     test) try ;;
 esac
 [ "${SIDECAR_STRICT-}" != 1 ] || [ ! -e "$_work/undelivered" ] || exit 1

@@ -1,5 +1,7 @@
 """examples/notify.sh under every shell of this machine, against a server that only records."""
 
+import hashlib
+import hmac
 import json
 import os
 import random
@@ -24,7 +26,9 @@ from hypothesis import strategies as st
 SCRIPT = Path(__file__).parents[2] / "examples" / "notify.sh"
 DEADLINE_SECONDS = 30
 TOKEN = "sct_17_" + "s3cret" * 4  # a made-up one, easy to find in a process list
-BUSYBOX_TOOLS = "awk cat cut date env grep kill mkfifo mktemp od readlink rm seq sh sleep tail tee touch tr wc"
+BUSYBOX_TOOLS = (
+    "awk cat cut date env grep kill mkfifo mktemp od readlink rm seq sh sha256sum sleep tail tee touch tr wc"
+)
 
 
 @dataclass
@@ -506,9 +510,70 @@ def test_no_token_means_no_header(notify: Notify, server: Recorder) -> None:
     assert "authorization" not in server.requests[0].headers
 
 
+SECRET = "It's a Secret to Everybody"
+"""GitHub's own example, so that its published signature could be compared."""
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [SECRET, "k" * 64, 'x%s\\n\\0045$" ' * 12, "ключ 🚀", "-n"],
+    ids=["github", "block", "long", "utf8", "option"],
+)
+def test_a_secret_signs_what_is_sent(notify: Notify, server: Recorder, secret: str) -> None:
+    signing = {"SIDECAR_TOKEN": "", "SIDECAR_WEBHOOK_SECRET": secret}
+    notify.run("log", 'said "hi" \\ 🚀', **signing)
+    notify.run("log", stdin=b"one\ntwo \x00 \xff\n", **signing)
+    assert len(server.requests) == 2
+    for request in server.requests:
+        expected = hmac.new(secret.encode(), request.raw, hashlib.sha256).hexdigest()
+        assert request.headers["x-hub-signature-256"] == f"sha256={expected}"
+        assert "authorization" not in request.headers
+
+
+def test_a_token_goes_before_a_secret(notify: Notify, server: Recorder) -> None:
+    notify.run("log", "hello", SIDECAR_WEBHOOK_SECRET=SECRET)
+    assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+    assert "x-hub-signature-256" not in server.requests[0].headers
+
+
+def test_openssl_signs_where_sha256sum_is_missing(notify: Notify, server: Recorder, tmp_path: Path) -> None:
+    folder = tmp_path / "only-openssl"
+    folder.mkdir()
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    for tool in [*BUSYBOX_TOOLS.replace(" sha256sum", "").split(), "curl", "openssl"]:
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    notify.run("log", "hello", PATH=str(folder), SIDECAR_TOKEN="", SIDECAR_WEBHOOK_SECRET=SECRET)
+    (request,) = server.requests
+    expected = hmac.new(SECRET.encode(), request.raw, hashlib.sha256).hexdigest()
+    assert request.headers["x-hub-signature-256"] == f"sha256={expected}"
+
+
+def test_the_secret_is_in_no_process_list_and_no_trace(notify: Notify, server: Recorder, tmp_path: Path) -> None:
+    """Each program that signs writes down its own arguments."""
+    seen = tmp_path / "seen"
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    path = notify.environment["PATH"]
+    for tool in [*BUSYBOX_TOOLS.split(), "curl"]:
+        real = shutil.which(tool, path=path)
+        wrapper = folder / tool
+        wrapper.write_text(f'#!/bin/sh\nprintf "%s\\n" {tool} "$@" >>"{seen}"\nexec {real} "$@"\n')
+        wrapper.chmod(0o755)
+    traced = Notify([*notify.command[:-1], "-x", notify.command[-1]], notify.environment)
+    done = traced.run("log", "hello", PATH=str(folder), SIDECAR_TOKEN="", SIDECAR_WEBHOOK_SECRET=SECRET)
+    assert "x-hub-signature-256" in server.requests[0].headers
+    arguments = seen.read_bytes()
+    assert b"sidecar-notify/1.0" in arguments, "curl was not seen, so this proves nothing"
+    assert b"sha256sum" in arguments
+    assert SECRET.encode() not in arguments + done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
+        ("SIDECAR_ATTEMPT", "first"),
+        ("SIDECAR_ATTEMPT", "0"),
         ("SIDECAR_TOKEN", 'x"\noutput = "/tmp/owned'),
         ("SIDECAR_URL", 'http://127.0.0.1/"\noutput = "/tmp/owned'),
         ("SIDECAR_URL", "file:///etc/passwd"),
@@ -550,7 +615,8 @@ def test_wrong_usage_is_said_and_sends_nothing(notify: Notify, server: Recorder,
 def test_help_names_every_variable(notify: Notify) -> None:
     done = notify.run("help")
     assert done.returncode == 0
-    for name in {*notify.environment, "SIDECAR_STRICT", "SIDECAR_GIVE_UP_SECONDS"}:
+    more = {"SIDECAR_STRICT", "SIDECAR_GIVE_UP_SECONDS", "SIDECAR_WEBHOOK_SECRET", "SIDECAR_ATTEMPT", "SIDECAR_STEP"}
+    for name in {*notify.environment, *more}:
         assert not name.startswith("SIDECAR_") or name.encode() in done.stdout
 
 
@@ -576,6 +642,120 @@ def test_a_run_started_again_is_another_attempt(notify: Notify, server: Recorder
     notify.run("start", GITHUB_RUN_ID="77", GITHUB_RUN_ATTEMPT="2")
     notify.run("start", SIDECAR_DEPLOYMENT_ID="99", GITHUB_RUN_ID="77", GITHUB_RUN_ATTEMPT="2")
     assert [body.get("attempt") for body in server.bodies()] == [2, None]
+
+
+def test_an_attempt_can_be_given(notify: Notify, server: Recorder) -> None:
+    """By one who reports on another run than his own."""
+    notify.run("start", SIDECAR_ATTEMPT="3", GITHUB_RUN_ID="77", GITHUB_RUN_ATTEMPT="2")
+    assert server.bodies()[0]["attempt"] == 3
+
+
+def test_the_ends_of_a_deployment_say_where_it_runs(notify: Notify, server: Recorder) -> None:
+    del notify.environment["SIDECAR_DEPLOYMENT_ID"]
+    github = {
+        "GITHUB_RUN_ID": "77",
+        "GITHUB_WORKFLOW": 'deploy "it"',
+        "GITHUB_REF_NAME": "fix/$(id)",
+        "GITHUB_SHA": "abc",
+        "GITHUB_ACTOR": "ada",
+        "GITHUB_SERVER_URL": "https://github.example",
+        "GITHUB_REPOSITORY": "acme/shop",
+    }
+    gitlab = {
+        "CI_PIPELINE_ID": "88",
+        "CI_COMMIT_REF_NAME": "main",
+        "CI_COMMIT_SHA": "def",
+        "GITLAB_USER_LOGIN": "bob",
+        "CI_PIPELINE_URL": "https://gitlab.example/acme/shop/-/pipelines/88",
+    }
+    notify.run("start", **github)
+    notify.run("finish", "success", **gitlab)
+    first, second = server.bodies()
+    names = ["workflow_name", "ref", "sha", "actor", "url"]
+    run_url = "https://github.example/acme/shop/actions/runs/77"
+    assert [first[name] for name in names] == ['deploy "it"', "fix/$(id)", "abc", "ada", run_url]
+    assert [second[name] for name in names] == ["", "main", "def", "bob", gitlab["CI_PIPELINE_URL"]]
+
+
+JOB_LOG = b"""\xef\xbb\xbf2026-11-22T01:02:03.1234567Z first
+2026-11-22T01:02:04.0000000Z ##[group]Run make
+2026-11-22T01:02:04.5000000Z ##[error]Process completed with exit code 2.
+a second line of one message
+2026-02-30T01:02:04Z no day that there is
+2026-11-22T25:02:04Z no hour
+2028-02-29T00:00:00Z a leap day
+2026-11-22T01:02:05Z ##[warning]caf\xe9 \xf0\x9f\x9a\x80
+2026-11-22T01:02:06Z ##[unheard]stays
+2026-11-22T01:02:07Z \r
+"""
+
+
+def test_lines_of_a_job_have_their_own_time_and_level(notify: Notify, server: Recorder) -> None:
+    done = notify.run("job-log", stdin=JOB_LOG, SIDECAR_STEP="deploy (eu, 🚀)")
+    assert (done.returncode, done.stderr) == (0, b"")
+    (body,) = server.bodies()
+    assert (body["type"], body["step_name"]) == ("log_batch", "deploy (eu, 🚀)")
+    day = "2026-11-22T01:02:"
+    assert [(line["timestamp"], line["level"], line["message"]) for line in body["logs"]] == [
+        (f"{day}03.1234567Z", "info", "first"),
+        (f"{day}04.0000000Z", "info", "Run make"),
+        (f"{day}04.5000000Z", "error", "Process completed with exit code 2."),
+        (f"{day}04.5000000Z", "info", "a second line of one message"),
+        (f"{day}04.5000000Z", "info", "2026-02-30T01:02:04Z no day that there is"),
+        (f"{day}04.5000000Z", "info", "2026-11-22T25:02:04Z no hour"),
+        ("2028-02-29T00:00:00Z", "info", "a leap day"),
+        (f"{day}05Z", "warn", "caf\ufffd 🚀"),
+        (f"{day}06Z", "info", "##[unheard]stays"),
+        (f"{day}07Z", "info", ""),
+    ]
+
+
+def test_a_job_log_sent_again_has_the_same_keys(notify: Notify, server: Recorder) -> None:
+    """Equal batches of one log are two; the same log of a second run of the reporter is one."""
+    log = b"2026-11-22T01:02:03.1234567Z \n" * 450
+    notify.run("job-log", stdin=log)
+    first = [(request.key, request.raw) for request in server.requests]
+    assert len({key for key, _ in first}) == 3
+    assert len({raw for _, raw in first}) == 2
+    server.requests.clear()
+    notify.run("job-log", stdin=log)
+    assert [(request.key, request.raw) for request in server.requests] == first
+
+
+def test_a_log_line_may_belong_to_a_step(notify: Notify, server: Recorder) -> None:
+    notify.run("log", "hello", SIDECAR_STEP="build")
+    notify.run("log", stdin=b"one\n", SIDECAR_STEP="build")
+    assert [body["step_name"] for body in server.bodies()] == ["build", "build"]
+
+
+def test_own_messages_go_out_as_they_are(notify: Notify, server: Recorder) -> None:
+    lines = [b'{"type":"test","project":"\\ud83d\\ude80 %s \\\\n"}', b'{"type":"test"}', b'{"type":"test"}']
+    assert notify.run("send", stdin=b"\n\n".join(lines)).returncode == 0
+    assert [request.raw for request in server.requests] == lines
+    keys = [request.key for request in server.requests]
+    assert keys[0] != keys[1] == keys[2]
+
+
+def test_a_refused_message_does_not_hold_up_the_next(notify: Notify, server: Recorder) -> None:
+    server.answer = lambda request: (400 if request.raw == b"1" else 200, {})
+    done = notify.run("send", stdin=b"1\n2\n3\n", SIDECAR_STRICT="1")
+    assert (done.returncode, [request.raw for request in server.requests]) == (1, [b"1", b"2", b"3"])
+    assert done.stderr.count(b"HTTP 400") == 1
+
+
+def test_a_dead_server_is_asked_for_the_first_message_only(notify: Notify, server: Recorder) -> None:
+    server.answer = lambda request: (503, {})
+    done = notify.run("send", stdin=b"1\n2\n3\n")
+    assert (done.returncode, {request.raw for request in server.requests}) == (0, {b"1"})
+    assert done.stderr.count(b"not delivered") == 1
+
+
+def test_a_warning_is_one_line(notify: Notify, server: Recorder) -> None:
+    """GitHub takes a line that begins with two colons for a command."""
+    server.answer = lambda request: (400, {})
+    done = notify.run("step-started", "x\n::add-mask::e\r::error::y")
+    assert done.stderr.count(b"\n") == 1
+    assert b"\r" not in done.stderr
 
 
 def test_a_made_up_deployment_id_is_made_once(notify: Notify, server: Recorder) -> None:
