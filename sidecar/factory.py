@@ -30,6 +30,7 @@ from sidecar.http.messages import messages as messages_routes
 from sidecar.http.operating import operating
 from sidecar.http.pages import pages
 from sidecar.http.permissions import permissions as permissions_routes
+from sidecar.http.projects import projects as projects_routes
 from sidecar.http.requests import Caller, register_requests
 from sidecar.http.rooms import rooms as rooms_routes
 from sidecar.http.tokens import tokens as tokens_routes
@@ -38,6 +39,7 @@ from sidecar.http.webhooks import webhooks
 from sidecar.jobs.authorizations import AuthorizationUpkeep
 from sidecar.jobs.live_push import LivePushing
 from sidecar.jobs.presence import Presence
+from sidecar.jobs.projects import Deletions
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.services.access import Access
 from sidecar.services.authorization_cards import Cards
@@ -69,6 +71,7 @@ from sidecar.services.menu_changes import CHANGED as MENU_CHANGED
 from sidecar.services.messages import Messages
 from sidecar.services.metered import Metered
 from sidecar.services.permissions import Permissions
+from sidecar.services.projects import DELETED, Projects
 from sidecar.services.providers import Provider
 from sidecar.services.role_changes import CHANGED as PERMISSIONS_CHANGED
 from sidecar.services.rooms import Rooms, told
@@ -104,7 +107,7 @@ class Sidecar:
     gate: Gate
     watch: Watch
     sessions: Sessions
-    jobs: tuple[Presence, Upkeep, LivePushing, AuthorizationUpkeep]
+    jobs: tuple[Presence, Upkeep, Deletions, LivePushing, AuthorizationUpkeep]
     start_hooks: Callable[[], None]
 
     def start(self) -> None:
@@ -147,6 +150,7 @@ def create_app(settings: Settings) -> Sidecar:
     jobs = (
         Presence(core.writer.submit, core.node, lambda: told(rooms.here()), declared_dead),
         Upkeep(core.writer.submit, core.node, settings.retention_days, settings.recovery_seconds),
+        Deletions(services.projects),
         live.pushing,
         AuthorizationUpkeep(
             lark.apps,
@@ -188,6 +192,7 @@ class _Services:
     """Bounds what each caller may do: its requests, and what it says over sockets."""
     history: History
     views: Views
+    projects: Projects
     deliveries: Deliveries
     messages: Messages
     rooms: Rooms
@@ -200,12 +205,14 @@ def _services(settings: Settings, core: Core) -> _Services:
     webhook_networks = parse_networks(settings.webhook_networks)
     permissions = Permissions(database, submit)
     menu = Menu(database, submit, permissions)
+    views = Views(settings.stale_after_hours, menu)
     return _Services(
         origins=Origins(settings.origins, settings.public_url),
         access=Access(core.connections, settings.open, settings.anonymous_read, webhook_networks),
         limit=RateLimit(*settings.rate) if settings.rate else None,
         history=History(database),
-        views=Views(settings.stale_after_hours, menu),
+        views=views,
+        projects=Projects(database, submit, views.stale_before),
         deliveries=Deliveries(database, submit, core.metrics, settings.deliveries_bytes, core.tokens.holder),
         messages=Messages(submit),
         rooms=Rooms(database, core.node, core.hub),
@@ -364,6 +371,8 @@ def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Socke
     core.on_control(REVOKED, lambda body: watch.token_revoked(body["id"]))
     core.on_control(DISCONNECTED, lambda body: watch.user_disconnected(body["user"]))
     core.on_control(TAKEN, lambda body: sessions.taken(bytes.fromhex(body["pid"]), body["generation"]))
+    core.on_control(DELETED, lambda _body: core.tail.forget_recent())
+    core.on_control(DELETED, lambda _body: sessions.doubt_deployments())
     core.on_control(CHANGED, lambda _body: live.pushing.changed())
     core.on_control(MENU_CHANGED, lambda body: services.menu.heard(body["version"]))
     core.on_control(PERMISSIONS_CHANGED, lambda body: services.permissions.heard(body["version"]))
@@ -402,6 +411,7 @@ def _register_routes(
     for blueprint in (
         webhooks(services.deliveries, caller, hub, tail),
         deployments_routes(services.history, services.views, caller),
+        projects_routes(services.projects, caller),
         deliveries_routes(services.deliveries, caller),
         tokens_routes(core.tokens, core.connections, caller, services.origins),
         users_routes(core.users, caller, hub, tail),

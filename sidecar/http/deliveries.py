@@ -10,7 +10,7 @@ from sidecar.http.paging import MAX_NUMBER, Query, decode_cursor, encode_cursor
 from sidecar.http.requests import Caller
 from sidecar.services.deliveries import Deliveries
 
-VERDICTS = ("stored", "test", "quarantined", "replayed")
+VERDICTS = ("stored", "test", "quarantined", "replayed", "erased")
 ONE = f"/api/deliveries/<int(max={MAX_NUMBER}):number>"
 
 

@@ -19,12 +19,13 @@ from sidecar.domain.deployments import (
     merge_step,
     missing_identity,
 )
-from sidecar.domain.errors import Conflict, Invalid, NotAllowed, NotFound
+from sidecar.domain.errors import Conflict, Invalid, NotAllowed, NotFound, Unavailable
 from sidecar.domain.events import Event
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.store import deployments as store
 from sidecar.store.database import Database
 from sidecar.store.deployments import DeploymentFilter, DeploymentRow, LineRow
+from sidecar.store.erasing import being_erased
 from sidecar.store.journal import Head, Page, Transaction, read_head, room_events
 
 MAX_STEPS = 1_000
@@ -47,6 +48,7 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
     if not access.may_write(identity, report.project):
         raise NotAllowed("The token does not give the right to write to this project.")
     if report.type == "test":
+        _refuse_erased(connection, report.project)
         return report, transaction.append(report.type, report.payload, [rooms.project(report.project)])
     _announce(transaction, report.project)
     stored = store.find_deployment(connection, report.deployment_id)
@@ -68,8 +70,17 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
 
 def _announce(transaction: Transaction, project: str) -> None:
     """Note news of the project; its first sight is an event of its own."""
-    if store.save_project(transaction.connection, project, transaction.now):
+    connection, now = transaction.connection, transaction.now
+    if not store.touch_project(connection, project, now):
+        _refuse_erased(connection, project)
+        store.insert_project(connection, project, now)
         transaction.append("project_created", {"project": project}, [rooms.PROJECTS])
+
+
+def _refuse_erased(connection: Connection, project: str) -> None:
+    """What is of a project and comes while that is being deleted would be forgotten with it, or only in part."""
+    if being_erased(connection, project):
+        raise Unavailable("This project is being deleted; nothing of this request was stored.", retry_after_seconds=2)
 
 
 def _foreign(identity: Identity, owner: str) -> Exception:
@@ -249,6 +260,10 @@ class History:
 
 def _readable(connection: Connection, identity: Identity, deployment_id: str) -> DeploymentRow:
     row = store.find_deployment(connection, deployment_id)
-    if row is None or not access.may_watch_deployment(identity, deployment_id, row.state.project):
+    if (
+        row is None
+        or not access.may_watch_deployment(identity, deployment_id, row.state.project)
+        or being_erased(connection, row.state.project)
+    ):
         raise NotFound("There is no such deployment, or the token does not give the right to see it.")
     return row

@@ -17,6 +17,7 @@ from sidecar.services.deployments import DeploymentView
 from sidecar.services.menu import Menu
 from sidecar.store import deployments as store
 from sidecar.store.deployments import DeploymentFilter, DeploymentRow
+from sidecar.store.erasing import being_erased
 from sidecar.store.journal import Head, read_head
 
 SNAPSHOT_DEPLOYMENTS = 50
@@ -56,7 +57,7 @@ class Views:
         def query(connection: Connection) -> object:
             if kind == "deployment":
                 row = store.find_deployment(connection, name)
-                if row is None:
+                if row is None or being_erased(connection, row.state.project):
                     return None
                 steps = store.list_steps(connection, name, row.state.attempt)
                 return self.whole(DeploymentView(row, steps, read_head(connection)))
