@@ -28,7 +28,7 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
     @routes.get("/api/projects")
     def list_projects() -> Response:
         items, head = history.projects(caller.require(SCOPE))
-        return jsonify(items=items, next=None, **at(head))
+        return jsonify(items=[views.project(item) for item in items], next=None, **at(head))
 
     @routes.get("/api/deployments")
     def list_deployments() -> Response:

@@ -4,8 +4,9 @@ given whose past is no longer kept."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -41,9 +42,19 @@ class Views:
         shown |= {"id": state.deployment_id, "lines": row.lines, "metrics": row.metrics, "stale": False}
         if state.status == "success":
             shown["error_message"] = None  # an earlier failure's, before the retry that went well
-        if state.status not in TERMINAL and state.last_at < self.stale_before():
-            shown |= {"stale": True, "status": "unknown", "last_status": state.status}
-        return shown
+        return shown | self._doubt(state.status, state.last_at)
+
+    def project(self, item: dict[str, Any]) -> dict[str, object]:
+        """A project as `list_projects` finds it, with the status of its newest deployment as that is shown."""
+        last_at = item["deployment_last_at"]
+        shown = {name: value for name, value in item.items() if name != "deployment_last_at"} | {"stale": False}
+        return shown if last_at is None else shown | self._doubt(item["status"], last_at)
+
+    def _doubt(self, status: str, last_at: str) -> dict[str, object]:
+        """What is shown in place of the status of a deployment that is stale."""
+        if status in TERMINAL or last_at >= self.stale_before():
+            return {}
+        return {"stale": True, "status": "unknown", "last_status": status}
 
     def whole(self, view: DeploymentView) -> dict[str, object]:
         """A deployment with its steps."""
@@ -67,7 +78,7 @@ class Views:
                 return {"project": name, "deployments": [self.summary(row) for row in rows]}
             if kind == "projects":
                 found = store.list_projects(connection, identity.projects)
-                return {"projects": [item for item in found if access.may_read(identity, item["name"])]}
+                return {"projects": [self.project(item) for item in found if access.may_read(identity, item["name"])]}
             if kind == "menu":
                 return self._menu.snapshot(connection, identity)
             return None

@@ -222,6 +222,7 @@ def list_projects(connection: Connection, only: Sequence[str] | None) -> list[di
             func.coalesce(newest.c.count, 0).label("deployments"),
             deployments.c.deployment_id,
             deployments.c.status,
+            deployments.c.last_at.label("deployment_last_at"),
         )
         .select_from(projects)
         .where(projects.c.erase_upto.is_(None))
