@@ -19,6 +19,8 @@ from sidecar.wire.envelopes import envelope_object
 
 LEVELS = ("debug", "info", "warn", "error")
 DOWNLOAD_LINES = 5_000
+UI_LINES = 1_000
+"""As many as are told in the shape of the guide's front end; `/logs` has them all."""
 SCOPE = "deployments:read"
 
 
@@ -85,7 +87,13 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
 
     @routes.get("/api/deployments/<path:deployment_id>")
     def one_deployment(deployment_id: str) -> Response:
-        view = history.deployment(caller.require(SCOPE), deployment_id)
+        identity = caller.require(SCOPE)
+        query = Query(request.args)
+        shape = query.word("shape", ("ui",))
+        query.finish()
+        if shape == "ui":
+            return jsonify(views.for_ui(*history.deployment_with_log(identity, deployment_id, UI_LINES)))
+        view = history.deployment(identity, deployment_id)
         return jsonify(views.whole(view) | at(view.head))
 
     return routes

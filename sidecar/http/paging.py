@@ -77,6 +77,13 @@ class Query:
             self._problems.append(FieldError(name, f"must be of {' '.join(known)}"))
         return tuple(dict.fromkeys(values))
 
+    def word(self, name: str, known: Sequence[str]) -> str | None:
+        """One word of `known`; None when the parameter is absent."""
+        text = self._args.get(name)
+        if text is not None and text not in known:
+            self._problems.append(FieldError(name, f"must be {' or '.join(known)}"))
+        return text
+
     def finish(self) -> None:
         if self._problems:
             told = "; ".join(f"{problem.path} {problem.message}" for problem in self._problems)

@@ -215,12 +215,16 @@ class History:
 
     def deployment(self, identity: Identity, deployment_id: str) -> DeploymentView:
         """Raises NotFound, also for one that the identity may not see."""
+        return self._database.read(lambda connection: _view(connection, identity, deployment_id))
 
-        def query(connection: Connection) -> DeploymentView:
-            row = _readable(connection, identity, deployment_id)
-            return DeploymentView(
-                row, store.list_steps(connection, deployment_id, row.state.attempt), read_head(connection)
-            )
+    def deployment_with_log(
+        self, identity: Identity, deployment_id: str, lines: int
+    ) -> tuple[DeploymentView, list[str]]:
+        """The same with what its newest log lines say, at most so many, the oldest of them first. Raises NotFound."""
+
+        def query(connection: Connection) -> tuple[DeploymentView, list[str]]:
+            view = _view(connection, identity, deployment_id)
+            return view, store.last_messages(connection, deployment_id, lines)
 
         return self._database.read(query)
 
@@ -256,6 +260,11 @@ class History:
             found = self._database.read(lambda c: store.list_projects(c, identity.projects))
             names = tuple(item["name"] for item in found)
         return replace(wanted, projects=tuple(name for name in names if access.may_read(identity, name)))
+
+
+def _view(connection: Connection, identity: Identity, deployment_id: str) -> DeploymentView:
+    row = _readable(connection, identity, deployment_id)
+    return DeploymentView(row, store.list_steps(connection, deployment_id, row.state.attempt), read_head(connection))
 
 
 def _readable(connection: Connection, identity: Identity, deployment_id: str) -> DeploymentRow:

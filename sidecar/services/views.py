@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from sidecar.domain import access
 from sidecar.domain.access import Identity
-from sidecar.domain.deployments import TERMINAL, Deployment, Step, duration_of
+from sidecar.domain.deployments import TERMINAL, Deployment, Step, duration_of, step_word
 from sidecar.domain.times import utc_text
 from sidecar.services.deployments import DeploymentView
 from sidecar.services.menu import Menu
@@ -59,6 +59,27 @@ class Views:
     def whole(self, view: DeploymentView) -> dict[str, object]:
         """A deployment with its steps."""
         return self.summary(view.row) | {"steps": [_state(step) for step in view.steps], "last_seq": view.row.seq}
+
+    def for_ui(self, view: DeploymentView, messages: Sequence[str]) -> dict[str, object]:
+        """A deployment in the two shapes that the guide's front end declares (UPSTREAMS, 1.1), with these log lines."""
+        shown = self.summary(view.row)
+        return {
+            "id": shown["id"],
+            "project": shown["project"],
+            "status": shown["status"],
+            "duration": shown["duration_seconds"],
+            "steps": [
+                {
+                    "stepName": step.name,
+                    "status": step_word(step.status, step.reported_status),
+                    "duration": duration_of(step),
+                    "logs": step.logs or "",
+                    "timestamp": step.status_at or step.last_at,
+                }
+                for step in view.steps
+            ],
+            "logs": list(messages) or (view.row.state.logs or "").splitlines(),
+        }
 
     def snapshot_of(self, kind: str, name: str, identity: Identity) -> Callable[[Connection], object]:
         """A query for what a room is about: of a deployment what the read API shows of it, of a project its newest

@@ -319,6 +319,17 @@ def list_lines(
     ]
 
 
+def last_messages(connection: Connection, deployment_id: str, limit: int) -> list[str]:
+    """What the newest log lines say, the oldest of them first."""
+    query = (
+        select(log_lines.c.message)
+        .where(log_lines.c.deployment_id == deployment_id)
+        .order_by(log_lines.c.number.desc())
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())[::-1]
+
+
 def _values(state: Deployment | Step, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(state, name) for name in names}
 
