@@ -20,6 +20,7 @@ from sidecar.fanout.recovery import TAKEN, Recovery
 from sidecar.fanout.roster import Roster
 from sidecar.fanout.websocket import Network
 from sidecar.http.authorizations import authorizations as authorizations_routes
+from sidecar.http.badges import badges as badges_routes
 from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
 from sidecar.http.errors import register_errors
@@ -45,6 +46,7 @@ from sidecar.services.access import Access
 from sidecar.services.authorization_cards import Cards
 from sidecar.services.authorization_upkeep import CleanUp
 from sidecar.services.authorizations import Authorizations, Options
+from sidecar.services.badges import Badges
 from sidecar.services.deliveries import Deliveries
 from sidecar.services.deployments import History
 from sidecar.services.health import Health
@@ -193,6 +195,7 @@ class _Services:
     history: History
     views: Views
     projects: Projects
+    badges: Badges
     deliveries: Deliveries
     messages: Messages
     rooms: Rooms
@@ -213,6 +216,7 @@ def _services(settings: Settings, core: Core) -> _Services:
         history=History(database),
         views=views,
         projects=Projects(database, submit, views.stale_before),
+        badges=Badges(database, views, settings.public_badge_patterns),
         deliveries=Deliveries(database, submit, core.metrics, settings.deliveries_bytes, core.tokens.holder),
         messages=Messages(submit),
         rooms=Rooms(database, core.node, core.hub),
@@ -412,6 +416,7 @@ def _register_routes(
         webhooks(services.deliveries, caller, hub, tail),
         deployments_routes(services.history, services.views, caller),
         projects_routes(services.projects, caller),
+        badges_routes(services.badges, caller),
         deliveries_routes(services.deliveries, caller),
         tokens_routes(core.tokens, core.connections, caller, services.origins),
         users_routes(core.users, caller, hub, tail),

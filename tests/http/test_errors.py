@@ -197,6 +197,7 @@ ROUTES = [
     "/api/first-steps",
     "/api/projects",
     "/api/projects/<path:project>/metrics",
+    "/api/badges/<path:project>.svg",
     "/api/tokens",
     "/api/deployments",
     "/api/deployments/<path:deployment_id>",
