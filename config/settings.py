@@ -42,6 +42,12 @@ def _items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
+def _patterns(text: str) -> str:
+    if any(len(item) > 200 or not item.isprintable() for item in _items(text)):
+        raise ValueError("needs names of projects such as shop or axi-*")
+    return text
+
+
 def _networks(text: str) -> str:
     for item in _items(text):
         if item != "loopback":
@@ -231,6 +237,9 @@ class Settings(BaseSettings):
         "", description="With an open webhook: the only networks that may post without a token (comma list)."
     )
     anonymous_read: bool = Field(False, description="true: anyone may watch projects; writing still needs a token.")
+    public_badges: Annotated[str, AfterValidator(_patterns)] = Field(
+        "", description="Projects whose badges need no token, as image readers send none (comma list; * = any text)."
+    )
     allowed_origins: Annotated[str, NoDecode, AfterValidator(_origins)] = Field(
         "", description="Browser origins that may connect, besides the same origin (comma list; * = any)."
     )
@@ -399,6 +408,11 @@ class Settings(BaseSettings):
     def live_source_paths(self) -> dict[str, str]:
         """Where the function of each name is: `package.module:function`."""
         return dict(item.split("=", 1) for item in _items(self.live_sources))
+
+    @cached_property
+    def public_badge_patterns(self) -> tuple[str, ...]:
+        """Patterns of projects, in which `*` is any text."""
+        return _items(self.public_badges)
 
     @cached_property
     def origins(self) -> frozenset[str]:

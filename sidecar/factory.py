@@ -20,6 +20,7 @@ from sidecar.fanout.recovery import TAKEN, Recovery
 from sidecar.fanout.roster import Roster
 from sidecar.fanout.websocket import Network
 from sidecar.http.authorizations import authorizations as authorizations_routes
+from sidecar.http.badges import badges as badges_routes
 from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
 from sidecar.http.errors import register_errors
@@ -31,6 +32,7 @@ from sidecar.http.openapi import openapi
 from sidecar.http.operating import operating
 from sidecar.http.pages import pages
 from sidecar.http.permissions import permissions as permissions_routes
+from sidecar.http.projects import projects as projects_routes
 from sidecar.http.requests import Caller, register_requests
 from sidecar.http.rooms import rooms as rooms_routes
 from sidecar.http.tokens import tokens as tokens_routes
@@ -40,12 +42,14 @@ from sidecar.http.webhooks import webhooks
 from sidecar.jobs.authorizations import AuthorizationUpkeep
 from sidecar.jobs.live_push import LivePushing
 from sidecar.jobs.presence import Presence
+from sidecar.jobs.projects import Deletions
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.services.access import Access
 from sidecar.services.authorization_cards import Cards
 from sidecar.services.authorization_parts import Parts
 from sidecar.services.authorization_upkeep import CleanUp
 from sidecar.services.authorizations import Authorizations, Options
+from sidecar.services.badges import Badges
 from sidecar.services.deliveries import Deliveries
 from sidecar.services.deployments import History
 from sidecar.services.health import Health
@@ -72,6 +76,7 @@ from sidecar.services.menu_changes import CHANGED as MENU_CHANGED
 from sidecar.services.messages import Messages
 from sidecar.services.metered import Metered
 from sidecar.services.permissions import Permissions
+from sidecar.services.projects import DELETED, Projects
 from sidecar.services.providers import Provider
 from sidecar.services.role_changes import CHANGED as PERMISSIONS_CHANGED
 from sidecar.services.rooms import Rooms, told
@@ -108,7 +113,7 @@ class Sidecar:
     gate: Gate
     watch: Watch
     sessions: Sessions
-    jobs: tuple[Presence, Upkeep, LivePushing, AuthorizationUpkeep]
+    jobs: tuple[Presence, Upkeep, Deletions, LivePushing, AuthorizationUpkeep]
     start_hooks: Callable[[], None]
 
     def start(self) -> None:
@@ -151,6 +156,7 @@ def create_app(settings: Settings) -> Sidecar:
     jobs = (
         Presence(core.writer.submit, core.node, lambda: told(rooms.here()), declared_dead),
         Upkeep(core.writer.submit, core.node, settings.retention_days, settings.recovery_seconds),
+        Deletions(services.projects),
         live.pushing,
         AuthorizationUpkeep(
             lark.apps,
@@ -192,6 +198,8 @@ class _Services:
     """Bounds what each caller may do: its requests, and what it says over sockets."""
     history: History
     views: Views
+    projects: Projects
+    badges: Badges
     deliveries: Deliveries
     messages: Messages
     rooms: Rooms
@@ -205,6 +213,7 @@ def _services(settings: Settings, core: Core) -> _Services:
     limit = RateLimit(*settings.rate) if settings.rate else None
     permissions = Permissions(database, submit)
     menu = Menu(database, submit, permissions)
+    views = Views(settings.stale_after_hours, menu)
     return _Services(
         origins=Origins(settings.origins, settings.public_url),
         access=Access(
@@ -212,7 +221,9 @@ def _services(settings: Settings, core: Core) -> _Services:
         ),
         limit=limit,
         history=History(database),
-        views=Views(settings.stale_after_hours, menu),
+        views=views,
+        projects=Projects(database, submit, views.stale_before),
+        badges=Badges(database, views, settings.public_badge_patterns),
         deliveries=Deliveries(database, submit, core.metrics, settings.deliveries_bytes, core.poster),
         messages=Messages(submit),
         rooms=Rooms(database, core.node, core.hub),
@@ -371,6 +382,8 @@ def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Socke
     core.on_control(REVOKED, lambda body: watch.token_revoked(body["id"]))
     core.on_control(DISCONNECTED, lambda body: watch.user_disconnected(body["user"]))
     core.on_control(TAKEN, lambda body: sessions.taken(bytes.fromhex(body["pid"]), body["generation"]))
+    core.on_control(DELETED, lambda _body: core.tail.forget_recent())
+    core.on_control(DELETED, lambda _body: sessions.doubt_deployments())
     core.on_control(CHANGED, lambda _body: live.pushing.changed())
     core.on_control(MENU_CHANGED, lambda body: services.menu.heard(body["version"]))
     core.on_control(PERMISSIONS_CHANGED, lambda body: services.permissions.heard(body["version"]))
@@ -409,6 +422,8 @@ def _register_routes(
     for blueprint in (
         webhooks(services.deliveries, caller, hub, tail),
         deployments_routes(services.history, services.views, caller),
+        projects_routes(services.projects, caller),
+        badges_routes(services.badges, caller),
         deliveries_routes(services.deliveries, caller),
         webhook_secrets_routes(core.webhook_secrets, caller),
         tokens_routes(core.tokens, core.connections, caller, services.origins),

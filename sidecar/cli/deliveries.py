@@ -14,7 +14,7 @@ def deliveries() -> None:
 
 
 @deliveries.command(name="list", help="The newest deliveries.")
-@click.option("--verdict", type=click.Choice(["stored", "test", "quarantined", "replayed"]))
+@click.option("--verdict", type=click.Choice(["stored", "test", "quarantined", "replayed", "erased"]))
 @click.option("--project", help="Those that were placed in it.")
 @click.option("--limit", type=click.IntRange(1, 100), default=20)
 def list_deliveries(verdict: str | None, project: str | None, limit: int) -> None:

@@ -16,6 +16,7 @@ from sidecar.cli.lark_events import lark_events
 from sidecar.cli.logins import login
 from sidecar.cli.menu import menu
 from sidecar.cli.messages import demo, send, tail
+from sidecar.cli.projects import project
 from sidecar.cli.serve import serve_command
 from sidecar.cli.settings import read_settings, settings
 from sidecar.cli.tokens import token
@@ -41,6 +42,7 @@ from sidecar.version import VERSION
         tail,
         demo,
         deliveries,
+        project,
         db,
         settings,
     ],

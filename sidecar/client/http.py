@@ -7,6 +7,7 @@ import os
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,8 @@ import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8091"
 TIMEOUT_SECONDS = 15.0
+DELETE_SECONDS = 60.0
+"""A request that deletes a project goes on with it for 20 s."""
 RETRIES = 3
 MAX_PAUSE_SECONDS = 30.0
 PASSING = frozenset({429, 502, 503, 504})
@@ -243,6 +246,26 @@ class SidecarClient:
     def replay(self, number: int) -> Json:
         """Take a kept delivery again (needs an admin token)."""
         return self._call("POST", f"/api/deliveries/{number}/replay", retries=0)
+
+    def project_metrics(self, project: str, since: str | None = None, until: str | None = None) -> Json:
+        """A project's figures; of the last 30 days where no time is given."""
+        given = {"since": since, "until": until}
+        params = {name: value for name, value in given.items() if value is not None}
+        return self._call("GET", f"/api/projects/{quote(project, safe='')}/metrics", params=params)
+
+    def delete_project(self, project: str) -> Json:
+        """Forget a project, and wait until that is done (needs an admin token): how much it was."""
+        path, total = f"/api/projects/{quote(project, safe='')}", Counter[str]()
+        done: Json = {"finished": False}
+        while not done["finished"]:
+            try:
+                done = self._call("DELETE", path, retries=0, timeout=DELETE_SECONDS)
+            except ApiError as error:
+                if error.status != 404 or not total:
+                    raise
+                done = {"finished": True}  # by the sidecar itself meanwhile
+            total.update({name: value for name, value in done.items() if type(value) is int})
+        return {"project": project, **total}
 
     def info(self) -> Json:
         return self._call("GET", "/api/info")

@@ -53,6 +53,22 @@ def normalise_status(word: str | None) -> str:
     return _WORDS.get(bare, "unknown")
 
 
+STEP_WORDS = ("started", "running", "completed", "failed", "retrying")
+"""A step's status as the guide's front end knows them (UPSTREAMS, 1.1)."""
+
+
+def step_word(status: str, reported: str | None) -> str:
+    """The one of STEP_WORDS for our status: the sender's own word where it is one of them and means that status."""
+    word = (reported or "").strip().lower()
+    if word in STEP_WORDS and normalise_status(word) == status:
+        return word
+    if status in ("success", "skipped"):
+        return "completed"
+    if status in ("failed", "timed_out", "cancelled"):
+        return "failed"
+    return "running" if status == "running" else "started"
+
+
 _NUMBER = re.compile(r"\d{9,16}(\.\d+)?")
 _OURS = re.compile(r"(?:19[7-9]|2\d\d)\d-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{3}Z", re.ASCII)
 """A time as `parse_time` writes it, if there is such a day and hour."""

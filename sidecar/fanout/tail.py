@@ -91,6 +91,11 @@ class Tail:
             return None
         return list(islice(reversed(self.ring), count))[::-1]
 
+    def forget_recent(self) -> None:
+        """Keep no event in memory that has passed: whoever lacks one gets it from the journal, if that still has it."""
+        self.ring.clear()
+        self._ring_bytes = 0
+
     def reach(self, seq: int) -> None:
         """Wait until `last` is at `seq`, if the journal is: somebody has read there what is not published yet."""
         seq = min(seq, self._database.read(read_head).seq)
@@ -127,8 +132,7 @@ class Tail:
     def _skip_to(self, seq: int) -> None:
         """The journal no longer holds what comes next (retention overtook us): say so and go on behind it."""
         log.error("tail.truncated", after=self.last, next=seq + 1)
-        self.ring.clear()
-        self._ring_bytes = 0
+        self.forget_recent()
         self.last, self.last_mark = seq, None
         self._on_gap()
 

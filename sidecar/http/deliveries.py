@@ -17,7 +17,7 @@ from sidecar.services.deliveries import Deliveries
 from sidecar.store.deliveries import DeliveryFilter
 from sidecar.wire.answers_webhooks import DeliveryList, Replayed, WholeDelivery
 
-VERDICTS = ("stored", "test", "quarantined", "replayed")
+VERDICTS = ("stored", "test", "quarantined", "replayed", "erased")
 ONE = f"/api/deliveries/<int(max={MAX_NUMBER}):number>"
 NUMBER = {"number": "As the list and the refusal of a webhook tell it."}
 

@@ -12,16 +12,25 @@ from sidecar.domain.access import Identity
 from sidecar.domain.deployments import STATUSES, parse_time
 from sidecar.http.operations import Media, operation
 from sidecar.http.paging import decode_cursor, encode_cursor
-from sidecar.http.parameters import MAX_NUMBER, TIME, Parameters, names, parsed, text, whole, words
+from sidecar.http.parameters import MAX_NUMBER, TIME, Parameters, names, parsed, text, whole, word, words
 from sidecar.http.requests import Caller
 from sidecar.services.deployments import History
 from sidecar.services.views import Views, at
 from sidecar.store.deployments import DeploymentFilter, LineRow
-from sidecar.wire.answers_deployments import DeploymentList, EventList, LineList, ProjectList, WholeDeployment
+from sidecar.wire.answers_deployments import (
+    DeploymentForUi,
+    DeploymentList,
+    EventList,
+    LineList,
+    ProjectList,
+    WholeDeployment,
+)
 from sidecar.wire.envelopes import envelope_object
 
 LEVELS = ("debug", "info", "warn", "error")
 DOWNLOAD_LINES = 5_000
+UI_LINES = 1_000
+"""As many as are told in the shape of the guide's front end; `/logs` has them all."""
 SCOPE = "deployments:read"
 ID = {"deployment_id": "As its sender named it; slashes need no escape."}
 
@@ -53,6 +62,10 @@ class LinesQuery(Parameters):
     )
 
 
+class DeploymentQuery(Parameters):
+    shape: str | None = word(("ui",), None, "`ui`: as front ends of the deployment guide know it.")
+
+
 def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
     routes = Blueprint("deployments", __name__)
 
@@ -60,7 +73,7 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
     @operation("deployments", "Projects, those with the latest news first", scope=SCOPE, answer=ProjectList)
     def list_projects() -> Response:
         items, head = history.projects(caller.require(SCOPE))
-        return jsonify(items=items, next=None, **at(head))
+        return jsonify(items=[views.project(item) for item in items], next=None, **at(head))
 
     @routes.get("/api/deployments")
     @operation("deployments", "Deployments, newest first", scope=SCOPE, query=DeploymentsQuery, answer=DeploymentList)
@@ -111,9 +124,19 @@ def deployments(history: History, views: Views, caller: Caller) -> Blueprint:
         return jsonify(items=[_line(line) for line in lines], next=lines[-1].number if more else None, **at(head))
 
     @routes.get("/api/deployments/<path:deployment_id>")
-    @operation("deployments", "A deployment with its steps", scope=SCOPE, path=ID, answer=WholeDeployment)
-    def one_deployment(deployment_id: str) -> Response:
-        view = history.deployment(caller.require(SCOPE), deployment_id)
+    @operation(
+        "deployments",
+        "A deployment with its steps",
+        scope=SCOPE,
+        query=DeploymentQuery,
+        path=ID,
+        answer=WholeDeployment | DeploymentForUi,
+    )
+    def one_deployment(deployment_id: str, query: DeploymentQuery) -> Response:
+        identity = caller.require(SCOPE)
+        if query.shape == "ui":
+            return jsonify(views.for_ui(*history.deployment_with_log(identity, deployment_id, UI_LINES)))
+        view = history.deployment(identity, deployment_id)
         return jsonify(views.whole(view) | at(view.head))
 
     return routes

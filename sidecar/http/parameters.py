@@ -154,7 +154,7 @@ def words(known: Sequence[str], about: str) -> Any:
     return Parameter(about, {"type": "array", "items": {"enum": list(known)}}, parse, ())
 
 
-def word(known: Sequence[str], default: str, about: str) -> Any:
+def word(known: Sequence[str], default: str | None, about: str) -> Any:
     """One word of `known`."""
 
     def parse(values: Sequence[str]) -> str:
@@ -162,7 +162,8 @@ def word(known: Sequence[str], default: str, about: str) -> Any:
             raise ValueError(f"must be {' or '.join(known)}")
         return values[0]
 
-    return Parameter(about, {"enum": list(known), "default": default}, parse, default)
+    schema = {"enum": list(known)} | ({} if default is None else {"default": default})
+    return Parameter(about, schema, parse, default)
 
 
 def flag(about: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sidecar.domain.access import Identity
 from sidecar.domain.deployments import Report
-from sidecar.domain.errors import Invalid, NotFound
+from sidecar.domain.errors import Conflict, FieldError, Invalid, NotFound
 from sidecar.domain.redaction import MARK, redact
 from sidecar.domain.times import utc_text
 from sidecar.observability.metrics import Metrics
@@ -23,6 +23,7 @@ from sidecar.services.idempotency import KeyedRequest, answered, remember
 from sidecar.store import deliveries as store
 from sidecar.store.database import Database
 from sidecar.store.deliveries import DeliveryFilter, NewDelivery
+from sidecar.store.erasing import FORGOTTEN
 from sidecar.store.journal import Transaction
 from sidecar.store.writer import Submit
 from sidecar.wire.bodies import clean_text, parse_body
@@ -104,9 +105,13 @@ class Deliveries:
 
     def replay(self, identity: Identity, number: int) -> Receipt:
         """Take a kept delivery again, with the rights of the token that posted it, or of `identity` if it came
-        without one: nobody's post may do more by being replayed. Raises NotFound, Unauthenticated when that token is
-        gone, and what `receive` raises, but without a second entry in quarantine."""
+        without one: nobody's post may do more by being replayed. Raises NotFound, Conflict for one whose project was
+        deleted, Unauthenticated when that token is gone, and what `receive` raises, but without a second entry in
+        quarantine."""
         kept = self.find(number)
+        if kept["verdict"] == FORGOTTEN:
+            message = "has been deleted, and what this delivery said with it"
+            raise Conflict(f"The project {message}.", (FieldError("project", message),))
         if kept["token_id"] is not None:
             identity = self._holder(kept["token_id"])
         delivery = NewDelivery(

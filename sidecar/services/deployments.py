@@ -19,12 +19,13 @@ from sidecar.domain.deployments import (
     merge_step,
     missing_identity,
 )
-from sidecar.domain.errors import Conflict, Invalid, NotAllowed, NotFound
+from sidecar.domain.errors import Conflict, Invalid, NotAllowed, NotFound, Unavailable
 from sidecar.domain.events import Event
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.store import deployments as store
 from sidecar.store.database import Database
 from sidecar.store.deployments import DeploymentFilter, DeploymentRow, LineRow
+from sidecar.store.erasing import being_erased
 from sidecar.store.journal import Head, Page, Transaction, read_head, room_events
 from sidecar.wire.news import PROJECT_CREATED, REPORTS
 
@@ -48,6 +49,7 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
     if not access.may_write(identity, report.project):
         raise NotAllowed("The token does not give the right to write to this project.")
     if report.type == "test":
+        _refuse_erased(connection, report.project)
         return report, transaction.append(REPORTS[report.type], report.payload, [rooms.project(report.project)])
     _announce(transaction, report.project)
     stored = store.find_deployment(connection, report.deployment_id)
@@ -69,8 +71,17 @@ def record(transaction: Transaction, identity: Identity, report: Report, source:
 
 def _announce(transaction: Transaction, project: str) -> None:
     """Note news of the project; its first sight is an event of its own."""
-    if store.save_project(transaction.connection, project, transaction.now):
+    connection, now = transaction.connection, transaction.now
+    if not store.touch_project(connection, project, now):
+        _refuse_erased(connection, project)
+        store.insert_project(connection, project, now)
         transaction.append(PROJECT_CREATED, {"project": project}, [rooms.PROJECTS])
+
+
+def _refuse_erased(connection: Connection, project: str) -> None:
+    """What is of a project and comes while that is being deleted would be forgotten with it, or only in part."""
+    if being_erased(connection, project):
+        raise Unavailable("This project is being deleted; nothing of this request was stored.", retry_after_seconds=2)
 
 
 def _foreign(identity: Identity, owner: str) -> Exception:
@@ -205,12 +216,16 @@ class History:
 
     def deployment(self, identity: Identity, deployment_id: str) -> DeploymentView:
         """Raises NotFound, also for one that the identity may not see."""
+        return self._database.read(lambda connection: _view(connection, identity, deployment_id))
 
-        def query(connection: Connection) -> DeploymentView:
-            row = _readable(connection, identity, deployment_id)
-            return DeploymentView(
-                row, store.list_steps(connection, deployment_id, row.state.attempt), read_head(connection)
-            )
+    def deployment_with_log(
+        self, identity: Identity, deployment_id: str, lines: int
+    ) -> tuple[DeploymentView, list[str]]:
+        """The same with what its newest log lines say, at most so many, the oldest of them first. Raises NotFound."""
+
+        def query(connection: Connection) -> tuple[DeploymentView, list[str]]:
+            view = _view(connection, identity, deployment_id)
+            return view, store.last_messages(connection, deployment_id, lines)
 
         return self._database.read(query)
 
@@ -248,8 +263,17 @@ class History:
         return replace(wanted, projects=tuple(name for name in names if access.may_read(identity, name)))
 
 
+def _view(connection: Connection, identity: Identity, deployment_id: str) -> DeploymentView:
+    row = _readable(connection, identity, deployment_id)
+    return DeploymentView(row, store.list_steps(connection, deployment_id, row.state.attempt), read_head(connection))
+
+
 def _readable(connection: Connection, identity: Identity, deployment_id: str) -> DeploymentRow:
     row = store.find_deployment(connection, deployment_id)
-    if row is None or not access.may_watch_deployment(identity, deployment_id, row.state.project):
+    if (
+        row is None
+        or not access.may_watch_deployment(identity, deployment_id, row.state.project)
+        or being_erased(connection, row.state.project)
+    ):
         raise NotFound("There is no such deployment, or the token does not give the right to see it.")
     return row

@@ -34,7 +34,7 @@ class KeyedRequest:
                 "The request can't be used.",
                 (FieldError("Idempotency-Key", f"must be 1 to {KEY_MAX_CHARACTERS} printable characters"),),
             )
-        sender = identity.token_id or f"address {address}"
+        sender = sender_of(identity.token_id, address)
         if identity.user is not None:
             sender = f"{sender} {identity.user}"
         return cls(sender, route, key, hashlib.sha256(body).hexdigest())
@@ -47,7 +47,7 @@ def answered(transaction: Transaction, request: KeyedRequest | None, within: str
     if request is None or request.key is None:
         return None
     since = utc_text(unix_seconds(transaction.now) - KEY_SECONDS)
-    first = first_answer(transaction.connection, _scope(request, request.key, within), since)
+    first = first_answer(transaction.connection, scope_of(request.sender, request.route, within, request.key), since)
     if first is None:
         return None
     if first.body_sha256 != request.body_sha256:
@@ -58,11 +58,17 @@ def answered(transaction: Transaction, request: KeyedRequest | None, within: str
 def remember(transaction: Transaction, request: KeyedRequest | None, answer: dict[str, Any], within: str = "") -> None:
     """The answer to be given from now on to whoever comes with this key; nothing where there is none."""
     if request is not None and request.key is not None:
-        scope = _scope(request, request.key, within)
+        scope = scope_of(request.sender, request.route, within, request.key)
         store_answer(transaction.connection, scope, request.body_sha256, answer, transaction.now)
 
 
-def _scope(request: KeyedRequest, key: str, within: str) -> str:
-    """Nobody can answer or suppress another's post with a key: it counts for its sender, route and `within` only."""
-    text = "\n".join((request.sender, request.route, within, key))
+def sender_of(token_id: str | None, address: str) -> str:
+    """Whose key it is: a token's, or without one an address's."""
+    return token_id or f"address {address}"
+
+
+def scope_of(sender: str, route: str, within: str, key: str) -> str:
+    """The name under which an answer is kept. Nobody can answer or suppress another's post with a key: it counts for
+    its sender, route and `within` only."""
+    text = "\n".join((sender, route, within, key))
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

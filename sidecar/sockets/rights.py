@@ -49,8 +49,15 @@ class Rights:
             elif kind == "deployment" and projects[name] is None:
                 self._hub.guard(session.subscriber, room, self.first_event(session, name))
 
+    def doubt_deployments(self, session: Session) -> None:
+        """Ask for the right to each deployment that it watches when the next event of that comes."""
+        for room in session.subscriber.rooms:
+            if room.startswith(rooms.DEPLOYMENT):
+                name = room.removeprefix(rooms.DEPLOYMENT)
+                self._hub.guard(session.subscriber, room, self.first_event(session, name))
+
     def first_event(self, session: Session, name: str) -> Guard:
-        """What a deployment id that was not seen yet is asked with when its first event comes."""
+        """What a deployment id that was not seen yet (or was deleted) is asked with when its first event comes."""
 
         def check(event: Event) -> bool:
             project = _project_of(event)

@@ -169,6 +169,12 @@ class Sessions:
             self._hub.drop(session.subscriber)
             gevent.spawn(drop, self._socketio.server, session.engine_sid)
 
+    def doubt_deployments(self) -> None:
+        """An id may be another project's from now on: whoever is in the room of one is asked for the right to it again
+        when its next event comes. It does not switch greenlets."""
+        for session in self._sessions.values():
+            self._rights.doubt_deployments(session)
+
     def have_all_come_back(self) -> None:
         """The others have taken this process for dead: nobody knows what became of its sessions' rows."""
         for session in list(self._kept.values()):

@@ -17,7 +17,9 @@ _DEPLOYMENT_FIELDS = tuple(field.name for field in fields(Deployment))
 _STEP_FIELDS = tuple(field.name for field in fields(Step))
 
 # What names a row stays out of its updates: SQLite writes an index anew if its columns are set, also to the same value.
-_DEPLOYMENT_CHANGES = tuple(name for name in _DEPLOYMENT_FIELDS if name not in ("deployment_id", "attempt", "project"))
+_DEPLOYMENT_CHANGES = tuple(
+    name for name in _DEPLOYMENT_FIELDS if name not in ("deployment_id", "attempt", "project", "first_at")
+)
 _STEP_CHANGES = tuple(name for name in _STEP_FIELDS if name != "key")
 
 _DEPLOYMENT_COLUMNS = (
@@ -43,8 +45,10 @@ _FIND_DEPLOYMENT = Statement(
 _PROJECT_OF = Statement(
     select(deployments.c.project).where(deployments.c.deployment_id == bindparam("deployment_id")).limit(1)
 )
-_TOUCH_PROJECT = Statement(update(projects).where(projects.c.name == bindparam("of_name")), ["last_at"])
-_INSERT_PROJECT = Statement(insert(projects))
+_TOUCH_PROJECT = Statement(
+    update(projects).where(projects.c.name == bindparam("of_name"), projects.c.erase_upto.is_(None)), ["last_at"]
+)
+_INSERT_PROJECT = Statement(insert(projects), ["name", "first_at", "last_at"])
 _NO_LONGER_LATEST = Statement(
     update(deployments).where(deployments.c.deployment_id == bindparam("of_deployment")), ["latest"]
 )
@@ -91,12 +95,13 @@ def project_of(connection: Connection, deployment_id: str) -> str | None:
     return None if row is None else row[0]
 
 
-def save_project(connection: Connection, name: str, now: str) -> bool:
-    """Note news of a project; True if it was not known."""
-    if _TOUCH_PROJECT.run(connection, {"of_name": name, "last_at": now}):
-        return False
+def touch_project(connection: Connection, name: str, now: str) -> bool:
+    """Note news of a project; False if it is not known, or is being deleted."""
+    return _TOUCH_PROJECT.run(connection, {"of_name": name, "last_at": now}) > 0
+
+
+def insert_project(connection: Connection, name: str, now: str) -> None:
     _INSERT_PROJECT.run(connection, {"name": name, "first_at": now, "last_at": now})
-    return True
 
 
 def insert_deployment(connection: Connection, state: Deployment, seq: int) -> None:
@@ -217,8 +222,10 @@ def list_projects(connection: Connection, only: Sequence[str] | None) -> list[di
             func.coalesce(newest.c.count, 0).label("deployments"),
             deployments.c.deployment_id,
             deployments.c.status,
+            deployments.c.last_at.label("deployment_last_at"),
         )
         .select_from(projects)
+        .where(projects.c.erase_upto.is_(None))
         .outerjoin(newest, newest.c.project == projects.c.name)
         .outerjoin(deployments, deployments.c.number == newest.c.number)
         .order_by(projects.c.last_at.desc(), projects.c.name)
@@ -240,7 +247,8 @@ class DeploymentFilter:
     stale_before: str = ""
 
     def clause(self) -> ColumnElement[bool]:
-        conditions: list[ColumnElement[bool]] = [deployments.c.latest.is_(True)]
+        erased = select(projects.c.name).where(projects.c.erase_upto.is_not(None))
+        conditions: list[ColumnElement[bool]] = [deployments.c.latest.is_(True), deployments.c.project.not_in(erased)]
         if self.projects is not None:
             conditions.append(deployments.c.project.in_(self.projects))
         if self.statuses:
@@ -309,6 +317,17 @@ def list_lines(
         )
         for row in connection.execute(query)
     ]
+
+
+def last_messages(connection: Connection, deployment_id: str, limit: int) -> list[str]:
+    """What the newest log lines say, the oldest of them first."""
+    query = (
+        select(log_lines.c.message)
+        .where(log_lines.c.deployment_id == deployment_id)
+        .order_by(log_lines.c.number.desc())
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())[::-1]
 
 
 def _values(state: Deployment | Step, names: tuple[str, ...]) -> dict[str, Any]:

@@ -67,7 +67,11 @@ projects = Table(
     Column("name", text, primary_key=True),
     Column("first_at", text, nullable=False),
     Column("last_at", text, nullable=False),
+    Column("erase_upto", BigInteger),
 )
+"""`erase_upto` is NULL but while a project is being deleted: then it is the last seq that is to be forgotten, and
+`last_at` when that last went on. (See docs/design/history.md.)"""
+Index("projects_erase_upto", projects.c.erase_upto)
 
 deployments = Table(
     "deployments",
@@ -103,6 +107,7 @@ deployments = Table(
 )
 """A row an attempt. `number` (the seq of its first event) pages the lists; `seq` is the last event that touched it."""
 Index("deployments_project", deployments.c.project, deployments.c.number)
+Index("deployments_first_at", deployments.c.project, deployments.c.first_at)
 
 steps = Table(
     "steps",
@@ -163,8 +168,9 @@ deliveries = Table(
     Column("replay_of", BigInteger),
     sqlite_autoincrement=True,
 )
-"""What was posted, as it came. `verdict`: stored | test | quarantined | replayed."""
+"""What was posted, as it came. `verdict`: stored | test | quarantined | replayed | erased."""
 Index("deliveries_verdict", deliveries.c.verdict, deliveries.c.number)
+Index("deliveries_project", deliveries.c.project, deliveries.c.number)
 
 idempotency = Table(
     "idempotency",

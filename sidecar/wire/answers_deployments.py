@@ -122,3 +122,22 @@ class LineList(At):
 
     items: list[LogLine]
     next: int | None
+
+
+class UiStep(TypedDict):
+    stepName: str
+    status: Literal["started", "running", "completed", "failed", "retrying"]
+    duration: float | None
+    logs: str
+    timestamp: Time
+
+
+class DeploymentForUi(TypedDict):
+    """A deployment as front ends of the deployment guide know it."""
+
+    id: str
+    project: str
+    status: Status
+    duration: float | None
+    steps: list[UiStep]
+    logs: list[str]

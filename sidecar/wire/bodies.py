@@ -184,3 +184,17 @@ def clean_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+_PROJECTS = re.compile(r'"project(?:Id)?"\s{0,20}:\s{0,20}("[^"\\]*(?:\\.[^"\\]*)*")')
+
+
+def names_project(raw: bytes, name: str) -> bool:
+    """Does a body, of which nothing else may be known, say that it is about this project?"""
+    for text in _PROJECTS.findall(raw.decode("utf-8", "replace")):
+        try:
+            if json.loads(text, strict=False).strip() == name:
+                return True
+        except json.JSONDecodeError:
+            continue
+    return False

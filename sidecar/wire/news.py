@@ -75,6 +75,10 @@ class ProjectCreated(Said):
     project: str
 
 
+class ProjectDeleted(Said):
+    project: str
+
+
 class ApiMessage(Said):
     """With more fields of the sender's choice."""
 
@@ -199,6 +203,11 @@ REPORTS: dict[str, EventType] = {
 PROJECT_CREATED = EventType(
     "project_created", ProjectCreated, "A project was seen for the first time. Room `projects`."
 )
+PROJECT_DELETED = EventType(
+    "project_deleted",
+    ProjectDeleted,
+    "A project was deleted, with all that is stored of it. Rooms `projects` and its own.",
+)
 API_MESSAGE = EventType(
     API_MESSAGE_NAME,
     ApiMessage,
@@ -250,6 +259,7 @@ AUTHORIZATION_REVOKED = EventType(
 EVENT_TYPES: tuple[EventType, ...] = (
     *REPORTS.values(),
     PROJECT_CREATED,
+    PROJECT_DELETED,
     API_MESSAGE,
     CHAT_MESSAGE,
     *OF_PERMISSIONS,

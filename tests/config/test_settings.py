@@ -55,6 +55,7 @@ DEFAULTS = {
     "open": "false",
     "webhook_networks": "",
     "anonymous_read": False,
+    "public_badges": "",
     "allowed_origins": "",
     "prefix": "/project-dashboard",
     "max_connections": 20_000,
@@ -119,6 +120,7 @@ GOOD = [
     ("SIDECAR_OPEN", "webhooks", "open", "webhooks"),
     ("SIDECAR_ANONYMOUS_READ", "true", "anonymous_read", True),
     ("SIDECAR_ANONYMOUS_READ", "1", "anonymous_read", True),
+    ("SIDECAR_PUBLIC_BADGES", " shop, axi-* ,", "public_badge_patterns", ("shop", "axi-*")),
     ("SIDECAR_ALLOWED_ORIGINS", "*", "origins", frozenset({"*"})),
     (
         "SIDECAR_ALLOWED_ORIGINS",
@@ -184,6 +186,7 @@ BAD = {
     "SIDECAR_PORT": ["-1", "65536", "eighty", "80.5"],
     "SIDECAR_OPEN": ["yes", "True", "public"],
     "SIDECAR_ANONYMOUS_READ": ["maybe"],
+    "SIDECAR_PUBLIC_BADGES": ["shop, a\tb", "x" * 201],
     "SIDECAR_ALLOWED_ORIGINS": ["dash.example.com", "https://ok.example, ftp://x", "https://x/path", "https://u:p@x"],
     "SIDECAR_PUBLIC_URL": ["dash.example.com", "https://", "https://x:99999", "https://x/dash", "*", "http://[::1"],
     "SIDECAR_PREFIX": ["/a b", "/a?b", "/ä", "/a//b"],

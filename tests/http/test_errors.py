@@ -197,6 +197,8 @@ ROUTES = [
     "/api/session",
     "/api/first-steps",
     "/api/projects",
+    "/api/projects/<path:project>/metrics",
+    "/api/badges/<path:project>.svg",
     "/api/tokens",
     "/api/secrets",
     "/api/deployments",
@@ -256,6 +258,7 @@ def test_every_route_answers_with_and_without_prefix_and_slash(sidecar, route):
     assert sidecar.request("PUT", "/api/menu/routes", json={"name": "Routes"}).status_code == 200
     assert sidecar.request("PUT", "/api/roles/routes", json={}).status_code == 200
     path = route.replace("<path:name>", "app.js").replace("<path:deployment_id>", "a/b").replace("<path:id>", "a/b")
+    path = path.replace("<path:project>", "routes")
     path = path.replace("<key>", "routes").replace("<name>", "routes")
     path = path.replace("<int(max=9223372036854775807):number>", str(number))
     variants = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.domain.deployments import Deployment
-from sidecar.store.deployments import DeploymentFilter, insert_deployment, list_deployments, save_project
+from sidecar.store.deployments import DeploymentFilter, insert_deployment, insert_project, list_deployments
 
 OLD, YOUNG, BEFORE = "2026-11-01T00:00:00.000Z", "2026-11-21T00:00:00.000Z", "2026-11-20T00:00:00.000Z"
 
@@ -38,7 +38,7 @@ def test_a_stale_deployment_is_found_as_what_it_is_shown_as(store, statuses, fou
     """`status=running` used to list deployments that the answer itself called unknown (stale)."""
 
     def fill(transaction):
-        save_project(transaction.connection, "shop", YOUNG)
+        insert_project(transaction.connection, "shop", YOUNG)
         states = [
             deployment("young", "running", YOUNG),
             deployment("old", "running", OLD),

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from sidecar.domain.errors import Unavailable
 from sidecar.store.database import open_database
-from sidecar.store.deployments import list_projects, save_project
+from sidecar.store.deployments import insert_project, list_projects
 from sidecar.store.journal import found_journal, lock_head, read_head
 from sidecar.store.statements import Statement
 from sidecar.store.tables import projects
@@ -23,7 +23,7 @@ from tests.alarms import alarm
 from tests.postgres import Postgres
 from tests.store.stores import Place, Store, open_journal
 
-INSERT_PROJECT = Statement(insert(projects))
+INSERT_PROJECT = Statement(insert(projects), ["name", "first_at", "last_at"])
 ANSWER, QUESTION, SILENCE = "answer", "question", "silence"
 
 
@@ -281,7 +281,7 @@ def test_what_a_broken_rule_tells_holds_no_value(store: Store):
     """PostgreSQL's own message quotes the key that was there already."""
 
     def insert_secret(transaction):
-        save_project(transaction.connection, "a secret", "t")
+        insert_project(transaction.connection, "a secret", "t")
         INSERT_PROJECT.run(transaction.connection, {"name": "a secret", "first_at": "t", "last_at": "t"})
 
     with pytest.raises(IntegrityError) as refused:
