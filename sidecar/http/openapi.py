@@ -230,18 +230,17 @@ class _Schemas:
 def _kinds(found: Operation) -> Iterator[Any]:
     """The types that an operation speaks of."""
     yield from (Problem, OldProblem)
-    if found.body is not None:
-        yield found.body
-    for answer in (found.answer, *found.answers.values()):
-        for media in _media(answer):
+    for held in (found.body, found.answer, *found.answers.values()):
+        for media in _media(held):
             if not isinstance(media.kind, dict):
                 yield media.kind
 
 
-def _media(answer: Any) -> tuple[Media, ...]:
-    if answer is None:
+def _media(held: Any) -> tuple[Media, ...]:
+    """What a body or an answer is declared to hold."""
+    if held is None:
         return ()
-    parts = answer if isinstance(answer, tuple) else (answer,)
+    parts = held if isinstance(held, tuple) else (held,)
     return tuple(part if isinstance(part, Media) else Media("application/json", part) for part in parts)
 
 
@@ -270,7 +269,7 @@ class _Described:
         if parameters:
             body["parameters"] = parameters
         if found.body is not None:
-            content = {"application/json": {"schema": self.schemas.of(found.body)}}
+            content = {media.type: {"schema": self.schemas.of(media.kind)} for media in _media(found.body)}
             body["requestBody"] = {"required": not found.body_optional, "content": content}
         body["responses"] = self._answers()
         body["security"] = self._security()
@@ -332,7 +331,7 @@ class _Described:
         known = found.scope is not Who.ALL
         writes = self.method not in SAFE_METHODS
         classes: list[type[errors.SidecarError]] = [errors.Invalid, errors.BadHost]
-        if found.body is not None:
+        if found.body is not None and not isinstance(found.body, Media):
             classes += [errors.Unparsable, errors.TooLarge, errors.UnsupportedMedia]
         if known:
             classes += [errors.Unauthenticated, errors.TokenExpired]

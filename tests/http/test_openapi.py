@@ -24,7 +24,6 @@ NOT_DECLARED_YET = {
     "messages",
     "permissions",
     "rooms",
-    "tokens",
 }
 """Blueprints whose views have no operation yet."""
 
