@@ -203,6 +203,13 @@ class _Generator(GenerateJsonSchema):
     def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> dict[str, Any]:
         return {"additionalProperties": False} | super().typed_dict_schema(schema)
 
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
+        """Nothing as a default says that a field may be left out, which is told already."""
+        described = super().default_schema(schema)
+        if described.get("default", False) in (None, ""):
+            del described["default"]
+        return described
+
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 

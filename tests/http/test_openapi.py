@@ -20,9 +20,7 @@ NOT_DECLARED_YET = {
     "authorizations",
     "live_push",
     "maim",
-    "menu",
     "messages",
-    "permissions",
     "rooms",
 }
 """Blueprints whose views have no operation yet."""
