@@ -127,7 +127,7 @@ REFUSAL_HEADERS = {
 UNNAMED_CODES = {400: ("bad_request",)}
 """Codes that no class of errors stands for: of requests that Werkzeug refuses."""
 
-_VARIABLE = re.compile(r"<(?:(?P<kind>\w+)(?:\((?P<options>[^)]*)\))?:)?(?P<name>\w+)>")
+VARIABLE = re.compile(r"<(?:(?P<kind>\w+)(?:\((?P<options>[^)]*)\))?:)?(?P<name>\w+)>")
 
 
 def openapi(app: Flask) -> Blueprint:
@@ -175,7 +175,7 @@ def document(rules: Iterable[Rule], views: Mapping[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for rule, method, found in declared:
-        path = _VARIABLE.sub(r"{\g<name>}", rule.rule)
+        path = VARIABLE.sub(r"{\g<name>}", rule.rule)
         paths.setdefault(path, {})[method.lower()] = _Described(rule, method, found, schemas, responses).operation()
     used = {found.tag for _, _, found in declared}
     return {
@@ -260,7 +260,7 @@ class _Described:
         self.found = found
         self.schemas = schemas
         self.responses = responses
-        self.variables = list(_VARIABLE.finditer(rule.rule))
+        self.variables = list(VARIABLE.finditer(rule.rule))
         self.old = is_old(rule.rule)
 
     def operation(self) -> dict[str, Any]:
