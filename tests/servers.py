@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import httpx
 
+from tests.contract import answers
 from tests.preloaded import Preloaded, Process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,12 +149,15 @@ class RunningSidecar:
         return self.request("POST", path, token, **options)
 
     def request(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx.Response:
-        """With the admin token unless another is given; `token=""` sends none."""
+        """With the admin token unless another is given; `token=""` sends none. The answer must be one that the document
+        of the API tells."""
         token = self.token if token is None else token
         headers = options.pop("headers", {})
         if token:
             headers = {"Authorization": f"Token {token}", **headers}
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, verify=self.tls, **options)
+        answer = httpx.request(method, self.url + path, headers=headers, timeout=30, verify=self.tls, **options)
+        answers.check(answer, self._environment.get("SIDECAR_PREFIX", "/project-dashboard"))
+        return answer
 
     def new_token(self, *scopes: str, projects: list[str] | None = None, **more: Any) -> str:
         """An API token of these scopes (and projects)."""

@@ -2,38 +2,82 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, json, jsonify, request
+from flask import Blueprint, Response, json, jsonify
 
 from sidecar.domain import rooms
 from sidecar.domain.access import may
-from sidecar.domain.errors import Invalid, Unavailable
+from sidecar.domain.errors import Conflict, NotAllowed, Unavailable
 from sidecar.domain.menu import tree
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
-from sidecar.http.paging import Query, only_parameters
-from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
+from sidecar.http.operations import Who, operation
+from sidecar.http.parameters import Anything, Parameters, flag, parsed, text, whole
+from sidecar.http.requests import Caller, json_body, keyed_request, raw_body
+from sidecar.http.requests import parsed as parsed_body
 from sidecar.services.menu import WRITE, Menu, shown_item
 from sidecar.services.versions import SYSTEM, Written, named_change, shown_change, shown_past
+from sidecar.wire.answers_versions import (
+    MenuSeen,
+    MenuThen,
+    MenuWritten,
+    RevisionList,
+    VersionAnswer,
+    VersionedMenuItem,
+)
 from sidecar.wire.checks import read
-from sidecar.wire.menu import MAX_REASON_CHARACTERS, ReasonBody, read_edit, read_whole
+from sidecar.wire.menu import (
+    MAX_REASON_CHARACTERS,
+    EditBody,
+    ItemPutBody,
+    MenuBody,
+    ReasonBody,
+    read_edit,
+    read_whole,
+)
 
 MAX_PAGE = 100
-PARAMETERS = {
-    "version": None,  # pages of the older server add what defeats caches
-    "whole": ("all",),
-    "delete": ("children", "reason"),
-    "sync": ("dry_run",),
-    "rollback": ("dry_run",),
-    "history": ("limit", "cursor"),
-}
+KEY = {"key": "The item's key; `version`, `history`, `sync` and `versions` can't be one."}
+NUMBER = {"number": "A version."}
+
+
+def _version(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise ValueError("is not a cursor of this server")
+    return int(text)
+
+
+class HistoryQuery(Parameters):
+    limit: int = whole(20, 1, MAX_PAGE, "At most so many items.")
+    cursor: int | None = parsed(_version, {}, "The `next` of the page before.")
+
+
+class TriedQuery(Parameters):
+    dry_run: bool = flag("Only say what it would change.")
+
+
+class SeenQuery(Parameters):
+    all: bool = flag("Everything, what is not active too; for those who may write.")
+
+
+class DeleteQuery(Parameters):
+    children: bool = flag("Also all that lies below it.")
+    reason: str | None = text(MAX_REASON_CHARACTERS, "Why, for the history.")
 
 
 def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     routes = Blueprint("menu", __name__)
-    only_parameters(routes, PARAMETERS)
 
     @routes.get("/api/menu/version")
+    @operation(
+        "menu",
+        "Which version the menu has",
+        scope=Who.ANYBODY,
+        query=Anything,  # pages of the older server add what defeats caches
+        tagged=True,
+        answer=VersionAnswer,
+        answers={500: VersionAnswer},
+    )
     def version() -> Response:
         full = may(caller.identity(), WRITE)
         try:
@@ -45,12 +89,18 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         return tagged(Response(state.public, content_type="application/json"), str(state.version), private=False)
 
     @routes.get("/api/menu")
-    def whole() -> Response:
-        query = Query(request.args)
-        all = query.choices("all", ["1", "true"])
-        query.finish()
+    @operation(
+        "menu",
+        "What the caller sees of the menu",
+        scope=Who.ANYBODY,
+        query=SeenQuery,
+        tagged=True,
+        answer=MenuSeen,
+        refusals=(NotAllowed,),
+    )
+    def seen(query: SeenQuery) -> Response:
         at = {"seq": tail.last, "epoch": tail.epoch, "offset": tail.offset.text}
-        found = service.seen(caller.identity(), bool(all))
+        found = service.seen(caller.identity(), query.all)
         body = {
             "version": found.state.version,
             "checksum": found.state.checksum,
@@ -61,56 +111,100 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         return tagged(jsonify(body), f"{found.state.version}-{found.tag}")
 
     @routes.get("/api/menu/<key>")
+    @operation(
+        "menu", "An item that the caller sees", scope=Who.ANYBODY, path=KEY, tagged=True, answer=VersionedMenuItem
+    )
     def item(key: str) -> Response:
         found = service.item(caller.identity(), key)
         return tagged(jsonify(shown_item(found)), str(found.version))
 
     @routes.put("/api/menu/<key>")
+    @operation(
+        "menu",
+        "Make an item, or make it so",
+        scope=WRITE,
+        path=KEY,
+        body=ItemPutBody,
+        conditional=True,
+        answer=MenuWritten,
+    )
     def put(key: str) -> Response:
         identity = caller.require(WRITE)
         key, edit = read_edit(json_body(unique=True), key, whole=True)
         return written(service.put(identity, key, edit.given, edit.reason, condition()))
 
     @routes.patch("/api/menu/<key>")
+    @operation("menu", "Change an item", scope=WRITE, path=KEY, body=EditBody, conditional=True, answer=MenuWritten)
     def patch(key: str) -> Response:
         identity = caller.require(WRITE)
         key, edit = read_edit(json_body(unique=True), key, whole=False)
         return written(service.patch(identity, key, edit.given, edit.reason, condition()))
 
     @routes.delete("/api/menu/<key>")
-    def delete(key: str) -> Response:
+    @operation(
+        "menu",
+        "Delete an item",
+        scope=WRITE,
+        query=DeleteQuery,
+        path=KEY,
+        conditional=True,
+        answer=MenuWritten,
+        refusals=(Conflict,),
+    )
+    def delete(key: str, query: DeleteQuery) -> Response:
         identity = caller.require(WRITE)
-        query = Query(request.args)
-        children = query.choices("children", ["1", "true"])
-        reason = query.text("reason", MAX_REASON_CHARACTERS) or ""
-        query.finish()
-        return written(service.delete(identity, key, reason, bool(children), condition()))
+        return written(service.delete(identity, key, query.reason or "", query.children, condition()))
 
     @routes.post("/api/menu/sync")
-    def sync() -> Response:
+    @operation(
+        "menu",
+        "Make the whole menu so",
+        notes="In one version. A tree by `children`, or flat with `parent`.",
+        scope=WRITE,
+        query=TriedQuery,
+        body=MenuBody,
+        keyed=True,
+        conditional=True,
+        answer=MenuWritten,
+    )
+    def sync(query: TriedQuery) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
-        whole = read_whole(parsed(raw, unique=True))
-        dry_run = is_dry_run()
-        return written(service.sync(identity, keyed_request(identity, "menu-sync", raw), whole, condition(), dry_run))
+        whole = read_whole(parsed_body(raw, unique=True))
+        keyed = keyed_request(identity, "menu-sync", raw)
+        return written(service.sync(identity, keyed, whole, condition(), query.dry_run))
 
     @routes.get("/api/menu/history")
-    def history() -> Response:
-        below, limit = paged()
-        return jsonify(shown_past(service.past(caller.require(WRITE), below, limit)))
+    @operation("menu", "All changes, the newest first", scope=WRITE, query=HistoryQuery, answer=RevisionList)
+    def history(query: HistoryQuery) -> Response:
+        return jsonify(shown_past(service.past(caller.require(WRITE), query.cursor, query.limit)))
 
     @routes.get("/api/menu/versions/<int(max=9223372036854775807):number>")
+    @operation("menu", "The menu as it was", scope=WRITE, path=NUMBER, answer=MenuThen)
     def then(number: int) -> Response:
         items = service.at(caller.require(WRITE), number)
         return jsonify(version=number, items=tree(items))
 
     @routes.post("/api/menu/versions/<int(max=9223372036854775807):number>/rollback")
-    def rollback(number: int) -> Response:
+    @operation(
+        "menu",
+        "Make the menu as it was",
+        notes="As a new version.",
+        scope=WRITE,
+        query=TriedQuery,
+        path=NUMBER,
+        body=ReasonBody,
+        body_optional=True,
+        keyed=True,
+        conditional=True,
+        answer=MenuWritten,
+    )
+    def rollback(number: int, query: TriedQuery) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
-        reason = read(ReasonBody, parsed(raw, unique=True) if raw else {}).reason
+        reason = read(ReasonBody, parsed_body(raw, unique=True) if raw else {}).reason
         keyed = keyed_request(identity, f"menu-rollback-{number}", raw)
-        return written(service.rollback(identity, keyed, number, reason, condition(), is_dry_run()))
+        return written(service.rollback(identity, keyed, number, reason, condition(), query.dry_run))
 
     def written(result: Written) -> Response:
         recipients = hub.count([rooms.MENU]) if result.changes else 0
@@ -140,28 +234,6 @@ def told(result: Written, epoch: str, **more: object) -> Response:
     response = jsonify(body)
     response.set_etag(str(result.version))
     return response
-
-
-def paged() -> tuple[int | None, int]:
-    """(below which version, how many) of a history's page. Raises Invalid."""
-    query = Query(request.args)
-    limit = query.number("limit", 20, 1, MAX_PAGE)
-    below = query.read("cursor", _version)
-    query.finish()
-    return below, limit
-
-
-def is_dry_run() -> bool:
-    query = Query(request.args)
-    found = query.choices("dry_run", ["1", "true"])
-    query.finish()
-    return bool(found)
-
-
-def _version(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Invalid("is not a cursor of this server")
-    return int(text)
 
 
 def _unreadable(error: Unavailable) -> Response:

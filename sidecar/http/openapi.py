@@ -127,7 +127,7 @@ REFUSAL_HEADERS = {
 UNNAMED_CODES = {400: ("bad_request",)}
 """Codes that no class of errors stands for: of requests that Werkzeug refuses."""
 
-_VARIABLE = re.compile(r"<(?:(?P<kind>\w+)(?:\((?P<options>[^)]*)\))?:)?(?P<name>\w+)>")
+VARIABLE = re.compile(r"<(?:(?P<kind>\w+)(?:\((?P<options>[^)]*)\))?:)?(?P<name>\w+)>")
 
 
 def openapi(app: Flask) -> Blueprint:
@@ -175,7 +175,7 @@ def document(rules: Iterable[Rule], views: Mapping[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for rule, method, found in declared:
-        path = _VARIABLE.sub(r"{\g<name>}", rule.rule)
+        path = VARIABLE.sub(r"{\g<name>}", rule.rule)
         paths.setdefault(path, {})[method.lower()] = _Described(rule, method, found, schemas, responses).operation()
     used = {found.tag for _, _, found in declared}
     return {
@@ -202,6 +202,13 @@ class _Generator(GenerateJsonSchema):
 
     def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> dict[str, Any]:
         return {"additionalProperties": False} | super().typed_dict_schema(schema)
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
+        """Nothing as a default says that a field may be left out, which is told already."""
+        described = super().default_schema(schema)
+        if described.get("default", False) in (None, ""):
+            del described["default"]
+        return described
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -230,18 +237,17 @@ class _Schemas:
 def _kinds(found: Operation) -> Iterator[Any]:
     """The types that an operation speaks of."""
     yield from (Problem, OldProblem)
-    if found.body is not None:
-        yield found.body
-    for answer in (found.answer, *found.answers.values()):
-        for media in _media(answer):
+    for held in (found.body, found.answer, *found.answers.values()):
+        for media in _media(held):
             if not isinstance(media.kind, dict):
                 yield media.kind
 
 
-def _media(answer: Any) -> tuple[Media, ...]:
-    if answer is None:
+def _media(held: Any) -> tuple[Media, ...]:
+    """What a body or an answer is declared to hold."""
+    if held is None:
         return ()
-    parts = answer if isinstance(answer, tuple) else (answer,)
+    parts = held if isinstance(held, tuple) else (held,)
     return tuple(part if isinstance(part, Media) else Media("application/json", part) for part in parts)
 
 
@@ -254,7 +260,7 @@ class _Described:
         self.found = found
         self.schemas = schemas
         self.responses = responses
-        self.variables = list(_VARIABLE.finditer(rule.rule))
+        self.variables = list(VARIABLE.finditer(rule.rule))
         self.old = is_old(rule.rule)
 
     def operation(self) -> dict[str, Any]:
@@ -270,7 +276,7 @@ class _Described:
         if parameters:
             body["parameters"] = parameters
         if found.body is not None:
-            content = {"application/json": {"schema": self.schemas.of(found.body)}}
+            content = {media.type: {"schema": self.schemas.of(media.kind)} for media in _media(found.body)}
             body["requestBody"] = {"required": not found.body_optional, "content": content}
         body["responses"] = self._answers()
         body["security"] = self._security()
@@ -332,7 +338,7 @@ class _Described:
         known = found.scope is not Who.ALL
         writes = self.method not in SAFE_METHODS
         classes: list[type[errors.SidecarError]] = [errors.Invalid, errors.BadHost]
-        if found.body is not None:
+        if found.body is not None and not isinstance(found.body, Media):
             classes += [errors.Unparsable, errors.TooLarge, errors.UnsupportedMedia]
         if known:
             classes += [errors.Unauthenticated, errors.TokenExpired]

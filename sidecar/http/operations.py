@@ -39,7 +39,7 @@ class Who(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An answer that is no JSON object: its media type, and the type or JSON Schema of what it holds."""
+    """An answer or a body that is no JSON: its media type, and the type or JSON Schema of what it holds."""
 
     type: str
     kind: Any = str

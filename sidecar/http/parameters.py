@@ -112,6 +112,11 @@ def text(most: int, about: str, required: bool = False) -> Any:
     return Parameter(about, schema, parse, required=required)
 
 
+def shortened(most: int, about: str) -> Any:
+    """A text whose end is cut, never refused."""
+    return Parameter(about, {"type": "string", "default": ""}, lambda values: values[0][:most], "")
+
+
 def parsed(read: Callable[[str], Any], schema: Mapping[str, Any], about: str) -> Any:
     """What `read` makes of the text; its ValueError or Invalid is told. An empty text counts as none."""
 

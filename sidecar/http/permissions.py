@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity
-from sidecar.domain.errors import FieldError, Invalid
+from sidecar.domain.errors import Conflict, NotAllowed
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
-from sidecar.http.menu import is_dry_run, paged, told
-from sidecar.http.paging import Query, only_parameters
+from sidecar.http.menu import NUMBER, HistoryQuery, TriedQuery, told
+from sidecar.http.operations import Who, operation
+from sidecar.http.parameters import Parameters, name, text
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.services.access import require
 from sidecar.services.menu import Menu
@@ -22,36 +23,67 @@ from sidecar.services.role_changes import said_role
 from sidecar.services.versions import Written, shown_past, version_answer
 from sidecar.store.permissions import RoleRow
 from sidecar.store.versions import PERMISSIONS
+from sidecar.wire.answers_versions import (
+    NoticeSent,
+    PermissionCheck,
+    PermissionsOf,
+    PermissionsThen,
+    PermissionsWritten,
+    RevisionList,
+    RoleList,
+    UserRoles,
+    VersionAnswer,
+    VersionedRole,
+)
 from sidecar.wire.checks import read
 from sidecar.wire.menu import MAX_REASON_CHARACTERS, ReasonBody
 from sidecar.wire.permissions import (
     MAX_ACTION_CHARACTERS,
     MAX_RESOURCE_CHARACTERS,
+    EditRoleBody,
+    NoticeBody,
+    PermissionsBody,
+    UserRolesBody,
     read_all,
     read_notice,
     read_role,
     read_user,
 )
 
-PARAMETERS = {
-    "mine": ("user",),
-    "version": ("user",),
-    "check": ("resource", "action", "user"),
-    "history": ("limit", "cursor"),
-    "sync": ("dry_run",),
-    "rollback": ("dry_run",),
-    "delete_role": ("reason",),
-}
+ROLE = {"name": "The role's name."}
+USER = {"id": "The user's id, the `sub` of their connection tokens."}
+OTHERS = "Of this user; for those who may read the permissions of others."
+
+
+class UserQuery(Parameters):
+    user: str | None = name(OTHERS)
+
+
+class CheckQuery(UserQuery):
+    resource: str = text(MAX_RESOURCE_CHARACTERS, "What it is done to.", required=True)
+    action: str = text(MAX_ACTION_CHARACTERS, "What is done.", required=True)
+
+
+class DeleteRoleQuery(Parameters):
+    reason: str | None = text(MAX_REASON_CHARACTERS, "Why, for the history.")
 
 
 def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     routes = Blueprint("permissions", __name__)
-    only_parameters(routes, PARAMETERS)
 
     @routes.get("/api/permissions")
-    def mine() -> Response:
+    @operation(
+        "permissions",
+        "What the caller may, or a user",
+        scope=Who.ANYBODY,
+        query=UserQuery,
+        tagged=True,
+        answer=PermissionsOf,
+        refusals=(NotAllowed,),
+    )
+    def mine(query: UserQuery) -> Response:
         at = {"seq": tail.last, "epoch": tail.epoch, "offset": tail.offset.text}
-        found = service.of(caller.identity(), asked_user())
+        found = service.of(caller.identity(), query.user)
         seen = menu.seen_keys(found.rights)
         body = {
             "user": found.user,
@@ -69,9 +101,19 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         return tagged(jsonify(body), f"{found.version}-{found.rights.checksum[:8]}-{menu.state.version}")
 
     @routes.get("/api/permissions/version")
-    def version() -> Response:
+    @operation(
+        "permissions",
+        "Which version the permissions have",
+        notes="With the last changes of what the caller may.",
+        scope=Who.ANYBODY,
+        query=UserQuery,
+        tagged=True,
+        answer=VersionAnswer,
+        refusals=(NotAllowed,),
+    )
+    def version(query: UserQuery) -> Response:
         identity = caller.identity()
-        found = service.of(identity, asked_user())
+        found = service.of(identity, query.user)
         full = identity.admin or WRITE in identity.scopes
         body = version_answer(
             PERMISSIONS, found.version, found.at, found.rights.checksum, service.newest_changes(found), full
@@ -79,16 +121,17 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         return tagged(jsonify(body), f"{found.version}-{found.rights.checksum[:8]}{'-full' if full else ''}")
 
     @routes.get("/api/permissions/check")
-    def check() -> Response:
-        query = Query(request.args)
-        resource = query.text("resource", MAX_RESOURCE_CHARACTERS)
-        action = query.text("action", MAX_ACTION_CHARACTERS)
-        query.finish()
-        missing = [name for name, value in (("resource", resource), ("action", action)) if value is None]
-        if resource is None or action is None:
-            problems = tuple(FieldError(name, "is missing") for name in missing)
-            raise Invalid(f"The query lacks {' and '.join(missing)}.", problems)
-        found = service.of(caller.identity(), asked_user())
+    @operation(
+        "permissions",
+        "May the caller, or a user, do this?",
+        scope=Who.ANYBODY,
+        query=CheckQuery,
+        answer=PermissionCheck,
+        refusals=(NotAllowed,),
+    )
+    def check(query: CheckQuery) -> Response:
+        resource, action = query.resource, query.action
+        found = service.of(caller.identity(), query.user)
         return jsonify(
             has_permission=found.rights.may(resource, action),
             user=found.user,
@@ -98,32 +141,65 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         )
 
     @routes.get("/api/permissions/history")
-    def history() -> Response:
-        below, limit = paged()
-        return jsonify(shown_past(service.past(caller.identity(), below, limit)))
+    @operation("permissions", "All changes, the newest first", scope=READ, query=HistoryQuery, answer=RevisionList)
+    def history(query: HistoryQuery) -> Response:
+        return jsonify(shown_past(service.past(caller.identity(), query.cursor, query.limit)))
 
     @routes.get("/api/permissions/versions/<int(max=9223372036854775807):number>")
+    @operation("permissions", "Roles and who had them, as it was", scope=READ, path=NUMBER, answer=PermissionsThen)
     def then(number: int) -> Response:
         roles, users = service.at(caller.identity(), number)
         return jsonify(version=number, roles=[said_role(role) for role in roles], users=users)
 
     @routes.post("/api/permissions/versions/<int(max=9223372036854775807):number>/rollback")
-    def rollback(number: int) -> Response:
+    @operation(
+        "permissions",
+        "Make the permissions as they were",
+        notes="As a new version.",
+        scope=WRITE,
+        query=TriedQuery,
+        path=NUMBER,
+        body=ReasonBody,
+        body_optional=True,
+        keyed=True,
+        conditional=True,
+        answer=PermissionsWritten,
+    )
+    def rollback(number: int, query: TriedQuery) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         reason = read(ReasonBody, parsed(raw, unique=True) if raw else {}).reason
         keyed = keyed_request(identity, f"permissions-rollback-{number}", raw)
-        return written(service.rollback(identity, keyed, number, reason, condition(), is_dry_run()))
+        return written(service.rollback(identity, keyed, number, reason, condition(), query.dry_run))
 
     @routes.post("/api/permissions/sync")
-    def sync() -> Response:
+    @operation(
+        "permissions",
+        "Make all roles, and who has them, so",
+        notes="In one version.",
+        scope=WRITE,
+        query=TriedQuery,
+        body=PermissionsBody,
+        keyed=True,
+        conditional=True,
+        answer=PermissionsWritten,
+    )
+    def sync(query: TriedQuery) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         whole = read_all(parsed(raw, unique=True))
         keyed = keyed_request(identity, "permissions-sync", raw)
-        return written(service.sync(identity, keyed, whole, condition(), is_dry_run()))
+        return written(service.sync(identity, keyed, whole, condition(), query.dry_run))
 
     @routes.post("/api/permissions/notify")
+    @operation(
+        "permissions",
+        "Tell a user, a role or all something",
+        scope=WRITE,
+        body=NoticeBody,
+        keyed=True,
+        answer=NoticeSent,
+    )
     def notify() -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
@@ -140,6 +216,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         )
 
     @routes.get("/api/roles")
+    @operation("permissions", "All roles", scope=READ, tagged=True, answer=RoleList)
     def roles() -> Response:
         require(caller.identity(), READ)
         state = service.state
@@ -147,26 +224,53 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         return tagged(jsonify(body | {"version": state.version}), str(state.version))
 
     @routes.get("/api/roles/<name>")
+    @operation("permissions", "A role", scope=READ, path=ROLE, tagged=True, answer=VersionedRole)
     def role(name: str) -> Response:
         require(caller.identity(), READ)
         row = service.role(name)
         return tagged(jsonify(_role(row)), str(row.version))
 
     @routes.put("/api/roles/<name>")
+    @operation(
+        "permissions",
+        "Make a role, or make it so",
+        scope=WRITE,
+        path=ROLE,
+        body=EditRoleBody,
+        conditional=True,
+        answer=PermissionsWritten,
+    )
     def put_role(name: str) -> Response:
         identity = caller.require(WRITE)
         made, reason = read_role(json_body(unique=True), name)
         return written(service.put_role(identity, made, reason, condition()))
 
     @routes.delete("/api/roles/<name>")
-    def delete_role(name: str) -> Response:
+    @operation(
+        "permissions",
+        "Delete a role",
+        scope=WRITE,
+        query=DeleteRoleQuery,
+        path=ROLE,
+        conditional=True,
+        answer=PermissionsWritten,
+        refusals=(Conflict,),
+    )
+    def delete_role(name: str, query: DeleteRoleQuery) -> Response:
         identity = caller.require(WRITE)
-        query = Query(request.args)
-        reason = query.text("reason", MAX_REASON_CHARACTERS) or ""
-        query.finish()
-        return written(service.delete_role(identity, name, reason, condition()))
+        return written(service.delete_role(identity, name, query.reason or "", condition()))
 
     @routes.get("/api/users/<path:id>/roles")
+    @operation(
+        "permissions",
+        "The roles of a user",
+        notes="Of oneself without a scope, of others with permissions:read.",
+        scope=Who.ANYBODY,
+        path=USER,
+        tagged=True,
+        answer=UserRoles,
+        refusals=(NotAllowed,),
+    )
     def user_roles(id: str) -> Response:
         identity = caller.identity()
         user = rooms.clean_name(id, "the user's id")
@@ -176,15 +280,20 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         return tagged(jsonify(user=user, roles=list(service.given(user)), version=state.version), str(state.version))
 
     @routes.put("/api/users/<path:id>/roles")
+    @operation(
+        "permissions",
+        "Give a user these roles",
+        scope=WRITE,
+        path=USER,
+        body=UserRolesBody,
+        conditional=True,
+        answer=PermissionsWritten,
+    )
     def put_user_roles(id: str) -> Response:
         identity = caller.require(WRITE)
         user = rooms.clean_name(id, "the user's id")
         roles, reason = read_user(json_body(unique=True), user)
         return written(service.put_user(identity, user, roles, reason, condition()))
-
-    def asked_user() -> str | None:
-        given = request.args.get("user")
-        return None if given is None else rooms.clean_name(given, "user")
 
     def written(result: Written) -> Response:
         return told(result, tail.epoch)

@@ -5,58 +5,90 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from sidecar.domain.errors import FieldError, Invalid, NotAllowed, NotFound
+from sidecar.domain.errors import NotAllowed, NotFound, TooLarge
+from sidecar.http.operations import HTML, Media, Who, operation
+from sidecar.http.parameters import Anything, Parameters, shortened
 from sidecar.http.requests import Caller, json_body, public_prefix
 from sidecar.services.access import LOGIN_COOKIE
 from sidecar.services.connections import COOKIE_SECONDS, Connections
-from sidecar.services.tokens import NewToken, Tokens
+from sidecar.services.tokens import NewToken as MadeToken
+from sidecar.services.tokens import Tokens
 from sidecar.store.tokens import TokenRow
+from sidecar.wire.answers import Done
+from sidecar.wire.answers_tokens import NewConnectionToken, NewToken, Session, TokenList
+from sidecar.wire.checks import read
 from sidecar.wire.origins import Origins
+from sidecar.wire.tokens import ConnectionTokenBody, LoginForm, TokenBody
+
+FORM = Media("application/x-www-form-urlencoded", LoginForm)
+
+
+class LoginQuery(Parameters, others=True):
+    code: str = shortened(100, "The one-time code; opening the page does not spend it.")
 
 
 def tokens(service: Tokens, connections: Connections, caller: Caller, origins: Origins) -> Blueprint:
     routes = Blueprint("tokens", __name__)
 
     @routes.post("/api/tokens/connection")
+    @operation(
+        "tokens",
+        "Issue a connection token for a browser",
+        scope="tokens:issue",
+        body=ConnectionTokenBody,
+        answer=NewConnectionToken,
+    )
     def issue_connection_token() -> Response:
         identity = caller.require("tokens:issue")
-        body = json_body()
-        token = connections.issue(
-            identity,
-            sub=body.get("sub"),
-            patterns=_list(body, "rooms"),
-            scopes=_list(body, "scopes"),
-            ttl_seconds=body.get("ttl_seconds"),
-        )
+        body = read(ConnectionTokenBody, json_body())
+        token = connections.issue(identity, body.sub, body.rooms, body.scopes, body.ttl_seconds)
         return jsonify(success=True, token=token.text, expires_at=token.expires_at, ttl_seconds=token.ttl_seconds)
 
     @routes.get("/api/tokens")
+    @operation("tokens", "All API tokens, without their text", scope="admin", answer=TokenList)
     def list_tokens() -> Response:
         caller.require("admin")
         return jsonify(items=[_shown(row) for row in service.list()])
 
     @routes.post("/api/tokens")
+    @operation("tokens", "Make an API token", scope="admin", body=TokenBody, answer=NewToken)
     def create_token() -> Response:
         caller.require("admin")
-        body = json_body()
-        ttl = body.get("ttl_seconds")
-        if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, (int, float))):
-            raise Invalid("The token can't be made so.", (FieldError("ttl_seconds", "must be a number of seconds"),))
-        made = service.create(body.get("name"), _list(body, "scopes") or [], _list(body, "projects"), ttl)
+        body = read(TokenBody, json_body())
+        made = service.create(body.name, body.scopes or [], body.projects, body.ttl_seconds)
         return jsonify(success=True, **_new(made))
 
     @routes.delete("/api/tokens/<id>")
+    @operation(
+        "tokens",
+        "Revoke an API token",
+        notes="What rests on it ends too: its connection tokens, sessions and live connections.",
+        scope="admin",
+        path={"id": "As the list names it, 12 hexadecimal digits."},
+        answer=Done,
+    )
     def revoke_token(id: str) -> Response:
         caller.require("admin")
         service.revoke(id)
         return jsonify(success=True, message="The token is revoked.")
 
     @routes.get("/login")
-    def login_page() -> str:
+    @operation("pages", "The page to log in by a link", scope=Who.ALL, query=LoginQuery, answer=HTML)
+    def login_page(query: LoginQuery) -> str:
         """Shows a button: link previews and prefetching must not spend the one-time code."""
-        return render_template("login.html", base=public_prefix(), code=request.args.get("code", "")[:100], error="")
+        return render_template("login.html", base=public_prefix(), code=query.code, error="")
 
     @routes.post("/login")
+    @operation(
+        "pages",
+        "Log in",
+        notes="From this site's own page only. Sets the session's cookie and goes on to the dashboard.",
+        scope=Who.ALL,
+        query=Anything,
+        body=FORM,
+        answers={303: HTML, 404: HTML},
+        refusals=(NotAllowed, TooLarge),
+    )
     def login() -> BaseResponse:
         if not origins.same_origin(request.environ):
             raise NotAllowed("A login must come from this site's own page.")
@@ -78,6 +110,7 @@ def tokens(service: Tokens, connections: Connections, caller: Caller, origins: O
         return response
 
     @routes.get("/api/session")
+    @operation("tokens", "Who the caller is", scope=Who.ANYBODY, answer=Session)
     def session() -> Response:
         """Who the page runs as, and the CSRF token that its writes must carry."""
         identity = caller.identity()
@@ -92,14 +125,7 @@ def tokens(service: Tokens, connections: Connections, caller: Caller, origins: O
     return routes
 
 
-def _list(body: dict[str, object], name: str) -> list[object] | None:
-    value = body.get(name)
-    if value is None or isinstance(value, list):
-        return value
-    raise Invalid("The request can't be used.", (FieldError(name, "must be a list"),))
-
-
-def _new(token: NewToken) -> dict[str, object]:
+def _new(token: MadeToken) -> dict[str, object]:
     return {
         "id": token.id,
         "token": token.text,

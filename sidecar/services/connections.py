@@ -22,14 +22,13 @@ from sidecar.store.journal import Transaction
 from sidecar.store.tokens import insert_login_link, spend_login_link
 from sidecar.store.writer import Submit
 from sidecar.wire.claims import Claims, read, sign
+from sidecar.wire.tokens import MAX_CONNECTION_SECONDS, MAX_PATTERN_CHARACTERS, MAX_PATTERNS
 
 AUDIENCE = "sidecar"
 COOKIE_AUDIENCE = "sidecar-cookie"
 DEFAULT_TTL_SECONDS = 300
-MAX_TTL_SECONDS = 86_400
 QUERY_TTL_SECONDS = 300
 """The longest life of a token that may stand in a URL."""
-MAX_PATTERNS = 100
 LOGIN_LINK_SECONDS = 900
 COOKIE_SECONDS = 7 * 86_400
 BROWSER_SCOPES = frozenset({"deployments:read", "rooms:read"})
@@ -85,8 +84,8 @@ class Connections:
         if wanted - SCOPES:
             problems.append(FieldError("scopes", f"needs some of {' '.join(sorted(SCOPES))}"))
         ttl = DEFAULT_TTL_SECONDS if ttl_seconds is None else ttl_seconds
-        if isinstance(ttl, bool) or not isinstance(ttl, int) or not 1 <= ttl <= MAX_TTL_SECONDS:
-            problems.append(FieldError("ttl_seconds", f"must be a whole number from 1 to {MAX_TTL_SECONDS}"))
+        if isinstance(ttl, bool) or not isinstance(ttl, int) or not 1 <= ttl <= MAX_CONNECTION_SECONDS:
+            problems.append(FieldError("ttl_seconds", f"must be a whole number from 1 to {MAX_CONNECTION_SECONDS}"))
             ttl = 0
         if problems:
             raise Invalid("The connection token can't be made so.", tuple(problems))
@@ -179,7 +178,7 @@ def _patterns(patterns: Sequence[object] | None, problems: list[FieldError]) -> 
     found = []
     for index, pattern in enumerate(patterns):
         kind = pattern.partition(":")[0] if isinstance(pattern, str) else ""
-        if not isinstance(pattern, str) or len(pattern) > 220 or kind not in ROOM_KINDS:
+        if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN_CHARACTERS or kind not in ROOM_KINDS:
             problems.append(
                 FieldError(f"rooms[{index}]", "must begin with project: deployment: room: menu or everyone")
             )

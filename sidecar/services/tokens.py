@@ -20,11 +20,11 @@ from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.tokens import TokenRow, find_token, insert_token, list_tokens, mark_revoked
 from sidecar.store.writer import Submit
+from sidecar.wire.tokens import MAX_PROJECTS, MAX_TOKEN_SECONDS
 
 REVOKED = Control("control.token_revoked")
 """Type of the control event whose payload `{"id"}` names a token that has just been revoked."""
 
-MAX_PROJECTS = 200
 CACHED_TOKENS = 10_000
 CACHE_SECONDS = 30.0
 
@@ -79,7 +79,7 @@ class Tokens:
                 problems.append(FieldError("projects", f"needs 1 to {MAX_PROJECTS} names; leave it out for all"))
         if projects is not None and "admin" in scopes and not problems:
             problems.append(FieldError("projects", "admin holds every project: leave it out, or choose other scopes"))
-        if ttl_seconds is not None and not 1 <= ttl_seconds <= 3_153_600_000:
+        if ttl_seconds is not None and not 1 <= ttl_seconds <= MAX_TOKEN_SECONDS:
             problems.append(FieldError("ttl_seconds", "must be from 1 second to 100 years"))
         if problems:
             raise Invalid("The token can't be made so.", tuple(problems))

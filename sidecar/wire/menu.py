@@ -50,19 +50,30 @@ def _url(value: Any) -> str:
     return value.strip()
 
 
+Key = Annotated[
+    str,
+    BeforeValidator(
+        clean_key,
+        json_schema_input_type=Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS)] | int,
+    ),
+]
+Parent = Annotated[str | None, BeforeValidator(_parent, json_schema_input_type=str | int | None)]
+Url = Annotated[str, BeforeValidator(_url, json_schema_input_type=Annotated[str, Field(max_length=MAX_URL_CHARACTERS)])]
+
+
 class ItemBody(StrictBody):
     """The fields of an item that somebody chose; `model_fields_set` says which. Those that the server writes
     may be there, as they are read, and are not looked at."""
 
-    key: Annotated[str, BeforeValidator(clean_key)] = ""
+    key: Key = ""
     name: Annotated[str, word(MAX_NAME_CHARACTERS)] = ""
     menu_level: Literal["root", "level1", "level2"] | None = None
     icon: Annotated[str, text(MAX_ICON_CHARACTERS)] = ""
-    url: Annotated[str, BeforeValidator(_url)] = ""
+    url: Url = ""
     sort_order: Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)] = 0
     is_active: Annotated[bool, Field(strict=True)] = True
     description: Annotated[str, text(MAX_DESCRIPTION_CHARACTERS)] = ""
-    parent: Annotated[str | None, BeforeValidator(_parent)] = None
+    parent: Parent = None
     created_at: Any = None
     updated_at: Any = None
     version: Any = None
@@ -77,15 +88,35 @@ class ItemBody(StrictBody):
 
 
 class EditBody(ItemBody):
-    """One item, by its address."""
+    """What is to be changed of the item that the address names."""
 
     reason: Annotated[str, text(MAX_REASON_CHARACTERS)] = ""
 
 
-class _WholeBody(StrictBody):
-    """What else the menu is answered with may be there and is not looked at."""
+class ItemPutBody(EditBody):
+    """All of the item that the address names: what is not said is as in a new one."""
 
-    items: list[Any]
+    name: Annotated[str, word(MAX_NAME_CHARACTERS)]
+
+
+class TreeItemBody(ItemBody):
+    """An item of a whole menu. (Each is read by itself, so that every bad field is told with its place.)"""
+
+    key: Key
+    name: Annotated[str, word(MAX_NAME_CHARACTERS)]
+    children: list[TreeItemBody] | None = None
+
+
+class MenuBody(StrictBody):
+    """A whole menu. What else it is answered with may be there and is not looked at."""
+
+    items: Annotated[
+        list[Any],
+        BeforeValidator(
+            lambda items: items,
+            json_schema_input_type=Annotated[list[TreeItemBody], Field(max_length=MAX_ITEMS)],
+        ),
+    ]
     reason: Annotated[str, text(MAX_REASON_CHARACTERS)] = ""
     version: Any = None
     checksum: Any = None
@@ -121,7 +152,7 @@ def read_edit(body: Mapping[str, Any], key: str, whole: bool) -> tuple[str, Edit
     """The item's key, which the address names, and what is to be changed; with `whole` all of it is told.
     Raises Invalid."""
     problems: list[FieldError] = []
-    found = field_errors(EditBody, body)
+    found = field_errors(ItemPutBody if whole else EditBody, body)
     try:
         key = clean_key(key)
     except ValueError as error:
@@ -130,8 +161,6 @@ def read_edit(body: Mapping[str, Any], key: str, whole: bool) -> tuple[str, Edit
         raise invalid([*problems, *found])
     if "key" in found.model_fields_set and found.key != key:
         problems.append(FieldError("key", "is not the one in the address"))
-    if whole and "name" not in found.model_fields_set:
-        problems.append(FieldError("name", "Field required"))
     if problems:
         raise invalid(problems)
     return key, found
@@ -140,7 +169,7 @@ def read_edit(body: Mapping[str, Any], key: str, whole: bool) -> tuple[str, Edit
 def read_whole(body: Mapping[str, Any]) -> WholeMenu:
     """A tree, nested by `children` or flat with `parent`. Items without a `sort_order` stay in the order in which they
     are written. Raises Invalid naming every bad field."""
-    whole = read(_WholeBody, body)
+    whole = read(MenuBody, body)
     problems: list[FieldError] = []
     items = tuple(_placed(whole.items, "items", None, problems))
     seen: set[str] = set()

@@ -30,7 +30,13 @@ def clean_role(value: Any) -> str:
     return found
 
 
-RoleName = Annotated[str, BeforeValidator(clean_role)]
+RoleName = Annotated[
+    str,
+    BeforeValidator(
+        clean_role,
+        json_schema_input_type=Annotated[str, Field(min_length=1, max_length=MAX_ROLE_CHARACTERS)] | int,
+    ),
+]
 KeyPattern = Annotated[str, word(MAX_PATTERN_CHARACTERS)]
 Reason = Annotated[str, text(MAX_REASON_CHARACTERS)]
 RoleNames = Annotated[list[RoleName], Field(max_length=MAX_ROLES_OF_ONE)]
@@ -75,9 +81,33 @@ class UserRolesBody(StrictBody):
         return tuple(sorted(set(self.roles)))
 
 
-class _WholeBody(StrictBody):
-    roles: Annotated[list[Any], Field(max_length=MAX_ROLES)]
-    users: Annotated[dict[str, Any], Field(max_length=MAX_USERS)] | None = None
+def _unread(value: Any) -> Any:
+    """Read part by part, so that every bad field is told with its place."""
+    return value
+
+
+class NamedRoleBody(RoleBody):
+    name: RoleName
+
+
+class PermissionsBody(StrictBody):
+    """All roles, and who has which; without `users` that stays as it is."""
+
+    roles: Annotated[
+        list[Any],
+        BeforeValidator(_unread, json_schema_input_type=Annotated[list[NamedRoleBody], Field(max_length=MAX_ROLES)]),
+        Field(max_length=MAX_ROLES),
+    ]
+    users: (
+        Annotated[
+            dict[str, Any],
+            BeforeValidator(
+                _unread, json_schema_input_type=Annotated[dict[str, RoleNames], Field(max_length=MAX_USERS)]
+            ),
+            Field(max_length=MAX_USERS),
+        ]
+        | None
+    ) = None
     reason: Reason = ""
     version: Any = None
     checksum: Any = None
@@ -96,7 +126,7 @@ class WholePermissions:
         return f"users.{name}" if kind == "user" else f"roles[{list(self.roles).index(name)}].inherits"
 
 
-class To(StrictBody):
+class Receivers(StrictBody):
     """One of them."""
 
     user: Name | None = None
@@ -104,9 +134,13 @@ class To(StrictBody):
     all: Annotated[bool, Field(strict=True)] | None = None
 
 
+def _to(value: Any) -> Any:
+    return {"all": True} if value == "all" else value
+
+
 class NoticeBody(Body):
     type: Literal["system_notification", "tool_status_changed", "user_status_changed"]
-    to: To
+    to: Annotated[Receivers, BeforeValidator(_to, json_schema_input_type=Receivers | Literal["all"])]
     data: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -132,7 +166,7 @@ def read_user(body: Mapping[str, Any], user: str) -> tuple[tuple[str, ...], str]
 
 def read_all(body: Mapping[str, Any]) -> WholePermissions:
     """Raises Invalid naming every bad field."""
-    whole = read(_WholeBody, body)
+    whole = read(PermissionsBody, body)
     problems: list[FieldError] = []
     roles: dict[str, Role] = {}
     for number, value in enumerate(whole.roles):
@@ -157,10 +191,7 @@ def read_all(body: Mapping[str, Any]) -> WholePermissions:
 
 def read_notice(body: Mapping[str, Any]) -> NoticeBody:
     """Raises Invalid."""
-    given = dict(body)
-    if given.get("to") == "all":
-        given["to"] = {"all": True}
-    found = read(NoticeBody, given)
+    found = read(NoticeBody, body)
     named = [field for field in ("user", "role", "all") if getattr(found.to, field)]
     if len(named) != 1:
         raise invalid([FieldError("to", "must name one of user, role and all")])

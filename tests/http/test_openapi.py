@@ -21,12 +21,9 @@ NOT_DECLARED_YET = {
     "badges",
     "live_push",
     "maim",
-    "menu",
     "messages",
-    "permissions",
     "projects",
     "rooms",
-    "tokens",
 }
 """Blueprints whose views have no operation yet."""
 
