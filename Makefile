@@ -38,7 +38,7 @@ test: lint node bots ## install if needed, check the code, run all tests (what n
 lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/python -m mypy --no-error-summary
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/services $(wildcard examples/*.sh); fi
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/services $(wildcard examples/*.sh examples/*/*.sh); fi
 
 .PHONY: chaos
 chaos: .venv/installed-tests node ## half an hour of kills, cuts, frozen parts, full disks and old backups: nothing may be lost or come twice
