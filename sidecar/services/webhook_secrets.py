@@ -91,7 +91,9 @@ class WebhookSecrets:
             transaction.append(CHANGED, {"id": id}, ())
             return row
 
-        return NewSecret(self._submit(command), secret)
+        made = NewSecret(self._submit(command), secret)
+        self.forget()  # here it counts before the answer; elsewhere as the event passes the tail
+        return made
 
     def revoke(self, id: str) -> None:
         """Raises NotFound."""
@@ -102,6 +104,7 @@ class WebhookSecrets:
             transaction.append(CHANGED, {"id": id}, ())
 
         self._submit(command)
+        self.forget()
 
     def signer(self, body: bytes, digest: bytes) -> Identity:
         """Whose secret this body was signed with. Raises SignatureMismatch."""

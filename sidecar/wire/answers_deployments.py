@@ -13,7 +13,7 @@ Level = Literal["debug", "info", "warn", "error"]
 
 
 class Project(TypedDict):
-    """`deployment_id` and `status` are those of its newest deployment."""
+    """`deployment_id`, `status` and `stale` are those of its newest deployment."""
 
     name: str
     first_at: Time
@@ -21,6 +21,7 @@ class Project(TypedDict):
     deployments: int
     deployment_id: str | None
     status: Status | None
+    stale: bool
 
 
 class ProjectList(At):
