@@ -333,10 +333,10 @@ reason() {
 # deliver BODY_FILE KEY TRIES: 0 delivered, 1 given up for now, 2 refused for good. The key is the same
 # over all tries, so a message whose answer got lost is not stored twice.
 deliver() {
-    _give_up_at=$(($(date +%s) + ${SIDECAR_GIVE_UP_SECONDS:-30}))
+    _left=${SIDECAR_GIVE_UP_SECONDS:-30}
+    _give_up_at=$(($(date +%s) + _left))
     _attempt=1
     while :; do
-        _left=$((_give_up_at - $(date +%s)))
         : >"$_work/headers"
         : >"$_work/answer"
         _status=$(send_once "$1" "$2" "$((_left > 10 ? 10 : _left < 1 ? 1 : _left))")
@@ -347,9 +347,10 @@ deliver() {
             *) return 2 ;;
         esac
         [ "$_attempt" -lt "$3" ] || return 1
-        _pause=$(pause_seconds "$_attempt" "$_left")
+        _pause=$(pause_seconds "$_attempt" "$((_give_up_at - $(date +%s)))")
         [ -n "$_pause" ] || return 1
         nap "$_pause"
+        _left=$((_give_up_at - $(date +%s)))
         _attempt=$((_attempt + 1))
     done
 }

@@ -15,7 +15,7 @@ work=$(mktemp -d "${RUNNER_TEMP:-${TMPDIR:-/tmp}}/sidecar-report.XXXXXX") || exi
 code=0
 trap 'rm -rf "$work"; exit "$code"' EXIT
 
-budget_seconds=300 # for all that isn't followed: a job must not wait for a report
+budget_seconds=300 # for all that isn't followed: a job must not wait for a report. REPORT_PAUSE is for tests alone
 
 plain() { printf '%s' "$*" | LC_ALL=C tr '\000-\037\177' ' '; }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from tests.programs import require
 from tests.servers import RunningSidecar
 
 FOLDER = Path(__file__).parents[2] / "examples" / "github"
+README = (FOLDER / "README.md").read_text()
 ACTION = load(FOLDER / "action.yml")
 WORKFLOW = load(FOLDER / "websocket-notification.yml")
 NOBODY = "http://127.0.0.1:1"
@@ -58,6 +58,14 @@ LINES = [
 ]
 
 
+def set_up(repository: Path) -> None:
+    """By the commands of README.md."""
+    block = README.split("## Set up", 1)[1].split("\n\n")[2]
+    first, _, commands = block.partition("\n")
+    assert first.split() == ["sidecar=../sidecar", "#", "a", "clone", "of", "the", "sidecar"]
+    subprocess.run(["bash", "-euc", f"sidecar={FOLDER.parents[1]}\n{commands}"], cwd=repository, check=True)
+
+
 class Recipe:
     """One repository on GitHub with the recipe in it, and the sidecar that it reports to."""
 
@@ -70,15 +78,15 @@ class Recipe:
         self.variables = {"SIDECAR_URL": f"{sidecar.url}/project-dashboard", "SIDECAR_PROJECT": self.project}
         self.secrets = {"SIDECAR_TOKEN": sidecar.token}
         self.count = 0
-        action = folder / "action"
-        shutil.copytree(FOLDER, action)
-        shutil.copy(FOLDER.parent / "notify.sh", action)
+        self.repository = folder / "repository"
+        self.repository.mkdir()
+        set_up(self.repository)
 
     def runner(self, event_name: str, event: dict[str, Any], inputs: dict[str, str], run_id: int) -> Runner:
         self.count += 1
         place = self.folder / f"job-{self.count}"
         place.mkdir()
-        (place / "action").symlink_to(self.folder / "action")
+        (place / "action").symlink_to(self.repository / ".github" / "actions" / "sidecar")
         (place / "event.json").write_text(json.dumps(event))
         environment = runner_environment(self.api, run_id, place / "event.json", event_name)
         environment |= {"REPORT_PAUSE": "0.01", "SIDECAR_RETRY_SECONDS": "0.01"}
@@ -219,12 +227,15 @@ def test_ten_thousand_lines_take_few_requests(recipe: Recipe) -> None:
 
 
 def test_of_a_longer_log_the_end_is_kept(recipe: Recipe) -> None:
+    recipe.api.runs[recipe.run_id] = run_of(recipe.run_id)
     recipe.api.jobs = [job(1, "deploy")]
-    recipe.api.logs = {1: log_of(*(b"%d" % number for number in range(10_123)))}
-    recipe.workflow_run()
+    recipe.api.logs = {1: log_of(*(b"%d" % number for number in range(223)))}
+    runner = recipe.runner("push", {}, {}, recipe.run_id)
+    given = {"url": recipe.variables["SIDECAR_URL"], "token": recipe.sidecar.token, "project": recipe.project}
+    checked(runner.uses(ACTION, given | {"log_lines": 100}))
     messages = [line["message"] for line in recipe.lines()]
     assert messages[:2] == ["123 earlier lines are left out here", "123"]
-    assert (len(messages), messages[-1]) == (10_001, "10122")
+    assert (len(messages), messages[-1]) == (101, "222")
 
 
 def test_a_run_is_queued_then_running_then_over(recipe: Recipe) -> None:
@@ -294,16 +305,16 @@ def test_a_cancelled_run_has_jobs_that_never_began(recipe: Recipe) -> None:
 
 def test_a_matrix_of_many_jobs_takes_few_calls(recipe: Recipe) -> None:
     """A thousand calls an hour are all that a repository's workflows have together."""
-    recipe.api.jobs = [job(number, f"test ({number})") for number in range(1, 231)]
-    recipe.api.jobs[200] = job(201, "test (201)", "failure")
-    recipe.api.logs = {number: log_of(b"line of %d" % number) for number in range(1, 231)}
+    recipe.api.jobs = [job(number, f"test ({number})") for number in range(1, 103)]
+    recipe.api.jobs[100] = job(101, "test (101)", "failure")
+    recipe.api.logs = {number: log_of(b"line of %d" % number) for number in range(1, 103)}
     ran = recipe.workflow_run(conclusion="failure")
-    assert len(recipe.steps()) == 230
-    assert recipe.deployment()["metrics"]["steps_count"] == 230
-    assert len(recipe.api.paths("/jobs?")) == 3
+    assert len(recipe.steps()) == 102
+    assert recipe.deployment()["metrics"]["steps_count"] == 102
+    assert len(recipe.api.paths("/jobs?")) == 2
     assert len(recipe.api.paths("/logs")) == 20
-    assert recipe.lines()[0]["message"] == "line of 201", "the log of what failed comes first"
-    assert ran.warnings == ["::warning title=sidecar::the logs of 210 more jobs are not sent (log_jobs: 20)"]
+    assert recipe.lines()[0]["message"] == "line of 101", "the log of what failed comes first"
+    assert ran.warnings == ["::warning title=sidecar::the logs of 82 more jobs are not sent (log_jobs: 20)"]
 
 
 def test_several_runs_at_once_stay_apart(recipe: Recipe, tmp_path: Path, sidecar: RunningSidecar) -> None:
@@ -319,6 +330,13 @@ def test_several_runs_at_once_stay_apart(recipe: Recipe, tmp_path: Path, sidecar
     for other in others:
         assert (other.deployment()["project"], other.steps()) == (other.project, {"deploy": "success"})
         assert len(other.lines()) == 1
+
+
+def test_logs_can_be_left_to_others(recipe: Recipe) -> None:
+    recipe.variables["SIDECAR_LOG_JOBS"] = "0"
+    recipe.api.jobs = [job(1, "deploy")]
+    assert recipe.workflow_run().warnings == []
+    assert (recipe.steps(), recipe.api.paths("/logs")) == ({"deploy": "success"}, [])
 
 
 def test_each_step_of_a_job_on_request(recipe: Recipe) -> None:
@@ -461,6 +479,24 @@ def test_a_wrong_token_fails_nothing_and_is_said(recipe: Recipe) -> None:
     ran = recipe.workflow_run()
     assert "HTTP 401" in ran.warnings[0]
     assert "sct_1_wrong" not in ran.output
+
+
+def test_signed_messages_arrive_like_those_with_a_token(recipe: Recipe) -> None:
+    made = recipe.sidecar.post("/api/secrets", {"name": "GitHub", "projects": [recipe.project]}).json()
+    recipe.secrets = {"SIDECAR_WEBHOOK_SECRET": made["secret"]}
+    recipe.api.jobs = [job(1, HOSTILE[0])]
+    recipe.api.logs = {1: log_of(*LINES)}
+    ran = recipe.workflow_run()
+    assert ran.warnings == []
+    assert made["secret"] not in ran.output
+    assert (recipe.deployment()["status"], recipe.steps()) == ("success", {HOSTILE[0]: "success"})
+    assert len(recipe.lines()) == len(LINES)
+
+    recipe.variables["SIDECAR_PROJECT"] = f"not-{recipe.project}"
+    recipe.run_id += 1
+    assert "HTTP 403" in recipe.workflow_run().warnings[0]
+    recipe.secrets = {"SIDECAR_WEBHOOK_SECRET": "another secret"}
+    assert "HTTP 401" in recipe.workflow_run().warnings[0]
 
 
 def test_without_secrets_it_is_said_why(recipe: Recipe) -> None:
@@ -651,7 +687,7 @@ def test_the_workflow_asks_for_little() -> None:
         "workflows": ["deploy-project", "main-deployment"],
         "types": ["requested", "in_progress", "completed"],
     }
-    assert all(step["continue-on-error"] == "true" for step in notify["steps"])
+    assert {place["continue-on-error"] for place in (notify, *notify["steps"])} == {"true"}
 
 
 def test_expressions_are_worked_out_as_by_github() -> None:
@@ -665,27 +701,27 @@ def test_expressions_are_worked_out_as_by_github() -> None:
 
 
 def test_actions_linter_has_nothing_to_say(tmp_path: Path) -> None:
-    """Laid out as README.md says, beside the workflows that it listens to."""
+    """About the files where README.md puts them, and its examples beside them."""
     require("git")
     require("shellcheck")
     pytest.importorskip("jactionlint", reason="jactionlint is not installed (tests/requirements.txt)")
-    workflows, action = tmp_path / ".github" / "workflows", tmp_path / ".github" / "actions" / "sidecar"
-    workflows.mkdir(parents=True)
-    action.mkdir(parents=True)
-    shutil.copy(FOLDER / "action.yml", action)
-    shutil.copy(FOLDER / "websocket-notification.yml", workflows)
+    set_up(tmp_path)
+    workflows = tmp_path / ".github" / "workflows"
+    examples = [block.partition("```")[0] for block in README.split("```yaml\n")[1:]]
+    assert len(examples) == 2
+    for number, example in enumerate(examples):
+        (workflows / f"example-{number}.yml").write_text(example)
     for name in WORKFLOW["on"]["workflow_run"]["workflows"]:
-        (workflows / f"{name}.yml").write_text(
-            f"name: {name}\non: push\npermissions: {{}}\nconcurrency: x\njobs:\n  deploy:\n    runs-on: ubuntu-latest\n"
-            "    timeout-minutes: 1\n    steps:\n      - run: make deploy\n"
-        )
+        (workflows / f"{name}.yml").write_text(examples[1].replace("name: deploy", f"name: {name}", 1))
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     # each for a reason that the files give: nothing of the reported run is trusted, no report may be dropped
     meant = ["--ignore", "dangerous-triggers", "--ignore", "concurrency-limits"]
-    command = ["jactionlint", "--format", "oneline", "--strict-exit", *meant]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path}
+        [sys.executable, "-m", "jactionlint", "--format", "oneline", "--strict-exit", *meant],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
