@@ -316,7 +316,8 @@ report_run() {
         budget_seconds=$((budget_seconds + follow_seconds))
         follow
     fi
-    [ "$logs_left_out" = 0 ] || [ "$log_jobs" = 0 ] || warn "the logs of $logs_left_out more jobs are not sent (log_jobs: $log_jobs)"
+    [ "$logs_left_out" = 0 ] || [ "$log_jobs" = 0 ] ||
+        warn "the logs of $logs_left_out more jobs are not sent (log_jobs: $log_jobs)"
     say "told of run $run_id, attempt ${attempt:-1}, of $SIDECAR_PROJECT: $state," \
         "$(jq length "$work/jobs") jobs, logs of $log_count"
 }
@@ -335,9 +336,10 @@ report_step() {
     fi
     NOW=$(now) jq -nca '{
         type: "step_manual", project: env.SIDECAR_PROJECT, deployment_id: env.SIDECAR_DEPLOYMENT_ID,
-        attempt: (env.SIDECAR_ATTEMPT // ""), timestamp: env.NOW, step_name: env.STEP_NAME, step_status: env.STEP_STATUS,
-        logs: (env.LOGS // ""), duration: (env.DURATION // "" | if . == "" then null else tonumber end),
-        workflow_name: env.GITHUB_WORKFLOW, url: "\(env.GITHUB_SERVER_URL)/\(env.GITHUB_REPOSITORY)/actions/runs/\(env.GITHUB_RUN_ID)"
+        attempt: (env.SIDECAR_ATTEMPT // ""), timestamp: env.NOW,
+        step_name: env.STEP_NAME, step_status: env.STEP_STATUS, logs: (env.LOGS // ""),
+        duration: (env.DURATION // "" | if . == "" then null else tonumber end), workflow_name: env.GITHUB_WORKFLOW,
+        url: "\(env.GITHUB_SERVER_URL)/\(env.GITHUB_REPOSITORY)/actions/runs/\(env.GITHUB_RUN_ID)"
     } | with_entries(select(.value != null and .value != ""))' >"$work/message"
     report send <"$work/message" && say 'told of the step'
 }
