@@ -24,6 +24,7 @@ from sidecar.http.operations import DECLARED, Media, Operation, Who, operation
 from sidecar.http.parameters import Parameter
 from sidecar.http.requests import CSRF_HEADER, SAFE_METHODS, UNLIMITED, public_prefix
 from sidecar.services.access import LOGIN_COOKIE
+from sidecar.services.idempotency import KEY_MAX_CHARACTERS
 from sidecar.version import VERSION
 from sidecar.wire.answers import Object, OldProblem, Problem
 
@@ -96,7 +97,7 @@ IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "Repeated with the same body it gets the first answer, marked `duplicate`; with another one 409.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_MAX_CHARACTERS},
 }
 IF_NONE_MATCH = {
     "name": "If-None-Match",

@@ -21,7 +21,8 @@ Found = TypeVar("Found", bound="Parameters")
 
 MAX_CHOICES = 50
 MAX_NUMBER = 2**63 - 1
-TIME = {"format": "date-time"}
+TIME = {"examples": ["2026-11-21T12:00:00Z"]}
+"""RFC 3339, but other ways to write a time are taken too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity
-from sidecar.domain.errors import Conflict, NotAllowed
+from sidecar.domain.errors import BadName, Conflict, NotAllowed
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
@@ -269,7 +269,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         path=USER,
         tagged=True,
         answer=UserRoles,
-        refusals=(NotAllowed,),
+        refusals=(BadName, NotAllowed),
     )
     def user_roles(id: str) -> Response:
         identity = caller.identity()
@@ -288,6 +288,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         body=UserRolesBody,
         conditional=True,
         answer=PermissionsWritten,
+        refusals=(BadName,),
     )
     def put_user_roles(id: str) -> Response:
         identity = caller.require(WRITE)

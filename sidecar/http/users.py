@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from sidecar.domain import rooms
+from sidecar.domain.errors import BadName
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.operations import operation
@@ -24,6 +25,7 @@ def users(service: Users, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         scope="messages:send",
         path={"id": "The `sub` of their connection tokens."},
         answer=Disconnected,
+        refusals=(BadName,),
     )
     def disconnect(id: str) -> Response:
         identity = caller.require("messages:send")

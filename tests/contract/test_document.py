@@ -1,0 +1,125 @@
+"""The document of the HTTP API against a live sidecar: schemathesis makes requests out of it, good ones and bad ones of
+every kind, and compares what comes back. The same requests at each run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RunningSidecar
+
+pytest.importorskip("schemathesis")
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+)
+RUN_SECONDS = 400
+
+CONFIGURATION = """
+[phases.coverage]
+extra-data-sources.responses = false
+unexpected-methods = ["TRACE"]
+
+[phases.fuzzing]
+extra-data-sources.responses = false
+
+[dictionaries.names]
+values = ["known", "known/1"]
+
+[dictionaries.files]
+values = ["app.js", "style.css", "icon.svg", "vendor/socket.io.LICENSE"]
+
+[dictionaries.deliveries]
+values = [1, 2]
+
+[dictionaries.menus]
+values = [{menu}]
+
+[dictionaries.permissions]
+values = [{permissions}]
+
+[parameters]
+"path.deployment_id" = {{ dictionary = "names", probability = 0.5 }}
+"path.id" = {{ dictionary = "names", probability = 0.5 }}
+"path.key" = {{ dictionary = "names", probability = 0.5 }}
+"path.name" = {{ dictionary = "names", probability = 0.5 }}
+
+[[operations]]
+include-tag = "pages"
+parameters = {{ "path.name" = {{ dictionary = "files", probability = 0.5 }} }}
+
+[[operations]]
+include-tag = "deliveries"
+parameters = {{ "path.number" = {{ dictionary = "deliveries", probability = 0.5 }} }}
+
+[[operations]]
+include-tag = "menu"
+parameters = {{ "path.number" = {{ dictionary = "menus", probability = 0.5 }} }}
+
+[[operations]]
+include-tag = "permissions"
+parameters = {{ "path.number" = {{ dictionary = "permissions", probability = 0.5 }} }}
+"""
+"""What is there, so that not every request ends in 404; and nothing is learned from answers, which are different each
+time."""
+
+
+@pytest.fixture
+def furnished(start_sidecar) -> RunningSidecar:
+    """One that has something of everything."""
+    server: RunningSidecar = start_sidecar(SIDECAR_RATE_LIMIT="off")
+    hook, lines = "/api/webhooks/deployment", ["one", "two"]
+    body = {"project": "known", "deployment_id": "known", "step_name": "build", "step_status": "started"}
+    assert server.post(hook, {"type": "step_started", **body}).status_code == 200
+    assert server.post(hook, {"type": "log_batch", **body, "logs": lines}).status_code == 200
+    assert server.post(hook, {"type": "metrics_update", "project": "known"}).status_code == 400
+    assert server.request("PUT", "/api/menu/known", json={"name": "Known"}).status_code == 200
+    assert server.request("PUT", "/api/roles/known", json={}).status_code == 200
+    assert server.request("PUT", "/api/users/known/roles", json={"roles": ["known"]}).status_code == 200
+    return server
+
+
+@pytest.mark.parametrize(("who", "phases", "examples"), [("admin", "coverage,fuzzing", 12), ("nobody", "fuzzing", 6)])
+def test_every_answer_is_one_that_the_document_tells(furnished, tmp_path, who, phases, examples):
+    versions = {name: furnished.get(f"/api/{name}/version").json()["version"] for name in ("menu", "permissions")}
+    configuration = tmp_path / "schemathesis.toml"
+    configuration.write_text(CONFIGURATION.format(**versions))
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration)),
+        *("run", f"{furnished.url}/api/openapi.json", "--no-color", "--generation-deterministic", "--no-shrink"),
+        *("--phases", phases, "--max-examples", str(examples), "--checks", ",".join(CHECKS)),
+        *("--generation-with-security-parameters", "false", "--continue-on-failure", "--warnings", "off"),
+        *("--suppress-health-check", "all"),
+    ]
+    if who == "admin":
+        command += ["--header", f"Authorization: Bearer {furnished.token}"]
+    code, told = run(command, tmp_path)
+    assert code == 0, told
+    assert "Traceback" not in furnished.output(), furnished.output()
+
+
+def run(command: list[str], folder: Path) -> tuple[int, str]:
+    """Its exit code and all that it said."""
+    with (folder / "output").open("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            code = process.wait(RUN_SECONDS)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        return code, output.read()
