@@ -6,12 +6,11 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from sidecar.domain.deployments import parse_time
 from sidecar.domain.errors import Conflict, Unparsable, UnsupportedMedia
 from sidecar.domain.redaction import redact
 from sidecar.http.operations import operation
 from sidecar.http.paging import decode_cursor, encode_cursor
-from sidecar.http.parameters import MAX_NUMBER, TIME, Parameters, names, parsed, whole, words
+from sidecar.http.parameters import MAX_NUMBER, Parameters, moment, names, parsed, whole, words
 from sidecar.http.requests import Caller
 from sidecar.services.deliveries import Deliveries
 from sidecar.store.deliveries import DeliveryFilter
@@ -27,8 +26,8 @@ class DeliveriesQuery(Parameters):
     cursor: int | None = parsed(decode_cursor, {}, "The `next` of the page before.")
     verdict: tuple[str, ...] = words(VERDICTS, "What became of it; several also separated by commas.")
     project: tuple[str, ...] | None = names("Of these projects only.")
-    since: str | None = parsed(parse_time, TIME, "Came at this time or later.")
-    until: str | None = parsed(parse_time, TIME, "Came before this time.")
+    since: str | None = moment("Came at this time or later.")
+    until: str | None = moment("Came before this time.")
 
 
 def deliveries(service: Deliveries, caller: Caller) -> Blueprint:

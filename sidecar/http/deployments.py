@@ -9,10 +9,10 @@ from urllib.parse import quote
 from flask import Blueprint, Response, jsonify, request
 
 from sidecar.domain.access import Identity
-from sidecar.domain.deployments import STATUSES, parse_time
+from sidecar.domain.deployments import STATUSES
 from sidecar.http.operations import Media, operation
 from sidecar.http.paging import decode_cursor, encode_cursor
-from sidecar.http.parameters import MAX_NUMBER, TIME, Parameters, names, parsed, text, whole, word, words
+from sidecar.http.parameters import MAX_NUMBER, Parameters, moment, names, parsed, text, whole, word, words
 from sidecar.http.requests import Caller
 from sidecar.services.deployments import History
 from sidecar.services.views import Views, at
@@ -43,8 +43,8 @@ class DeploymentsQuery(Parameters):
     cursor: int | None = parsed(decode_cursor, {}, "The `next` of the page before.")
     project: tuple[str, ...] | None = names("Of these projects only.")
     status: tuple[str, ...] = words(STATUSES, "Of these statuses only; several also separated by commas.")
-    since: str | None = parsed(parse_time, TIME, "First seen at this time or later.")
-    until: str | None = parsed(parse_time, TIME, "First seen before this time.")
+    since: str | None = moment("First seen at this time or later.")
+    until: str | None = moment("First seen before this time.")
 
 
 class EventsQuery(Parameters):

@@ -10,7 +10,6 @@ from typing import TypeVar
 from flask import Blueprint, request
 from werkzeug.datastructures import MultiDict
 
-from sidecar.domain.deployments import parse_time
 from sidecar.domain.errors import FieldError, Invalid
 from sidecar.domain.rooms import clean_name
 
@@ -77,25 +76,10 @@ class Query:
             self._problems.append(FieldError(name, f"must be of {' '.join(known)}"))
         return tuple(dict.fromkeys(values))
 
-    def word(self, name: str, known: Sequence[str]) -> str | None:
-        """One word of `known`; None when the parameter is absent."""
-        text = self._args.get(name)
-        if text is not None and text not in known:
-            self._problems.append(FieldError(name, f"must be {' or '.join(known)}"))
-        return text
-
     def finish(self) -> None:
         if self._problems:
             told = "; ".join(f"{problem.path} {problem.message}" for problem in self._problems)
             raise Invalid(f"The query can't be used: {told}.", tuple(self._problems))
-
-
-def time_of(text: str) -> str:
-    """A time as `parse_time` reads it. Raises ValueError also for what stands for no time at all."""
-    found = parse_time(text)
-    if found is None:
-        raise ValueError("is no time since 1970")
-    return found
 
 
 def only_parameters(routes: Blueprint, known: Mapping[str, Collection[str] | None]) -> None:

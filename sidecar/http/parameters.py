@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from werkzeug.datastructures import MultiDict
 
+from sidecar.domain.deployments import parse_time
 from sidecar.domain.errors import FieldError, Invalid
 from sidecar.domain.rooms import NAME_MAX_CHARACTERS, clean_name
 
@@ -125,6 +126,18 @@ def parsed(read: Callable[[str], Any], schema: Mapping[str, Any], about: str) ->
         return read(values[0]) if values[0] else None
 
     return Parameter(about, {"type": "string", **schema}, parse)
+
+
+def moment(about: str) -> Any:
+    """A time, in any of the ways in which senders write one."""
+
+    def read(given: str) -> str:
+        found = parse_time(given)
+        if found is None:
+            raise ValueError("is no time since 1970")
+        return found
+
+    return parsed(read, TIME, about)
 
 
 def name(about: str) -> Any:

@@ -21,6 +21,7 @@ from sidecar.services.views import Views
 from sidecar.store import deployments as store
 from sidecar.store.database import Database
 from sidecar.store.deployments import DeploymentFilter
+from sidecar.store.erasing import known_project
 from sidecar.store.projects import count_statuses
 
 
@@ -54,8 +55,13 @@ class Badges:
         return made if label is None else replace(made, label=label)
 
     def _rate(self, project: str) -> Badge:
-        month = period(None, None, utc_text(self._clock()))
-        counts = self._database.read(lambda c: count_statuses(c, project, month, self._views.stale_before()))
+        month, stale_before = period(None, None, utc_text(self._clock())), self._views.stale_before()
+
+        def query(connection: Connection) -> dict[str, int]:
+            known = known_project(connection, project)
+            return count_statuses(connection, project, month, stale_before) if known else {}
+
+        counts = self._database.read(query)
         return rate_badge(project, counts.get("success", 0), sum(counts.get(status, 0) for status in FAILURES))
 
     def _newest(self, project: str) -> Newest | None:

@@ -13,7 +13,7 @@ Level = Literal["debug", "info", "warn", "error"]
 
 
 class Project(TypedDict):
-    """`deployment_id`, `status` and `stale` are those of its newest deployment."""
+    """`deployment_id` and `status` are those of its newest deployment, `stale` and `last_status` as there."""
 
     name: str
     first_at: Time
@@ -22,6 +22,7 @@ class Project(TypedDict):
     deployment_id: str | None
     status: Status | None
     stale: bool
+    last_status: NotRequired[Status]
 
 
 class ProjectList(At):

@@ -43,7 +43,7 @@ class Delivery(TypedDict):
     headers: dict[str, str]
     body_bytes: int
     body_sha256: str
-    verdict: Literal["stored", "test", "quarantined", "replayed"]
+    verdict: Literal["stored", "test", "quarantined", "replayed", "erased"]
     reason: Reason | None
     repaired: bool
     project: str | None

@@ -2,41 +2,25 @@
 // Every view is a snapshot that knows the seq it is true at, followed by the room's events after that seq, so that
 // nothing is missed or shown twice. All text is set as text, never as HTML.
 
-const base = document.body.dataset.base;
-const namespace = document.body.dataset.namespace;
+import { base, duration, element, get, logIn, namespace, session, tell } from "./page.js";
+import { openProject, refreshProject } from "./project.js";
+
 const LOG_LINES = 5000;
+const NOTICE_MS = 15000;
 const $ = (id) => document.getElementById(id);
 
 const state = { projects: [], project: null, id: null, view: 0, deployments: [], next: null, detail: null, cut: 0, onDeployment: () => {} };
-let session = null;
 let socket = null;
 
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined) node.setAttribute(name, value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
+let notice = null;
+/** Something that happened and needs no answer; it goes by itself. */
+function mention(text) {
+  clearTimeout(notice);
+  $("notice").textContent = text;
+  $("notice").hidden = false;
+  notice = setTimeout(() => ($("notice").hidden = true), NOTICE_MS);
 }
 
-async function get(path) {
-  const response = await fetch(`${base}/api/${path}`, { headers: { Accept: "application/json" } });
-  const body = await response.json();
-  if (!response.ok) throw Object.assign(new Error(body.detail), { status: response.status });
-  return body;
-}
-
-function tell(problem) {
-  $("problem").textContent = problem ?? "";
-  $("problem").hidden = !problem;
-}
-
-const duration = (seconds) => {
-  if (seconds === null || seconds === undefined) return "";
-  if (seconds < 60) return `${Math.round(seconds * 10) / 10} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-};
 const moment = (text) => (text ? new Date(text).toLocaleString() : "");
 const status = (word) => element("span", { class: `status ${word}` }, word.replace("_", " "));
 const link = (project, id) =>
@@ -80,17 +64,19 @@ function connect() {
   socket.on("connect_error", (error) => show("away", socket.active ? "reconnecting" : error.message));
   socket.on("token_expired", () => tell("Your login has ended: log in again."));
   socket.on("event", (event) => {
+    const deleted = event.type === "project_deleted";
     if (state.id !== null && event.payload.deployment_id === state.id) state.onDeployment(event);
     for (const room of rooms.values()) {
       if (!concerns(room, event)) continue;
       room.since = event.offset;
-      room.onEvent(event);
+      if (!deleted) room.onEvent(event);
     }
+    if (deleted) drop(event.payload.project);
   });
 }
 
 function concerns(room, event) {
-  if (room.kind === "projects") return event.type === "project_created";
+  if (room.kind === "projects") return event.type === "project_created" || event.type === "project_deleted";
   if (room.kind === "project") return event.payload.project === room.name;
   return event.payload.deployment_id === room.name;
 }
@@ -100,6 +86,8 @@ function concerns(room, event) {
 async function loadProjects() {
   const found = await get("projects");
   state.projects = found.items;
+  const names = new Set(found.items.map((project) => project.name));
+  for (const room of [...rooms.values()]) if (room.kind === "project" && !names.has(room.name)) drop(room.name);
   showProjects();
   for (const project of found.items) {
     if (!rooms.has(`project:${project.name}`)) {
@@ -115,7 +103,7 @@ function showProjects() {
       const current = project.name === state.project ? "true" : null;
       const name = element("span", { class: "name" }, project.name);
       const badge = project.status ? status(project.status) : null;
-      const when = element("span", { class: "when" }, moment(project.last_at));
+      const when = element("span", { class: "when" }, `${moment(project.last_at)}${project.stale ? " (stale)" : ""}`);
       return element("li", {}, element("a", { href: link(project.name), "aria-current": current }, name, badge, when));
     }),
   );
@@ -129,6 +117,15 @@ function projectEvent(event) {
   if (event.type !== "log_entry" && event.type !== "log_batch") refreshSoon();
 }
 
+/** The project is deleted: nothing of it stays on the page. */
+function drop(name) {
+  unsubscribe("project", name);
+  state.projects = state.projects.filter((project) => project.name !== name);
+  if (state.project === name) location.replace("#/");
+  else showProjects();
+  mention(`The project ${name} has been deleted.`);
+}
+
 // Deployments of the chosen project; the newest is opened if none is named
 
 let refresh = null;
@@ -138,6 +135,7 @@ function refreshSoon() {
     loadProjects()
       .then(() => loadDeployments())
       .catch((error) => tell(error.message));
+    refreshProject();
   }, 150);
 }
 
@@ -273,7 +271,7 @@ function addLines(lines) {
 async function showFirstSteps() {
   const origin = location.origin + base;
   let token = "YOUR_TOKEN";
-  if (session.scopes.includes("admin")) token = (await get("first-steps")).token ?? token;
+  if (session().scopes.includes("admin")) token = (await get("first-steps")).token ?? token;
   $("first-curl").textContent =
     `curl ${origin}/api/webhooks/deployment \\\n  -H "Authorization: Token ${token}" \\\n` +
     `  -H "Content-Type: application/json" \\\n` +
@@ -304,6 +302,7 @@ async function route() {
   showProjects();
   if (!sameProject) {
     state.deployments = [];
+    openProject(state.project).catch((error) => tell(error.message));
     await loadDeployments();
   }
   showDeployments();
@@ -319,9 +318,9 @@ async function route() {
 const routed = () => route().catch((error) => tell(error.message));
 
 async function start() {
-  session = await get("session");
-  $("who").textContent = session.kind === "cookie" ? "logged in" : session.name;
-  if (!session.scopes.includes("deployments:read") && !session.scopes.includes("admin")) {
+  const { kind, name, scopes } = await logIn();
+  $("who").textContent = kind === "cookie" ? "logged in" : name;
+  if (!scopes.includes("deployments:read") && !scopes.includes("admin")) {
     $("link").className = "link away";
     $("link").textContent = "not logged in";
     tell("Log in with a one-time link: run `.venv/bin/python -m sidecar login` where the sidecar is installed.");
