@@ -1,5 +1,5 @@
 """The document of the sockets: valid, whole, and right under the prefix and behind TLS. (That it is true is shown by
-test_spoken.py, and by all tests whose clients compare what they hear.)"""
+test_spoken.py.)"""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ import socketio
 
 from tests.bots.peers import envelope, text_message
 from tests.bots.raw import LINES, RawBot, new_key
+from tests.contract.spoken import Json, Spoken, spoken
 from tests.governing import allow, give, notify, put_item, put_role
 from tests.lark.flow import PAST, Flow
 from tests.lark.stage import APP_ID
 from tests.programs import JsClient
 from tests.servers import RunningSidecar
 from tests.sockets.clients import Plain, wait_until
-from tests.spoken import Json, Spoken, spoken
 
 PREFIX = "/project-dashboard"
 NAMESPACE = f"{PREFIX}/ws"
@@ -127,6 +127,7 @@ def test_real_traffic_has_the_form_of_the_document_and_uses_all_of_it(flow: Flow
     for line in LINES:
         bots(heard, server, line)
     official(heard, server)
+    forgotten(heard, server)
     assert set(heard.document["components"]["messages"]) - heard.seen == set()
 
 
@@ -339,3 +340,11 @@ def official(heard: Spoken, server: RunningSidecar) -> None:
     assert "session" in [line["event"] for line in told]
     for line in told:
         heard.told(line["event"], line["args"])
+
+
+def forgotten(heard: Spoken, server: RunningSidecar) -> None:
+    ear = Ear(heard, server, server.token)
+    assert ear.ask("subscribe_projects")["ok"]
+    assert server.request("DELETE", "/api/projects/news").status_code == 200
+    ear.wait_for("event", "project_deleted")
+    ear.close()
