@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 from flask import Blueprint, Response, render_template, request
 
+from sidecar.domain.errors import BadHost
 from sidecar.http.conditions import tagged
 from sidecar.http.operations import HTML, Who, operation
 from sidecar.http.requests import public_prefix
@@ -39,6 +40,8 @@ def docs(document: Callable[[], dict[str, Any]], servers: Callable[[str, str, st
         notes="`servers` names the scheme, host and prefix it was asked under.",
     )
     def asyncapi_json() -> Response:
+        if not request.host:
+            raise BadHost("The Host header names no host.")
         text, mark = gevent.get_hub().threadpool.apply(kept)
         here = json.dumps(servers(request.scheme, request.host, public_prefix()), separators=(",", ":")) + "}"
         tag = mark.copy()

@@ -171,12 +171,11 @@ class TestServed:
         tag = answer.headers["ETag"]
         assert sidecar.get(ADDRESS, token="", headers={"If-None-Match": tag}).status_code == 200, "another's is not its"
 
-    def test_a_hostile_host_stays_text(self, sidecar):
-        for host in ('"><script>', "a b", "x" * 3_000, '","servers":{}', "\x7f", "[::1", "a:b:c"):
-            answer = sidecar.get(ADDRESS, token="", headers={"X-Forwarded-Host": host})
-            assert answer.status_code in (200, 400), (host, answer.text)
-            if answer.status_code == 200:
-                assert answer.json()["servers"]["plain"]["host"] in (host, "")
+    @pytest.mark.parametrize("host", ['"><script>', "a b", "x" * 3_000, '","servers":{}', "[::1", "a:b:c"])
+    def test_a_host_that_is_none_is_refused(self, sidecar, host: str):
+        answer = sidecar.get(ADDRESS, token="", headers={"X-Forwarded-Host": host})
+        assert answer.status_code == 400
+        assert host not in answer.text
 
 
 def test_two_forms_of_one_name_are_refused():
