@@ -6,7 +6,7 @@ pushes; then what the journal's control events do, the blueprints, the gate befo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ from sidecar.http.authorizations import authorizations as authorizations_routes
 from sidecar.http.badges import badges as badges_routes
 from sidecar.http.deliveries import deliveries as deliveries_routes
 from sidecar.http.deployments import deployments as deployments_routes
+from sidecar.http.docs import docs
 from sidecar.http.errors import register_errors
 from sidecar.http.live_push import live_push as live_push_routes
 from sidecar.http.maim import maim as maim_routes
@@ -86,11 +87,13 @@ from sidecar.services.user_tokens import TokenStore
 from sidecar.services.users import DISCONNECTED
 from sidecar.services.views import Views
 from sidecar.sockets.chat import Chat
+from sidecar.sockets.contract import servers, sockets_document
 from sidecar.sockets.credentials import BOT_KEY, BOT_PLATFORM, BOT_UUID, URL_TOKEN
-from sidecar.sockets.gate import RECOVERS, Endpoint, Gate
+from sidecar.sockets.gate import RECOVERS, Gate
 from sidecar.sockets.handlers import Handlers
 from sidecar.sockets.maim import BotHouse, EngineBots, PlainBots
 from sidecar.sockets.permissions import PlainPermissions
+from sidecar.sockets.plain import PlainEndpoint
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.rooms import PlainRooms
 from sidecar.sockets.sessions import Sessions
@@ -99,6 +102,7 @@ from sidecar.sockets.watch import Watch
 from sidecar.version import VERSION
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import Proxies
+from sidecar.wire.spoken import Command
 from sidecar.wire.told import CHAT
 
 
@@ -314,9 +318,10 @@ class _Sockets:
     plain_rooms: PlainRooms
     plain_permissions: PlainPermissions
     plain_bots: PlainBots
+    commands: Sequence[Command]
 
     @property
-    def endpoints(self) -> Mapping[str, Endpoint]:
+    def plain(self) -> Mapping[str, PlainEndpoint]:
         """What plain WebSockets are for, by the word after /ws/."""
         return {"rooms": self.plain_rooms, "test": self.plain_rooms, "permissions": self.plain_permissions}
 
@@ -357,7 +362,9 @@ def _sockets(settings: Settings, core: Core, services: _Services, bots: Bots) ->
     plain_rooms = PlainRooms(messages, *common)
     plain_permissions = PlainPermissions(services.permissions, *common)
     plain_bots = PlainBots(network, house)
-    return _Sockets(network, socketio, watch, recovery, sessions, plain_rooms, plain_permissions, plain_bots)
+    return _Sockets(
+        network, socketio, watch, recovery, sessions, plain_rooms, plain_permissions, plain_bots, handlers.commands
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,6 +455,7 @@ def _register_routes(
         operating(health, core.metrics, lark.cleaning.measure, caller, _info(settings)),
         pages(caller, first_token_file, settings.open, _namespaces(settings)[-1]),
         openapi(app),
+        docs(partial(sockets_document, VERSION, _namespaces(settings), sockets.commands, sockets.plain), servers),
     ):
         app.register_blueprint(blueprint)
 
@@ -459,7 +467,7 @@ def _gate(settings: Settings, core: Core, services: _Services, sockets: _Sockets
         Proxies(parse_networks(settings.trusted_proxies), settings.prefix),
         services.origins,
         core.metrics,
-        sockets.endpoints,
+        sockets.plain,
         sockets.plain_bots,
         sockets.connections,
         partial(is_open, sockets.socketio),

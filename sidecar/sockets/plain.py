@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
@@ -38,7 +38,7 @@ TOKEN_ENDED = 4401
 SENT_AWAY = 4403
 
 
-class PlainEndpoint:
+class PlainEndpoint(ABC):
     """The endpoint (sockets/gate.py) of one kind of plain WebSockets. `limit` bounds what each caller may ask for.
     What its sockets are told are `frames`, and the `pushed` events; what they may say are `messages`, each named in the
     field `word`. `place` is what the address ends with."""
@@ -73,6 +73,14 @@ class PlainEndpoint:
         self._origins = origins
         self._limit = limit
         self.sockets: set[PlainSocket] = set()
+
+    @abstractmethod
+    def admit(self, environ: WSGIEnvironment, name: str) -> None:
+        """As the gate's Endpoint."""
+
+    @abstractmethod
+    def open(self, environ: WSGIEnvironment, name: str, connection: Connection) -> None:
+        """As the gate's Endpoint."""
 
     def who(self, environ: WSGIEnvironment, stranger_scope: str | None) -> Identity:
         """Raises Unauthenticated, or TokenExpired."""

@@ -193,6 +193,8 @@ ROUTES = [
     "/metrics",
     "/static/<path:name>",
     "/api/info",
+    "/api/asyncapi.json",
+    "/api/docs",
     "/api/openapi.json",
     "/api/session",
     "/api/first-steps",

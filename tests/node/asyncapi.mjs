@@ -1,9 +1,10 @@
-// The official AsyncAPI parser: reads a document from stdin, prints what is wrong with it as JSON, one diagnostic a line.
+// The official AsyncAPI parser: reads documents from stdin, one a line, and prints for each what is wrong with it, a JSON
+// list a line.
+import { createInterface } from "node:readline";
 import { Parser } from "@asyncapi/parser";
 
-let text = "";
-for await (const chunk of process.stdin) text += chunk;
-const { diagnostics } = await new Parser().parse(text);
-for (const { severity, code, message, path } of diagnostics) {
-  process.stdout.write(JSON.stringify({ severity, code, message, path: path.join("/") }) + "\n");
+for await (const line of createInterface({ input: process.stdin })) {
+  const { diagnostics } = await new Parser().parse(line);
+  const told = diagnostics.map(({ severity, code, message, path }) => ({ severity, code, message, path: path.join("/") }));
+  process.stdout.write(JSON.stringify(told) + "\n");
 }

@@ -1,0 +1,109 @@
+"""What goes over sockets, compared with the document at /api/asyncapi.json: each message must be in it and have its
+form. `seen` are the messages that were compared, by their keys in the document."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.servers import RunningSidecar
+
+jsonschema_rs = pytest.importorskip("jsonschema_rs", reason="jsonschema-rs is not installed (tests/requirements.txt)")
+
+Json = dict[str, Any]
+SOCKETIO = "socketio"
+
+
+class Spoken:
+    """`document` as it was served."""
+
+    def __init__(self, document: Json):
+        self.document = document
+        self.seen: set[str] = set()
+        self._messages: Json = document["components"]["messages"]
+        self._validator = cache(self._make_validator)
+
+    def keys(self, channel: str, action: str) -> list[str]:
+        """The messages of this channel that the sidecar sends or takes ("receive")."""
+        ref = f"#/channels/{channel}"
+        return [
+            message["$ref"].rpartition("/")[2]
+            for operation in self.document["operations"].values()
+            if operation["channel"]["$ref"] == ref and operation["action"] == action
+            for message in operation["messages"]
+        ]
+
+    def told(self, name: str, arguments: list[Any]) -> None:
+        """By a Socket.IO event."""
+        type = arguments[0].get("type") if name == "event" and arguments else None
+        title = f"{type} (volatile)" if type is not None and "volatile" in arguments[0] else type
+        found = [
+            key
+            for key in self.keys(SOCKETIO, "send")
+            if self._messages[key]["name"] == name and self._messages[key].get("title") == title
+        ]
+        self._check(found, arguments, f"the event {name} {title or ''}")
+
+    def asked(self, name: str, arguments: list[Any], answer: list[Any]) -> None:
+        """A client has emitted this, and was answered so."""
+        if name == "message":
+            return
+        found = [
+            operation
+            for operation in self.document["operations"].values()
+            if operation["channel"]["$ref"] == f"#/channels/{SOCKETIO}"
+            and name in self._names(operation["messages"][0]["$ref"].rpartition("/")[2])
+        ]
+        assert found, f"{name} is not in the document"
+        replies = [message["$ref"].rpartition("/")[2] for message in found[0]["reply"]["messages"]]
+        self._check(replies, answer, f"the answer to {name}")
+        if answer[0]["ok"]:
+            emitted = found[0]["messages"][0]["$ref"].rpartition("/")[2]
+            self._check([emitted], arguments, f"the arguments of {name}")
+
+    def plain(self, channel: str, frame: Json) -> None:
+        """By a plain WebSocket at /ws/<channel>/, or a bot's."""
+        type = frame["type"]
+        wanted = "custom_<name>" if str(type).startswith("custom_") else type
+        found = [key for key in self.keys(channel, "send") if self._title(key) == wanted]
+        self._check(found, [frame] if channel == "bots_socketio" else frame, f"the frame {type} of {channel}")
+
+    def said(self, channel: str, name: str, frame: Json) -> None:
+        """A client says this; `name` is the message's."""
+        found = [key for key in self.keys(channel, "receive") if self._title(key) == name]
+        self._check(found, [frame] if channel == "bots_socketio" else frame, f"the message {name} to {channel}")
+
+    def _title(self, key: str) -> str:
+        message = self._messages[key]
+        title: str = message.get("title", message["name"])
+        return title
+
+    def _names(self, key: str) -> set[str]:
+        message = self._messages[key]
+        return set(message.get("x-socketio", {}).values()) or {message["name"]}
+
+    def _check(self, keys: list[str], value: Any, what: str) -> None:
+        """It has the form of one of these."""
+        assert keys, f"{what} is not in the document"
+        fits = [key for key in keys if self._validator(key).is_valid(value)]
+        if not fits:
+            errors = self._validator(keys[0]).iter_errors(value)
+            problems = [f"{error.message} at {error.instance_path}" for error in errors]
+            pytest.fail(f"{what} has not the form of the document: {problems}; {value}")
+        self.seen.update(fits)
+
+    def _make_validator(self, key: str) -> Any:
+        schema = {
+            "components": self.document["components"],
+            "allOf": [{"$ref": f"#/components/messages/{key}/payload"}],
+        }
+        return jsonschema_rs.Draft7Validator(schema, validate_formats=True)
+
+
+def spoken(server: RunningSidecar) -> Spoken:
+    """By the document that this server gives."""
+    answer = server.get("/project-dashboard/api/asyncapi.json", token="")
+    assert answer.status_code == 200, answer.text
+    return Spoken(answer.json())
