@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from config.settings import Settings
 from sidecar.cli.instance import locked, write_secret
-from sidecar.cli.logins import admin_id, login_code
+from sidecar.cli.logins import login_code
 from sidecar.core import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, open_core
 
 
@@ -19,6 +19,6 @@ def first_start(settings: Settings) -> str | None:
                 write_secret(settings.instance_path / ADMIN_TOKEN_FILE, admin.text)
                 first = core.tokens.create("first webhooks", ["webhooks:write"])
                 write_secret(settings.instance_path / WEBHOOK_TOKEN_FILE, first.text)
-        return None if admin_id(core) is None else login_code(core)
+        return login_code(core)
     finally:
         core.close()

@@ -13,7 +13,11 @@ from sidecar.core import Core
 from sidecar.domain.errors import SidecarError
 from sidecar.domain.times import utc_text
 
-NO_ADMIN = "No admin token is left: make one with `python -m sidecar token create --name admin --scope admin`."
+
+def no_admin(settings: Settings) -> str:
+    """The folder is named, because it may be another installation's than was meant."""
+    made = "make one with `python -m sidecar token create --name admin --scope admin`"
+    return f"No admin token is left in {settings.instance_path}: {made}."
 
 
 @click.command(help="Print a new one-time login link of the dashboard.")
@@ -21,16 +25,13 @@ def login() -> None:
     with_core(lambda core, settings: click.echo(_login_url(core, settings, settings.port)))
 
 
-def login_code(core: Core) -> str:
-    """A new code of the dashboard's login page, in the name of an admin token that holds."""
-    admin = admin_id(core)
-    if admin is None:
-        raise SidecarError(NO_ADMIN)
-    return core.connections.login_link(admin)
+def login_code(core: Core) -> str | None:
+    """A new code of the dashboard's login page, in the name of an admin token that holds; None without one."""
+    admin = _admin_id(core)
+    return None if admin is None else core.connections.login_link(admin)
 
 
-def admin_id(core: Core) -> str | None:
-    """The id of an admin token that holds now, None if there is none left."""
+def _admin_id(core: Core) -> str | None:
     now = utc_text(time.time())
     for row in core.tokens.list():
         if "admin" in row.scopes and row.revoked_at is None and (row.expires_at is None or row.expires_at > now):
@@ -39,4 +40,7 @@ def admin_id(core: Core) -> str | None:
 
 
 def _login_url(core: Core, settings: Settings, port: int) -> str:
-    return f"{public_url(settings, port)}/login?code={login_code(core)}"
+    code = login_code(core)
+    if code is None:
+        raise SidecarError(no_admin(settings))
+    return f"{public_url(settings, port)}/login?code={code}"

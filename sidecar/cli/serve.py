@@ -11,7 +11,7 @@ from sidecar.cli.addresses import public_url
 from sidecar.cli.curls import step_curl
 from sidecar.cli.first_start import first_start
 from sidecar.cli.installation import told
-from sidecar.cli.logins import NO_ADMIN
+from sidecar.cli.logins import no_admin
 from sidecar.cli.settings import give_up, read_settings
 from sidecar.core import WEBHOOK_TOKEN_FILE
 from sidecar.domain.errors import SidecarError
@@ -51,7 +51,7 @@ def serve_command(host: str | None, port: int | None) -> None:
 
 def _welcome(settings: Settings, port: int, code: str | None) -> None:
     public = public_url(settings, port)
-    login = NO_ADMIN if code is None else f"log in once: {public}/login?code={code}"
+    login = no_admin(settings) if code is None else f"log in once: {public}/login?code={code}"
     click.echo(f"The sidecar serves {public}/ - {login}")
     file = settings.instance_path / WEBHOOK_TOKEN_FILE
     if file.exists():
