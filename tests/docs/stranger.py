@@ -25,7 +25,12 @@ from tests.servers import PRELOADED, RunningSidecar
 LEFT_OUT = {".git", ".venv", "instance", "node_modules"}
 PRELUDE = """\
 set -euo pipefail
-curl() { command curl --silent --show-error --fail-with-body "$@"; }
+curl() {
+    case " $*" in
+        *" -f"*) command curl "$@" ;;
+        *) command curl --silent --show-error --fail-with-body "$@" ;;
+    esac
+}
 export -f curl
 """
 SECONDS = 60
@@ -94,6 +99,7 @@ class Stranger:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=SECONDS,
         )
