@@ -15,7 +15,8 @@ work=$(mktemp -d "${RUNNER_TEMP:-${TMPDIR:-/tmp}}/sidecar-report.XXXXXX") || exi
 code=0
 trap 'rm -rf "$work"; exit "$code"' EXIT
 
-budget_seconds=300 # for all that isn't followed: a job must not wait for a report. REPORT_PAUSE is for tests alone
+budget_seconds=300 # for all that isn't followed: a job must not wait for a report
+# REPORT_PAUSE, in place of every pause below, is for tests.
 
 plain() { printf '%s' "$*" | LC_ALL=C tr '\000-\037\177' ' '; }
 

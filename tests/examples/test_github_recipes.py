@@ -305,6 +305,7 @@ def test_a_cancelled_run_has_jobs_that_never_began(recipe: Recipe) -> None:
 
 def test_a_matrix_of_many_jobs_takes_few_calls(recipe: Recipe) -> None:
     """A thousand calls an hour are all that a repository's workflows have together."""
+    recipe.variables["SIDECAR_LOG_JOBS"] = "3"
     recipe.api.jobs = [job(number, f"test ({number})") for number in range(1, 103)]
     recipe.api.jobs[100] = job(101, "test (101)", "failure")
     recipe.api.logs = {number: log_of(b"line of %d" % number) for number in range(1, 103)}
@@ -312,9 +313,9 @@ def test_a_matrix_of_many_jobs_takes_few_calls(recipe: Recipe) -> None:
     assert len(recipe.steps()) == 102
     assert recipe.deployment()["metrics"]["steps_count"] == 102
     assert len(recipe.api.paths("/jobs?")) == 2
-    assert len(recipe.api.paths("/logs")) == 20
+    assert len(recipe.api.paths("/logs")) == 3
     assert recipe.lines()[0]["message"] == "line of 101", "the log of what failed comes first"
-    assert ran.warnings == ["::warning title=sidecar::the logs of 82 more jobs are not sent (log_jobs: 20)"]
+    assert ran.warnings == ["::warning title=sidecar::the logs of 99 more jobs are not sent (log_jobs: 3)"]
 
 
 def test_several_runs_at_once_stay_apart(recipe: Recipe, tmp_path: Path, sidecar: RunningSidecar) -> None:
@@ -436,6 +437,31 @@ def test_githubs_moments_of_trouble_are_waited_out(recipe: Recipe) -> None:
     ran = recipe.workflow_run()
     assert (ran.warnings, recipe.steps()) == ([], {"deploy": "success"})
     assert [line["message"] for line in recipe.lines()] == ["line"]
+
+
+def test_a_list_of_jobs_that_lags_behind_the_event_is_asked_for_again(recipe: Recipe) -> None:
+    recipe.api.jobs = [job(1, "deploy", status="in_progress")]
+    recipe.api.logs = {1: log_of(b"line")}
+
+    def catch_up(path: str) -> None:
+        if len(recipe.api.paths("/jobs?")) == 2:
+            recipe.api.jobs = [job(1, "deploy")]
+
+    recipe.api.refuse = catch_up
+    recipe.workflow_run()
+    assert (recipe.steps(), len(recipe.lines())) == ({"deploy": "success"}, 1)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"jobs":[null]}', b""])
+def test_an_answer_that_makes_no_sense_fails_nothing(recipe: Recipe, body: bytes) -> None:
+    recipe.api.refuse = lambda path: (200, {}, body) if "/jobs?" in path else None
+    recipe.workflow_run()
+    assert recipe.deployment()["status"] == "success"
+
+
+def test_an_event_that_makes_no_sense_fails_nothing(recipe: Recipe) -> None:
+    for event in ({}, {"workflow_run": None}, {"workflow_run": {"id": "1; touch owned"}}):
+        assert recipe.notify("workflow_run", event).warnings == ["::warning title=sidecar::the event tells of no run"]
 
 
 def test_a_log_that_is_gone_is_said(recipe: Recipe) -> None:
