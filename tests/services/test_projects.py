@@ -22,6 +22,7 @@ from sidecar.services.deliveries import Deliveries, Posted
 from sidecar.services.deployments import History
 from sidecar.services.projects import DELETED, Projects, _scope_of
 from sidecar.store import erasing
+from sidecar.store.deliveries import DeliveryFilter
 from sidecar.store.deployments import DeploymentFilter, list_deployments, list_projects
 from sidecar.store.journal import room_events
 from sidecar.store.tables import metadata
@@ -242,7 +243,7 @@ def test_a_project_that_may_not_be_seen_is_not_found(installation, identity):
 def test_a_delivery_whose_project_is_gone_is_not_replayed(installation):
     """It has no body any more, so it would be judged by what it is not."""
     fill(installation, "shop", 1)
-    number = installation.deliveries.list(None, None, 1)[0]["number"]
+    number = installation.deliveries.list(DeliveryFilter(), None, 1)[0]["number"]
     installation.projects.delete(ADMIN, "shop")
     with pytest.raises(Conflict) as refused:
         installation.deliveries.replay(ADMIN, number)
