@@ -194,14 +194,6 @@ def test_every_event_that_a_client_may_emit_is_on_the_page(parts):
     assert [name for name in sorted(names - {"connect", "disconnect"}) if f"`{name}`" not in PAGE] == []
 
 
-def test_every_event_that_the_server_emits_is_on_the_page():
-    names = set()
-    for file in sorted((ROOT / "sidecar" / "sockets").glob("*.py")):
-        names |= set(re.findall(r'(?:emit|_end)\(\s*session,\s*"([^"]+)"', file.read_text()))
-    assert {"subscription:confirmed", "token_expiring"} <= names
-    assert [name for name in sorted(names) if f"`{name}`" not in PAGE and f"on {name}\n" not in PAGE] == []
-
-
 def test_every_error_code_is_on_the_page_with_its_status():
     def tree(error: type[SidecarError]) -> list[type[SidecarError]]:
         return [error, *(item for child in error.__subclasses__() for item in tree(child))]
