@@ -1,14 +1,20 @@
 """`python -m sidecar`."""
 
+import gc
 import sys
 
 if sys.version_info < (3, 11):
     sys.exit("The sidecar needs Python 3.11 or later; this is %s." % sys.version.split()[0])
+
+# What is imported stays: to look through it again and again meanwhile takes almost as long as to import it.
+gc.disable()
 
 from gevent import monkey
 
 monkey.patch_all()
 
 from sidecar.cli.main import cli
+
+gc.enable()
 
 cli(prog_name="python -m sidecar")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -26,6 +27,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+# The SDK is large, and stays: to look through it again and again meanwhile takes almost as long as to import it.
+gc.disable()
+
 from lark_oapi.core.enum import LogLevel
 from lark_oapi.ws import client as sdk
 from lark_oapi.ws.enum import FrameType
@@ -33,6 +37,8 @@ from lark_oapi.ws.exception import ClientException, ServerException
 from lark_oapi.ws.pb.pbbp2_pb2 import Frame
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, ProxyError
+
+gc.enable()
 
 Json = dict[str, Any]
 Handler = Callable[[bytes], Awaitable[Json | None]]

@@ -4,6 +4,7 @@ Lark says is repeated in an error, but its number."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import gevent
@@ -24,16 +25,23 @@ class LarkCalls:
     """Connections are kept and shared by all apps. A proxy of the environment is used."""
 
     def __init__(self, api_url: str, timeout_seconds: float):
+        self._api_url = api_url
         self._timeout_seconds = timeout_seconds
-        self._http = httpx.Client(
-            base_url=api_url,
-            timeout=timeout_seconds,
+
+    def close(self) -> None:
+        if "_http" in self.__dict__:
+            self._http.close()
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        """Made with the first call: to read the certificates of all authorities takes longer than the rest of a start,
+        and many never call."""
+        return httpx.Client(
+            base_url=self._api_url,
+            timeout=self._timeout_seconds,
             follow_redirects=False,
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         )
-
-    def close(self) -> None:
-        self._http.close()
 
     def call(
         self,

@@ -4,9 +4,12 @@ its arguments as one JSON object on stdin. `once` prints one JSON object; `liste
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import sys
 from typing import Any
+
+gc.disable()
 
 OUT, sys.stdout = sys.stdout, sys.stderr  # the SDK logs to what is stdout when it is imported
 
