@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +31,11 @@ else:  # no limit in time for one example: the machine may be busy
 
 # What is imported and collected lives to the end: no collection of garbage need look through it, now or later.
 gc.disable()
+
+# What tests write is small and soon forgotten. In memory no commit waits for a disk, which others may hold up for long.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # A shell has what it starts in the background ignore SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
