@@ -3,7 +3,8 @@
 To import the sidecar takes far longer than most commands, and than to start on an empty installation, and the tests
 start some hundreds of processes. So this program imports it once, patched as app.py does it, and waits. For each
 request it forks: the fork takes over the request's files, variables and umask, runs app.py or `python -m sidecar` from
-its first line, and ends as any interpreter does. It is a process of its own for everybody who looks at it.
+its first line, and ends as any interpreter does, though without freeing its memory piece by piece before. It is a
+process of its own for everybody who looks at it.
 
 A variable that an interpreter or a library may read as it starts would come too late; then `start` makes a process in
 the ordinary way. What depends on how a process is started (tests/test_operating.py, tests/test_process_managers.py)
@@ -175,25 +176,48 @@ def become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     command = request["command"]
-    if command[0] == "-m":
-        sys.argv[1:] = command[2:]
-        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv[1:] = command[1:]
-        runpy.run_path(command[0], run_name="__main__")
+    try:
+        if command[0] == "-m":
+            sys.argv[1:] = command[2:]
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv[1:] = command[1:]
+            runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            codes.append(end.code or 0)
+        raise
+    codes.append(0)
+
+
+codes: list[int] = []
+"""With which this process ends, once that is known."""
+
+
+def leave() -> None:
+    """The interpreter's last act where all is well: what it would take apart now is shared with the process it was
+    forked from, and to copy that takes longer than most commands."""
+    if codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0])
 
 
 if __name__ == "__main__":
+    import gc
+
+    gc.disable()
+    atexit.register(leave)  # the first is the last to run
+
     from gevent import monkey
 
     monkey.patch_all()
     sys.path[0] = str(ROOT)
 
-    import gc
-
     import sidecar.cli.main  # noqa: F401 - this is what it is for
 
     gc.freeze()
+    gc.enable()
     with monkey.get_original("socket", "socket")(fileno=int(sys.argv[1])) as control:
         request = serve(control)
     if request is not None:

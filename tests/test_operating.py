@@ -24,7 +24,7 @@ import pytest
 import websocket
 
 from sidecar.version import VERSION
-from tests.servers import PRELOADED, ROOT, RunningSidecar, free_port
+from tests.servers import PRELOADED, ROOT, RunningSidecar, free_port, run
 
 WEBHOOK = "/api/webhooks/deployment"
 END_SECONDS = 10
@@ -189,12 +189,15 @@ def test_clients_without_a_request_under_way_are_left_at_the_end_and_others_are_
 # Starts that fail
 
 
+def inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
+
+
 def start(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
     return subprocess.run(
         command or (sys.executable, str(ROOT / "app.py")),
         cwd=ROOT,
-        env=inherited | environment,
+        env=inherited() | environment,
         capture_output=True,
         text=True,
         timeout=30,
@@ -236,7 +239,8 @@ def test_a_port_held_by_a_socket_that_does_not_listen_yet(tmp_path):
     ],
 )
 def test_a_start_that_can_not_work_says_why_and_exits_with_2(tmp_path, environment, told):
-    done = start({"SIDECAR_INSTANCE_DIR": str(tmp_path / "instance"), "SIDECAR_PORT": "0"} | environment)
+    place = {"SIDECAR_INSTANCE_DIR": str(tmp_path / "instance"), "SIDECAR_PORT": "0"}
+    done = run(str(ROOT / "app.py"), environment=inherited() | place | environment)
     assert (done.returncode, done.stdout) == (2, "")
     lines = done.stderr.splitlines()
     assert all(line.startswith("sidecar: ") for line in lines), done.stderr
@@ -265,7 +269,8 @@ def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(tmp_path):
 @pytest.mark.parametrize("content", [b"this is not a database, but it is long enough to be read as one" * 50])
 def test_a_database_that_is_none_is_told(tmp_path, content):
     (tmp_path / "sidecar.db").write_bytes(content)
-    done = start({"SIDECAR_INSTANCE_DIR": str(tmp_path), "SIDECAR_PORT": "0"})
+    place = {"SIDECAR_INSTANCE_DIR": str(tmp_path), "SIDECAR_PORT": "0"}
+    done = run(str(ROOT / "app.py"), environment=inherited() | place)
     assert done.returncode == 2
     assert done.stderr.startswith("sidecar: The database can't be used")
     assert len(done.stderr.splitlines()) == 1

@@ -12,7 +12,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import websocket
 
 from tests.certificates import Authority, Pair
 from tests.programs import JsClient, require, wait_until
-from tests.servers import ROOT, RunningSidecar, free_port
+from tests.servers import ROOT, RunningSidecar, free_port, run
 from tests.sockets.clients import Page, Plain
 
 SEND = "/api/send-websocket/"
@@ -409,16 +408,8 @@ def test_a_bad_certificate_changes_nothing(start_secure, authority):
 def refused(environment: dict[str, str], folder: Path) -> str:
     """What a start with these settings says on its way out."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
-    port = free_port()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")],
-        env=inherited | {"SIDECAR_INSTANCE_DIR": str(folder), "SIDECAR_PORT": str(port)} | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    given = {"SIDECAR_INSTANCE_DIR": str(folder), "SIDECAR_PORT": str(free_port())}
+    done = run(str(ROOT / "app.py"), environment=inherited | given | environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert not folder.exists(), "nothing was begun"
     assert done.stderr.count("\n") == 1, done.stderr
