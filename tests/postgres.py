@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -137,3 +138,48 @@ class Postgres:
         if os.getuid() != 0:
             return {}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+
+class Copies:
+    """Databases like `template`, each for one test after the other: to empty one takes less than to make one, and
+    leaves nothing on the disk."""
+
+    def __init__(self, server: Postgres, template: str):
+        self._server = server
+        self._template = template
+        self._free: list[str] = []
+        with server.connect(template) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            sequences = connection.execute("SELECT sequencename, start_value, last_value FROM pg_sequences").fetchall()
+            cursor = connection.cursor()
+            self._rows: dict[str, bytes] = {}
+            for (table,) in tables:
+                with cursor.copy(f'COPY "{table}" TO STDOUT') as copy:
+                    self._rows[table] = b"".join(copy)
+        # As a replica it asks no foreign key for the right order.
+        emptying = ["SET session_replication_role = replica", *(f'DELETE FROM "{table}"' for table in self._rows)]
+        for name, start, last in sequences:
+            emptying.append(f"SELECT setval('\"{name}\"', {last or start}, {last is not None})")
+        self._emptying = "; ".join(emptying)
+
+    def take(self) -> str:
+        """The name of one that nobody else uses."""
+        while self._free:
+            name = self._free.pop()
+            with contextlib.suppress(psycopg.Error):  # what a test left there may be anything
+                self._empty(name)
+                return name
+        return self._server.new_database(self._template)
+
+    def give_back(self, name: str) -> None:
+        self._free.append(name)
+
+    def _empty(self, name: str) -> None:
+        others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with self._server.connect(name) as connection:
+            connection.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM ({others}) AS other")
+            connection.execute(f"ALTER DATABASE {name} RESET ALL; {self._emptying}")
+            for table, rows in self._rows.items():
+                if rows:
+                    with connection.cursor().copy(f'COPY "{table}" FROM STDIN') as copy:
+                        copy.write(rows)

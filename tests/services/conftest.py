@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tests.services.authorizing import Clock as DeskClock
 from tests.services.authorizing import Desk, Platform
 from tests.services.bots import House
 from tests.store.conftest import migrated, place, postgres_place  # noqa: F401 (fixtures)
-from tests.store.stores import Place, open_journal, sqlite_in
+from tests.store.stores import Place
 
 
 class Clock:
@@ -51,8 +50,7 @@ def opened(
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     database: dict[str, Any] = {}
     if getattr(request, "param", "sqlite") == "postgresql":
-        postgres = request.getfixturevalue("postgres")
-        database["database_url"] = postgres.url(postgres.new_database()).replace("+psycopg", "")
+        database["database_url"] = request.getfixturevalue("postgres_place").url.replace("+psycopg", "")
     made: list[House] = []
 
     def make(**settings: Any) -> House:
@@ -77,19 +75,9 @@ def logged() -> Iterator[list[Any]]:
     structlog.reset_defaults()
 
 
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite database that was upgraded; copies are made faster than migrations run."""
-    folder = tmp_path_factory.mktemp("migrated")
-    open_journal(sqlite_in(folder)).close()
-    return folder / "journal.db"
-
-
 @pytest.fixture
-def desks(place: Place, migrated_file: Path) -> Iterator[Callable[..., Desk]]:  # noqa: F811
+def desks(place: Place) -> Iterator[Callable[..., Desk]]:  # noqa: F811
     """`desks()`: a process of one installation, on SQLite and on PostgreSQL. All share a platform and a clock."""
-    if not place.is_postgres:
-        shutil.copy(migrated_file, place.folder)
     platform, clock = Platform(), DeskClock()
     made: list[Desk] = []
 

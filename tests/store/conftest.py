@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import Postgres
-from tests.store.stores import Place, Store, open_journal, sqlite_in
+from tests.postgres import Copies, Postgres
+from tests.store.stores import Place, Store, migrated_sqlite_in, open_journal, sqlite_in
 
 
 @pytest.fixture(scope="session")
-def migrated(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a PostgreSQL database that was upgraded; copies are made faster than migrations run."""
+def migrated(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    """Of a PostgreSQL database that was upgraded; copies are made faster than migrations run."""
     name = postgres.new_database()
     open_journal(Place(postgres.url(name), tmp_path_factory.mktemp("migrated"))).close()
-    return name
+    return Copies(postgres, name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -29,15 +29,17 @@ def empty_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def postgres_place(postgres: Postgres, migrated: str, tmp_path: Path) -> Place:
-    return Place(postgres.url(postgres.new_database(migrated)), tmp_path)
+def postgres_place(postgres: Postgres, migrated: Copies, tmp_path: Path) -> Iterator[Place]:
+    name = migrated.take()
+    yield Place(postgres.url(name), tmp_path)
+    migrated.give_back(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Where there is an empty journal, or can be."""
+    """Where there is an empty journal."""
     if request.param == "sqlite":
-        return sqlite_in(tmp_path)
+        return migrated_sqlite_in(tmp_path)
     made: Place = request.getfixturevalue("postgres_place")
     return made
 

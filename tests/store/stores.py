@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gevent
@@ -48,6 +50,22 @@ def sqlite_in(folder: Path) -> Place:
     return Place(f"sqlite:///{folder / 'journal.db'}", folder)
 
 
+def migrated_sqlite_in(folder: Path) -> Place:
+    """One that was upgraded: copies are made faster than migrations run. One that is there already stays."""
+    place = sqlite_in(folder)
+    file = folder / "journal.db"
+    if not file.exists():
+        file.write_bytes(_migrated())
+    return place
+
+
+@cache
+def _migrated() -> bytes:
+    with TemporaryDirectory() as folder:
+        open_journal(sqlite_in(Path(folder))).close()
+        return (Path(folder) / "journal.db").read_bytes()
+
+
 class Store:
     """A migrated database in `place` (a folder: SQLite in it) and a writer, started; `committed` are the events that
     it handed over."""
@@ -55,7 +73,7 @@ class Store:
     def __init__(
         self, place: Path | Place, started: bool = True, on_commit: Callable[[list[Event]], None] | None = None
     ):
-        self.place = place if isinstance(place, Place) else sqlite_in(place)
+        self.place = place if isinstance(place, Place) else migrated_sqlite_in(place)
         self.folder = self.place.folder
         self.database = open_journal(self.place)
         self.committed: list[Event] = []
