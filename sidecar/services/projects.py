@@ -34,6 +34,8 @@ DELETED = Control("control.project_deleted")
 """Type of the control event whose payload `{"project"}` names one that is forgotten from here on."""
 WORK_SECONDS = 20.0
 """How long a request goes on with a deletion; what is left then is done by the job (jobs/projects.py)."""
+TRANSACTION_SECONDS = 0.02
+"""How long a deletion may hold up the posts that are to be committed with it or after it."""
 QUARANTINED = 50
 
 
@@ -98,8 +100,16 @@ class Projects:
         total = Erased(deliveries=self._erase_quarantined(project))
         while not total.finished and (end is None or self._monotonic() < end):
             began = self._monotonic()
-            total += self._submit(lambda transaction: store.erase_some(transaction, project, _scope_of))
+            total += self._submit(partial(self._erase, project))
             gevent.sleep(self._monotonic() - began)
+        return total
+
+    def _erase(self, project: str, transaction: Transaction) -> Erased:
+        """As many chunks as there is time for: each transaction waits for the disk, however little it does."""
+        end = self._monotonic() + TRANSACTION_SECONDS
+        total = store.erase_some(transaction, project, _scope_of)
+        while not total.finished and self._monotonic() < end:
+            total += store.erase_some(transaction, project, _scope_of)
         return total
 
     def _erase_quarantined(self, project: str) -> int:

@@ -25,8 +25,8 @@ from sidecar.store.tables import (
     steps,
 )
 
-CHUNK = 200
-DEPLOYMENTS = 50
+CHUNK = 500
+DEPLOYMENTS = 100
 ERASED = f"{CONTROL}erased"
 """Type of an event that is forgotten: no browser gets it, and no process does anything about it."""
 FORGOTTEN = "erased"
