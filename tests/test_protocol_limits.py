@@ -12,7 +12,7 @@ import pytest
 from config.settings import Settings
 from sidecar.domain import maim, menu, messages, rooms
 from sidecar.fanout import catchup, engine
-from sidecar.fanout.websocket import UNSUPPORTED
+from sidecar.fanout.websocket import TRY_LATER, UNSUPPORTED
 from sidecar.http import deliveries as http_deliveries
 from sidecar.http import deployments as http_deployments
 from sidecar.http import menu as http_menu
@@ -73,7 +73,7 @@ NO_LIMITS = (
 SECTIONS = r"\bsection \d\b|\bthose of \d\.\d|\bwords of \d\.\d|\bsee \d\.\d|\[\d\.\d\]|\(\d\.\d\)"
 STATUSES = {*STATUS.values(), 200, 303, 304, 405, 408, 411, 426}
 """Those of answers. (tests/contract finds answers that the document does not tell.)"""
-CLOSES = {CLOSE_RESTART, REVOKED, SENT_AWAY, TOKEN_ENDED, UNSUPPORTED, TOO_BIG}
+CLOSES = {CLOSE_RESTART, REVOKED, SENT_AWAY, TOKEN_ENDED, UNSUPPORTED, TOO_BIG, TRY_LATER}
 
 
 def time(seconds: float) -> str:
