@@ -4,6 +4,9 @@ request on it is sent, every answer and event compared, and all that the code sp
 A block's first line says what it is: `json POST <path> [status] [Header=value]` (`text` for a body that is no JSON),
 the same with PUT, or `json GET <path>` is sent; the `json answer` and `json event` after it are compared;
 `json emit <name>` holds arguments, the `json ack` after it their answer; `json on <name>` is what the socket is told.
+What would have to be waited for, or broken first, is compared with the documents of the API and of the sockets:
+`json told <name>` (also those with `on`, `event` and `ack` are), `json said <channel> <name>` and `json like <METHOD>
+<path> <status>`.
 """
 
 from __future__ import annotations
@@ -12,20 +15,32 @@ import json
 import re
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 import socketio
+from pydantic import BaseModel
 
-from config.settings import load_settings
+from config.settings import Settings, load_settings
+from sidecar.domain.access import SCOPES
 from sidecar.domain.errors import SidecarError
 from sidecar.factory import create_app
 from sidecar.http.errors import STATUS
+from sidecar.http.openapi import document
+from sidecar.http.operations import DECLARED
+from sidecar.server import CLOSE_RESTART
+from sidecar.sockets.contract import BOT_CODES, CLOSE_CODES, TOKEN_CODES
 from sidecar.sockets.errors import REFUSALS
+from sidecar.wire.bots import BARE_MESSAGE
 from sidecar.wire.deployments import TYPES
+from sidecar.wire.news import EVENT_TYPES
+from sidecar.wire.spoken import EventType, Frame, Message
+from sidecar.wire.told import ANYTHING, PERMISSIONS_FRAMES, REFERRED, ROOM_FRAMES, Since
+from tests.contract.spoken import declared, jsonschema_rs, spoken
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("protocol.md", "messages.md", "menu.md", "maim.md", "authorizations.md")
@@ -45,10 +60,10 @@ class Example:
     target: str
     body: str
     status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = dataclass_field(default_factory=dict)
     answer: Any = None
     event: Any = None
-    told: list[tuple[str, Any]] = field(default_factory=list)
+    told: list[tuple[str, Any]] = dataclass_field(default_factory=list)
 
 
 def examples(page: str) -> list[Example]:
@@ -194,11 +209,154 @@ def test_every_event_that_a_client_may_emit_is_on_the_page(parts):
     assert [name for name in sorted(names - {"connect", "disconnect"}) if f"`{name}`" not in PAGE] == []
 
 
+def names_of(name: str) -> list[str]:
+    """How a page may write a name of the wire."""
+    return [f"`{name}`", f'"{name}"', f'"type":"{name}"', f"on {name}\n", f"**{name}**"]
+
+
+@pytest.mark.parametrize("kind", [EventType, Frame, Message])
+def test_all_that_sockets_are_told_and_may_say_is_on_the_page(kind):
+    names = {str(found) for found in declared() if isinstance(found, kind)} - {str(ANYTHING), str(BARE_MESSAGE)}
+    assert len(names) > 5
+    assert [name for name in sorted(names) if not any(form in PAGE for form in names_of(name))] == []
+
+
+def fields_of(model: type[BaseModel]) -> set[str]:
+    """Of a form, and of those in it."""
+    found = set()
+    for name, field in model.model_fields.items():
+        found.add(name)
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found |= fields_of(part)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(EVENT_TYPES))
+def test_every_field_of_an_events_payload_is_on_the_page(name):
+    """Also those that any report may carry."""
+    model = next(type.body for type in EVENT_TYPES if type == name)
+    assert [field for field in sorted(fields_of(model)) if not re.search(rf"\b{field}\b", PAGE)] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "frames"), [("messages.md", ROOM_FRAMES), ("menu.md", PERMISSIONS_FRAMES)], ids=["rooms", "permissions"]
+)
+def test_every_field_of_a_frame_is_on_its_page(page, frames):
+    text = (ROOT / "docs" / page).read_text()
+    fields = {field for frame in frames for field in frame.body.model_fields}
+    assert [field for field in sorted(fields) if not re.search(rf"\b{field}\b", text)] == []
+
+
+def test_every_field_that_a_client_may_send_is_on_the_page():
+    given = {field for found in declared() if isinstance(found, Message) for field in found.body.model_fields}
+    given |= {field for model in REFERRED for field in model.model_fields} | set(Since.model_fields)
+    assert {"since", "username", "acked_msg_id"} - given <= {"acked_msg_id"}
+    assert [field for field in sorted(given) if not re.search(rf"\b{field}\b", PAGE)] == []
+
+
+def test_what_the_page_shows_of_sockets_has_the_form_of_their_document(sidecar):
+    heard = spoken(sidecar)
+    shown = 0
+    asked: tuple[str, list[Any]] = ("", [])
+    for language, info, text in BLOCK.findall(PAGE):
+        kind, *rest = info.split() or [""]
+        if language != "json" or kind not in ("event", "on", "told", "emit", "ack", "said"):
+            continue
+        shown += 1
+        body = json.loads(text)
+        if kind == "emit":
+            asked = (rest[0], body)
+        elif kind == "ack":
+            heard.asked(*asked, [body])
+        elif kind == "said":
+            heard.said(*rest, body)
+        else:
+            heard.told(rest[0] if rest else "event", [body])
+    assert shown > 25
+
+
+def test_what_the_page_shows_of_answers_has_the_form_of_their_document(parts):
+    rules = parts.app.url_map.iter_rules()
+    whole = document(rules, parts.app.view_functions)
+    shown = [(info.split()[1:], json.loads(text)) for _, info, text in BLOCK.findall(PAGE) if info.startswith("like ")]
+    assert len(shown) > 1
+    for (method, path, status), body in shown:
+        told = whole["paths"][path][method.lower()]["responses"][status]
+        if "$ref" in told:
+            told = whole["components"]["responses"][told["$ref"].rpartition("/")[2]]
+        (media,) = told["content"].values()
+        schema = {"allOf": [media["schema"]], "components": {"schemas": whole["components"]["schemas"]}}
+        assert list(jsonschema_rs.Draft202012Validator(schema, validate_formats=True).iter_errors(body)) == [], path
+
+
+def test_every_example_of_the_page_is_compared_with_something():
+    """authorizations.md has tests of its own (tests/lark)."""
+    own = "".join((ROOT / "docs" / name).read_text() for name in PAGES if name != "authorizations.md")
+    kinds = {info.partition(" ")[0] for language, info, _ in BLOCK.findall(own) if language in ("json", "text")}
+    known = {"POST", "PUT", "GET", "emit", "answer", "ack", "event", "on", "told", "said", "like", "connect_error"}
+    assert kinds <= known
+
+
+def test_a_refused_connection_is_told_what_the_page_says(sidecar):
+    (said,) = [json.loads(body) for _, info, body in BLOCK.findall(PAGE) if info == "connect_error"]
+    told: list[Any] = []
+    client = socketio.Client(reconnection=False)
+    client.on("connect_error", told.append, namespace=NAMESPACE)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        client.connect(sidecar.url, namespaces=[NAMESPACE], transports=["websocket"])
+    assert told == [said]
+
+
+def test_every_setting_on_the_page_is_one():
+    clients = {"SIDECAR_URL", "SIDECAR_TOKEN"}
+    settings = {f"SIDECAR_{name.upper()}" for name in Settings.model_fields}
+    named = set(re.findall(r"\bSIDECAR_[A-Z_]+", PAGE)) - clients
+    assert len(named) > 15
+    assert sorted(named - settings) == []
+
+
+def test_every_scope_is_on_the_page():
+    (table,) = re.findall(r"^\| scope \| gives \|\n(?:\|.*\n)+", PAGE, re.MULTILINE)
+    assert (
+        set(re.findall(r"`([a-z]+(?::[a-z]+)?)`", "".join(line.split("|")[1] for line in table.splitlines()))) == SCOPES
+    )
+
+
+def test_every_parameter_is_named_where_its_address_is(parts):
+    missing = []
+    for rule in parts.app.url_map.iter_rules():
+        declaration = getattr(parts.app.view_functions[rule.endpoint], DECLARED, None)
+        path = re.sub(r"<(?:\w+(?:\([^)]*\))?:)?(\w+)>", r"<\1>", rule.rule)
+        near = "\n".join(part for part in re.split(r"\n(?=#)", PAGE) if path in part)
+        names = declaration.query.declared if declaration is not None else ()
+        missing += [f"{path}?{name}" for name in names if not re.search(rf"(?<![\w-]){name}(?![\w-])", near)]
+    assert missing == []
+
+
+def test_every_refusal_of_a_handshake_is_on_the_page():
+    """Those before Socket.IO is reached."""
+    text = PAGE.partition("### 4.4 Refusals")[2].partition("### 4.5")[0]
+    found = set(re.findall(r'_Refusal\(\s*"(\d{3}) [^"]*", "(\w+)"', (ROOT / "sidecar/sockets/gate.py").read_text()))
+    assert {("403", "bad_origin"), ("413", "too_large")} <= found
+    assert [f"{status} {code}" for status, code in sorted(found) if not re.search(rf"\b{status}\b", text)] == []
+    assert [code for _, code in sorted(found) if f"`{code}`" not in PAGE and f'"{code}"' not in PAGE] == []
+
+
+def test_every_close_code_is_on_the_page():
+    codes = {*CLOSE_CODES, *TOKEN_CODES, *BOT_CODES, str(CLOSE_RESTART)} - {"1000"}
+    assert [code for code in sorted(codes) if not re.search(rf"\b{code}\b", PAGE)] == []
+
+
 def test_every_error_code_is_on_the_page_with_its_status():
     def tree(error: type[SidecarError]) -> list[type[SidecarError]]:
         return [error, *(item for child in error.__subclasses__() for item in tree(child))]
 
-    missing = [error.code for error in tree(SidecarError) if f"| {STATUS[error]} | `{error.code}` |" not in PAGE]
+    known = {(str(STATUS[error]), error.code) for error in tree(SidecarError)}
+    known |= {("400", "bad_request"), ("405", "method_not_allowed")}  # of requests that Werkzeug refuses
+    rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.MULTILINE))
+    assert rows - known == set()
+    missing = [code for status, code in sorted(known - rows)]
     missing += [refusal.code for refusal in REFUSALS.values() if f"`{refusal.code}`" not in PAGE]
     assert missing == []
 

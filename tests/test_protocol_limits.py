@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
-from sidecar.domain import maim, menu, messages, rooms
+from sidecar.domain import maim, menu, messages, projects, rooms
 from sidecar.fanout import catchup, engine
-from sidecar.fanout.websocket import UNSUPPORTED
+from sidecar.fanout.websocket import TRY_LATER, UNSUPPORTED
 from sidecar.http import deliveries as http_deliveries
 from sidecar.http import deployments as http_deployments
 from sidecar.http import menu as http_menu
@@ -36,14 +36,17 @@ from sidecar.services import (
     views,
     webhook_secrets,
 )
+from sidecar.services.projects import WORK_SECONDS
 from sidecar.sockets import watch
 from sidecar.sockets.maim import REVOKED, BotSocket
 from sidecar.sockets.plain import SENT_AWAY, TOKEN_ENDED
+from sidecar.store.projects import STEP_NAMES
 from sidecar.wire import bodies, lark, tokens
 from sidecar.wire import deployments as wire_deployments
 from sidecar.wire import menu as wire_menu
 from sidecar.wire import messages as wire_messages
 from sidecar.wire import webhook_secrets as wire_secrets
+from sidecar.wire.badges import LABEL_CHARACTERS
 from sidecar.wire.checks import field_errors
 from sidecar.wire.frames import TOO_BIG
 
@@ -71,9 +74,9 @@ NO_LIMITS = (
     "(401, 99991668, 99991677)",
 )
 SECTIONS = r"\bsection \d\b|\bthose of \d\.\d|\bwords of \d\.\d|\bsee \d\.\d|\[\d\.\d\]|\(\d\.\d\)"
-STATUSES = {*STATUS.values(), 200, 303, 304, 405, 408, 411, 426}
+STATUSES = {*STATUS.values(), 200, 202, 303, 304, 405, 408, 411, 426}
 """Those of answers. (tests/contract finds answers that the document does not tell.)"""
-CLOSES = {CLOSE_RESTART, REVOKED, SENT_AWAY, TOKEN_ENDED, UNSUPPORTED, TOO_BIG}
+CLOSES = {CLOSE_RESTART, REVOKED, SENT_AWAY, TOKEN_ENDED, UNSUPPORTED, TOO_BIG, TRY_LATER}
 
 
 def time(seconds: float) -> str:
@@ -132,6 +135,13 @@ def limits() -> Iterator[tuple[str, str]]:
     yield protocol, page_of(http_deployments.LinesQuery)
     yield protocol, page_of(http_deployments.EventsQuery)
     yield protocol, page_of(http_deliveries.DeliveriesQuery)
+    yield protocol, f"the newest {http_deployments.UI_LINES} lines"
+    yield protocol, f"together {projects.MAX_DAYS} days at most"
+    yield protocol, f"the {projects.DAYS} days of which today is the last"
+    yield protocol, f"the {STEP_NAMES} names that are most frequent"
+    yield protocol, f"(of {projects.DAYS} days, as above)"
+    yield protocol, f"`label` ({LABEL_CHARACTERS} characters)"
+    yield protocol, f"after {WORK_SECONDS:g} s it is 202"
     yield protocol, f"up to {tokens.MAX_PATTERNS} patterns"
     yield protocol, f"| {connections.DEFAULT_TTL_SECONDS} | 1 to {tokens.MAX_CONNECTION_SECONDS} |"
     yield protocol, f"{webhook_secrets.MAX_ACTIVE} at most"

@@ -102,7 +102,7 @@ CLOSE_CODES = {
     "1003": "A binary frame.",
     "1009": "A frame over SIDECAR_MAX_BODY_BYTES.",
     "1012": "The server stops: come again.",
-    "1013": "It reads too slowly: come again.",
+    "1013": "The server can't go on serving it as it is: come again.",
 }
 TOKEN_CODES = {"4401": "The token has ended, or is none.", "4403": "Sent away, or not allowed here."}
 BOT_CODES = {"1000": "Replaced by a newer connection of the same name.", "4401": "The key was revoked."}

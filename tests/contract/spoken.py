@@ -3,17 +3,35 @@ form. `seen` are the messages that were compared, by their keys in the document.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 
+import sidecar as package
+from sidecar.wire.spoken import Command, EventType, Frame, Message
 from tests.servers import RunningSidecar
 
 jsonschema_rs = pytest.importorskip("jsonschema_rs", reason="jsonschema-rs is not installed (tests/requirements.txt)")
 
 Json = dict[str, Any]
 SOCKETIO = "socketio"
+
+
+LAYERS = ("domain", "wire", "store", "fanout", "services", "http", "sockets", "jobs")
+
+
+def declared() -> Iterator[EventType | Frame | Message | Command]:
+    """All that any module of the sidecar declares."""
+    for module in pkgutil.walk_packages(package.__path__, "sidecar."):
+        if module.name.split(".")[1] not in LAYERS or ".migrations" in module.name:
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, (EventType, Frame, Message, Command)):
+                yield value
 
 
 class Spoken:

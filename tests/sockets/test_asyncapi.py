@@ -4,9 +4,7 @@ test_spoken.py.)"""
 from __future__ import annotations
 
 import ast
-import importlib
 import json
-import pkgutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +22,9 @@ from sidecar.sockets.permissions import OBEYED
 from sidecar.sockets.plain import PlainSocket
 from sidecar.sockets.sessions import Sessions
 from sidecar.store.journal import Transaction
-from sidecar.wire.spoken import Command, EventType, Frame, Message, Said
+from sidecar.wire.spoken import Command, EventType, Frame, Said
 from sidecar.wire.told import PERMISSIONS_MESSAGES
+from tests.contract.spoken import declared
 from tests.programs import NODE, require
 
 PREFIX = "/project-dashboard"
@@ -84,19 +83,6 @@ def test_every_plain_websocket_is_in_it(parts, document):
     assert {f"/ws/{word}" for word in parts.gate._endpoints} <= addresses
     assert "/ws" in {channel["address"] for channel in document["channels"].values()}
     assert tuple(OBEYED) == PERMISSIONS_MESSAGES
-
-
-LAYERS = ("domain", "wire", "store", "fanout", "services", "http", "sockets", "jobs")
-
-
-def declared() -> Iterator[EventType | Frame | Message | Command]:
-    """All that any module of the sidecar declares."""
-    for module in pkgutil.walk_packages(package.__path__, "sidecar."):
-        if module.name.split(".")[1] not in LAYERS or ".migrations" in module.name:
-            continue
-        for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, (EventType, Frame, Message, Command)):
-                yield value
 
 
 def test_all_that_is_declared_is_in_it(document):
