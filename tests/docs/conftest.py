@@ -1,4 +1,4 @@
-"""`stranger`: somebody with a fresh clone beside a sidecar of their own."""
+"""`stranger`: somebody with a clone beside a sidecar that runs; `begin` makes one beside a new sidecar."""
 
 from __future__ import annotations
 
@@ -32,9 +32,17 @@ def begin(tmp_path: Path, start_sidecar: Callable[..., RunningSidecar]) -> Itera
         stranger.close()
 
 
-@pytest.fixture
-def stranger(begin: Begin) -> Stranger:
-    return begin()
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
+    """One for a worker's tests: the pages' names don't meet."""
+    folder = tmp_path_factory.mktemp("stranger")
+    server = RunningSidecar(folder / "sidecar", {"SIDECAR_RATE_LIMIT": "off"})
+    server.start()
+    somebody = Stranger(folder / "clone", server)
+    yield somebody
+    somebody.close()
+    server.stop()
+    assert "Traceback" not in server.output(), server.output()
 
 
 @pytest.fixture

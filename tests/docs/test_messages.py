@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -77,7 +78,8 @@ def heard(script: str, token: str) -> str:
     return done.stdout
 
 
-def test_the_menu_is_imported_exported_and_imported_again(stranger: Stranger) -> None:
+def test_the_menu_is_imported_exported_and_imported_again(begin: Callable[..., Stranger]) -> None:
+    stranger = begin()
     blocks = [block.text for block in pages.commands(MENU)]
     assert len(blocks) == 1
     lines = [line for line in blocks[0].splitlines() if "permissions_socket.py" not in line]

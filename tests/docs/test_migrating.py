@@ -47,10 +47,13 @@ def test_what_is_said_of_answers_is_so(stranger: Stranger) -> None:
     """The table of section 4, and what is said not to be here."""
     sidecar, path = stranger.sidecar, "/project-dashboard/api/webhooks/deployment"
     assert sidecar.post(path, {"type": "test", "project": "p"}, token="").status_code == 401
+    numbers = []
     for body in (b'{"status":"success"}', b'{"type":"step_updated","project":"p"}', b"status=success"):
         answer = sidecar.post(path, content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, bool(answer.json()["errors"])) == (400, True), body
-    assert len(sidecar.get("/api/deliveries?verdict=quarantined").json()["items"]) == 3
+        numbers.append(int(answer.json()["detail"].rpartition("delivery ")[2].rstrip(".")))
+    kept = sidecar.get("/api/deliveries?verdict=quarantined&limit=3").json()["items"]
+    assert [item["number"] for item in kept] == numbers[::-1]
     for missing in re.findall(r"`(/api/[^`]+)`", PAGE.partition("Not here:")[2].partition("(404)")[0]):
         assert sidecar.post(missing, {}).status_code == 404
     listed = sidecar.get("/api/deployments?page=1&limit=20").json()
