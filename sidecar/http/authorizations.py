@@ -8,39 +8,96 @@ from dataclasses import asdict
 from flask import Blueprint, Response, jsonify, render_template, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from sidecar.domain.authorizations import Language, masked
+from sidecar.domain.authorizations import AppTokenKind, Language, masked
 from sidecar.domain.errors import (
+    AuthenticationRequired,
+    AuthorizationCodeExpired,
+    AuthorizationExpired,
     AuthorizationFailed,
     AuthorizationNotFound,
+    AuthorizationRejected,
     Conflict,
-    FieldError,
-    Invalid,
+    NotAllowed,
+    NotFound,
+    ProviderUnavailable,
+    ReplayedRequest,
     SidecarError,
+    SignatureMismatch,
+    StaleRequest,
+    TokenRefreshFailed,
+    Unauthenticated,
+    Unavailable,
+    UserTokenExpired,
 )
 from sidecar.http.authorization_texts import Text, of_error, of_state
 from sidecar.http.errors import STATUS
-from sidecar.http.paging import Query, only_parameters
+from sidecar.http.operations import HTML, Who, operation
+from sidecar.http.parameters import Anything, Parameters, shortened, text, whole, word
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, public_prefix, raw_body
 from sidecar.services.authorization_upkeep import CleanUp
-from sidecar.services.authorizations import Authorizations
+from sidecar.services.authorizations import READ, WRITE, Authorizations
 from sidecar.services.lark_apps import Apps
 from sidecar.services.lark_callbacks import Callbacks
 from sidecar.services.providers import Provider
 from sidecar.services.user_tokens import TokenStore
 from sidecar.store.authorizations import SessionRow, UseRow
+from sidecar.wire.answers import Object
+from sidecar.wire.answers_authorizations import (
+    AppToken,
+    Authorization,
+    AuthorizationBegun,
+    AuthorizationNow,
+    CardSent,
+    CleanedUp,
+    Heard,
+    TokenRevoked,
+    TokenUseList,
+    UserToken,
+)
 from sidecar.wire.authorizations import CardBody, EventBody, LinkBody, StartBody
 from sidecar.wire.checks import read
 
 MAX_PAGE = 200
 MAX_PARAMETER = 4_096
-PARAMETERS = {
-    "user_token": ("refused",),
-    "app_token": ("kind",),
-    "audit": ("app", "user", "limit"),
-    "returned": None,
-    "returned_api": None,
-    "page": None,
-}
+TAG = "authorizations"
+SESSION = {"session_id": "As it was answered when the authorization began."}
+USER = {"app_id": "The app's id at the platform.", "user": "The caller's own id of the user."}
+PLATFORM = (
+    NotFound,
+    AuthorizationFailed,
+    AuthorizationCodeExpired,
+    AuthenticationRequired,
+    UserTokenExpired,
+    TokenRefreshFailed,
+    ProviderUnavailable,
+)
+"""What may come of asking the platform."""
+ENDED = (Conflict, AuthorizationExpired, AuthorizationRejected)
+PROVED = (NotFound, Unauthenticated, SignatureMismatch, StaleRequest, ReplayedRequest, Unavailable)
+RETURNED = (200, 400, 403, 404, 409, 410, 502, 503)
+"""Statuses of the page on which a user comes back, each with what has happened."""
+
+
+class UserTokenQuery(Parameters):
+    refused: str | None = text(MAX_PARAMETER, "The fingerprint of a token that the platform does not take.")
+
+
+class AppTokenQuery(Parameters):
+    kind: AppTokenKind = word(("tenant", "app"), "tenant", "Whose token.")
+
+
+class AuditQuery(Parameters):
+    app: str | None = text(MAX_PARAMETER, "Of this app only.")
+    user: str | None = text(MAX_PARAMETER, "Of this user only.")
+    limit: int = whole(50, 1, MAX_PAGE, "At most so many items.")
+
+
+class ReturnedQuery(Parameters, others=True):
+    """What the platform may add besides is none of our business."""
+
+    state: str = shortened(MAX_PARAMETER, "As the platform was given it.")
+    code: str = shortened(MAX_PARAMETER, "What tokens are to be had for.")
+    error: str = shortened(MAX_PARAMETER, "Why there is no code.")
 
 
 def authorizations(
@@ -62,11 +119,18 @@ def authorizations(
     def there_is_an_app() -> None:
         apps.named(None)
 
-    only_parameters(routes, PARAMETERS)
-
     @routes.post("/api/authorizations")
+    @operation(
+        TAG,
+        "Begin the authorization of a user",
+        scope=WRITE,
+        body=StartBody,
+        keyed=True,
+        answer=AuthorizationBegun,
+        refusals=(NotFound, *ENDED),
+    )
     def start() -> Response:
-        identity = caller.identity()
+        identity = caller.require(WRITE)
         raw = raw_body()
         keyed = keyed_request(identity, "authorizations", raw)
         begun = service.start(identity, keyed, read(StartBody, parsed(raw)))
@@ -85,6 +149,15 @@ def authorizations(
         )
 
     @routes.get("/api/authorizations/<session_id>")
+    @operation(
+        TAG,
+        "How far an authorization has come",
+        notes="With authorizations:read; of one's own with a connection token.",
+        scope=Who.KNOWN,
+        path=SESSION,
+        answer=Authorization,
+        refusals=(NotAllowed, AuthorizationNotFound),
+    )
     def one(session_id: str) -> Response:
         row = service.seen(caller.identity(), session_id)
         return jsonify(
@@ -106,15 +179,37 @@ def authorizations(
         )
 
     @routes.post("/api/authorizations/<session_id>/card")
+    @operation(
+        TAG,
+        "Send the card by which the user authorizes",
+        notes="Once: asked again, it tells of the one that was sent.",
+        scope=WRITE,
+        path=SESSION,
+        body=CardBody,
+        body_optional=True,
+        answer=CardSent,
+        refusals=(AuthorizationNotFound, *ENDED, *PLATFORM),
+    )
     def card(session_id: str) -> Response:
+        identity = caller.require(WRITE)
         raw = raw_body()
         body = read(CardBody, parsed(raw) if raw else {})
-        message_id, duplicate = service.send_card(caller.identity(), session_id, body)
+        message_id, duplicate = service.send_card(identity, session_id, body)
         return jsonify(success=True, message_id=message_id, session_id=session_id, duplicate=duplicate)
 
     @routes.get("/api/authorizations/<app_id>/<path:user>/token")
-    def user_token(app_id: str, user: str) -> Response:
-        found = tokens.token(caller.identity(), app_id, user, request.args.get("refused"))
+    @operation(
+        TAG,
+        "A token of the user that holds now",
+        notes="Renewed before, if little of its life is left.",
+        scope=READ,
+        query=UserTokenQuery,
+        path=USER,
+        answer=UserToken,
+        refusals=PLATFORM,
+    )
+    def user_token(app_id: str, user: str, query: UserTokenQuery) -> Response:
+        found = tokens.token(caller.identity(), app_id, user, query.refused)
         return jsonify(
             user_access_token=found.text,
             token_expires_at=found.expires_at,
@@ -125,56 +220,90 @@ def authorizations(
         )
 
     @routes.delete("/api/authorizations/<app_id>/<path:user>/token")
+    @operation(TAG, "Forget the tokens of a user", scope=WRITE, path=USER, answer=TokenRevoked)
     def revoke(app_id: str, user: str) -> Response:
         return jsonify(success=True, revoked=tokens.revoke(caller.identity(), app_id, user))
 
     @routes.get("/api/authorizations/<app_id>/app-token")
-    def app_token(app_id: str) -> Response:
-        kind = request.args.get("kind", "tenant")
-        if kind not in ("tenant", "app"):
-            raise Invalid("kind must be tenant or app.", (FieldError("kind", "must be tenant or app"),))
-        found = tokens.app_token(caller.identity(), app_id, "app" if kind == "app" else "tenant")
-        return jsonify(token=found.text, kind=kind, expires_in=int(found.expires_in))
+    @operation(
+        TAG,
+        "A token of the app itself",
+        notes="For what needs no user.",
+        scope=READ,
+        query=AppTokenQuery,
+        path={"app_id": USER["app_id"]},
+        answer=AppToken,
+        refusals=PLATFORM,
+    )
+    def app_token(app_id: str, query: AppTokenQuery) -> Response:
+        found = tokens.app_token(caller.identity(), app_id, query.kind)
+        return jsonify(token=found.text, kind=query.kind, expires_in=int(found.expires_in))
 
     @routes.post("/api/authorizations/cleanup")
+    @operation(
+        TAG, "End what is over and forget what is old, now", scope="admin", answer=CleanedUp, refusals=(NotFound,)
+    )
     def cleanup() -> Response:
         caller.require("admin")
         service.expire()
         return jsonify(success=True, cleaned_count=cleaning.run())
 
     @routes.get("/api/authorizations/audit")
-    def audit() -> Response:
+    @operation(TAG, "Who was given tokens", scope="admin", query=AuditQuery, answer=TokenUseList, refusals=(NotFound,))
+    def audit(query: AuditQuery) -> Response:
         caller.require("admin")
-        query = Query(request.args)
-        app_id, user = query.text("app", MAX_PARAMETER), query.text("user", MAX_PARAMETER)
-        limit = query.number("limit", 50, 1, MAX_PAGE)
-        query.finish()
-        return jsonify(items=[_use(row) for row in tokens.uses(app_id, user, limit)])
+        return jsonify(items=[_use(row) for row in tokens.uses(query.app, query.user, query.limit)])
 
     @routes.post("/api/authorizations/events")
+    @operation(
+        TAG,
+        "Take an event that came over the long connection",
+        notes="From `python -m sidecar lark-events`; the answer is for the platform.",
+        scope=WRITE,
+        body=EventBody,
+        answer=Object,
+        refusals=(NotFound, ReplayedRequest),
+    )
     def fed() -> Response:
-        return jsonify(callbacks.fed(caller.identity(), read(EventBody, json_body())))
+        return jsonify(callbacks.fed(caller.require(WRITE), read(EventBody, json_body())))
 
     @routes.post("/api/authorizations/events/link")
+    @operation(TAG, "Hear how the long connection is", scope=WRITE, body=LinkBody, answer=Heard, refusals=(NotFound,))
     def linked() -> Response:
-        callbacks.linked(caller.identity(), read(LinkBody, json_body()))
+        callbacks.linked(caller.require(WRITE), read(LinkBody, json_body()))
         return jsonify(success=True)
 
+    @operation(
+        TAG,
+        "Take a callback of the platform",
+        notes="Of events and of clicks on cards; the answer is for the platform.",
+        scope=Who.PLATFORM,
+        path={"app_id": USER["app_id"]},
+        body=Object,
+        answer=Object,
+        refusals=PROVED,
+    )
     def called(app_id: str | None = None) -> Response:
         return jsonify(callbacks.take(app_id, dict(request.headers), raw_body()))
 
     routes.add_url_rule("/callback/lark", "called", called, methods=["POST"])
     routes.add_url_rule("/callback/lark/<app_id>", "called_for", called, methods=["POST"])
 
-    def returned() -> Response:
-        """Also with the parameters of others: what the platform may add is none of our business. Not for HEAD, by which
-        scanners and previews look at addresses: it would use up the code."""
+    @operation(
+        TAG,
+        "The page on which a user comes back from the platform",
+        scope=Who.ALL,
+        query=ReturnedQuery,
+        answers=dict.fromkeys(RETURNED, HTML),
+        refusals=(NotFound, Unavailable),
+    )
+    def returned(query: ReturnedQuery) -> Response:
+        """Not for HEAD, by which scanners and previews look at addresses: it would use up the code."""
         if request.method == "HEAD":
             raise MethodNotAllowed(["GET"])
-        given = {name: request.args.get(name, "")[:MAX_PARAMETER] for name in ("state", "code", "error")}
         row = None
         try:
-            outcome = service.returned(given["state"], given["code"], given["error"])
+            outcome = service.returned(query.state, query.code, query.error)
             row, error = outcome.row, outcome.error
             if row is not None and error is None:
                 return _page(row, of_state("completed", row.language), row.language, 200)
@@ -193,6 +322,17 @@ def authorizations(
         routes.add_url_rule(path, name, returned, methods=["GET"])
 
     @routes.get("/authorizations/<session_id>")
+    @operation(
+        TAG,
+        "The page of an authorization",
+        notes="For whoever was given its address: the id can't be guessed.",
+        scope=Who.ALL,
+        query=Anything,
+        path=SESSION,
+        answer=HTML,
+        answers={404: HTML},
+        refusals=(Unavailable,),
+    )
     def page(session_id: str) -> Response:
         """For whoever was given its address: the id can't be guessed."""
         try:
@@ -202,6 +342,14 @@ def authorizations(
         return _page(row, of_state(row.state, row.language, row.reason), row.language, 200)
 
     @routes.get("/authorizations/<session_id>/state")
+    @operation(
+        TAG,
+        "What the page asks while it waits",
+        scope=Who.ALL,
+        path=SESSION,
+        answer=AuthorizationNow,
+        refusals=(AuthorizationNotFound, Unavailable),
+    )
     def state(session_id: str) -> Response:
         """What the page asks again and again while it waits."""
         row = service.known(session_id)

@@ -11,10 +11,13 @@ from sidecar.domain.access import Identity
 from sidecar.domain.messages import LOCATION_ROOM
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
+from sidecar.http.operations import operation
+from sidecar.http.parameters import Anything
 from sidecar.http.requests import Caller, keyed_request, parsed, raw_body
 from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.messages import SCOPE, Messages, Published
-from sidecar.wire.checks import read
+from sidecar.wire.answers_messages import BroadcastSent, LocationPushed, MessageSent, UserNotified
+from sidecar.wire.checks import Body, read
 from sidecar.wire.messages import BroadcastBody, LocationBody, NotifyBody, SendBody
 
 Answered = dict[str, Any]
@@ -43,7 +46,14 @@ def messages(service: Messages, caller: Caller, hub: Hub, tail: Tail) -> Bluepri
         sent = service.notify(identity, request, body)
         return sent, {"message": "Message sent to the user", "user_id": body.user_id, "sent_at": sent.sent_at}
 
-    def route(name: str, act: Callable[[Identity, KeyedRequest, dict[str, Any]], tuple[Published, Answered]]) -> None:
+    def route(
+        name: str,
+        summary: str,
+        body: type[Body],
+        told: Any,
+        act: Callable[[Identity, KeyedRequest, dict[str, Any]], tuple[Published, Answered]],
+    ) -> None:
+        @operation("messages", summary, scope=SCOPE, query=Anything, body=body, keyed=True, answer=told)
         def answer() -> Response:
             identity = caller.require(SCOPE)
             raw = raw_body()
@@ -59,10 +69,10 @@ def messages(service: Messages, caller: Caller, hub: Hub, tail: Tail) -> Bluepri
             )
 
         for start in ("/api/", "/ashe/"):
-            routes.add_url_rule(start + name, f"{start[1:-1]} {name}".replace("-", "_"), answer, methods=["POST"])
+            routes.add_url_rule(start + name, f"{start[1:-1]}_{name}".replace("-", "_"), answer, methods=["POST"])
 
-    route("send-websocket", send)
-    route("push-location", push_location)
-    route("broadcast", broadcast)
-    route("notify-user", notify_user)
+    route("send-websocket", "Send a message to a room, or to one user in it", SendBody, MessageSent, send)
+    route("push-location", "Tell where a device is", LocationBody, LocationPushed, push_location)
+    route("broadcast", "Send a message to everyone", BroadcastBody, BroadcastSent, broadcast)
+    route("notify-user", "Send a message to a user, wherever they are", NotifyBody, UserNotified, notify_user)
     return routes

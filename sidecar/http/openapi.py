@@ -85,6 +85,12 @@ SECURITY_SCHEMES = {
         "name": CSRF_HEADER,
         "description": "Goes with the login cookie wherever something is changed (GET /api/session tells it).",
     },
+    "platform_signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Lark-Signature",
+        "description": "As Lark signs its callbacks; without an encrypt key its verification token is in the body.",
+    },
     "signature": {
         "type": "apiKey",
         "in": "header",
@@ -306,6 +312,8 @@ class _Described:
         found = self.found
         if found.scope is Who.ALL:
             return []
+        if found.scope is Who.PLATFORM:
+            return [{"platform_signature": []}]
         scopes = [found.scope] if isinstance(found.scope, str) else []
         ways = [{scheme: scopes} for scheme in TOKEN_SCHEMES]
         ways.append({"login": []} if self.method in SAFE_METHODS else {"login": [], "csrf": []})
@@ -326,8 +334,13 @@ class _Described:
 
     def _answer(self, status: int, answer: Any) -> dict[str, Any]:
         described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+        headers: dict[str, Any] = {
+            name: {"description": about, "schema": {"type": "string"}} for name, about in self.found.headers.items()
+        }
         if self.found.tagged or self.found.conditional:
-            described["headers"] = ETAG
+            headers |= ETAG
+        if headers and status < 400:
+            described["headers"] = headers
         media = _media(answer)
         if media:
             described["content"] = {part.type: {"schema": self.schemas.of(part.kind)} for part in media}
@@ -336,7 +349,7 @@ class _Described:
     def _refusals(self) -> dict[int, list[type[errors.SidecarError]]]:
         """The errors of this operation by status."""
         found = self.found
-        known = found.scope is not Who.ALL
+        known = found.scope not in (Who.ALL, Who.PLATFORM)
         writes = self.method not in SAFE_METHODS
         classes: list[type[errors.SidecarError]] = [errors.Invalid, errors.BadHost]
         if found.body is not None and not isinstance(found.body, Media):

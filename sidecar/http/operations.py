@@ -35,6 +35,7 @@ class Who(Enum):
     ALL = "no credential is looked at"
     ANYBODY = "strangers too, but a credential that is given must hold"
     KNOWN = "whoever has a credential"
+    PLATFORM = "the platform, by its signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Operation:
     tagged: bool
     conditional: bool
     answer: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[int, Any] = field(default_factory=dict)
     refusals: tuple[type[SidecarError], ...] = ()
 
@@ -86,12 +88,13 @@ def operation(
     keyed: bool = False,
     tagged: bool = False,
     conditional: bool = False,
+    headers: Mapping[str, str] | None = None,
     answers: Mapping[int, Any] | None = None,
     refusals: tuple[type[SidecarError], ...] = (),
 ) -> Callable[[View], View]:
     """Declare a view. `signed`: a signature counts as a credential here; `path`: what the variables of the address are;
     `keyed`: an Idempotency-Key is obeyed; `tagged`: the answer has an ETag, and If-None-Match gets 304; `conditional`:
-    a write that If-Match and If-None-Match can forbid. `query` with `others` and nothing declared costs nothing."""
+    a write that If-Match and If-None-Match can forbid; `headers`: what other headers of a good answer say."""
     declared = Operation(
         tag=tag,
         summary=summary,
@@ -106,6 +109,7 @@ def operation(
         tagged=tagged,
         conditional=conditional,
         answer=answer,
+        headers=headers or {},
         answers=answers or {},
         refusals=refusals,
     )

@@ -25,7 +25,10 @@ def _app_id(value: Any) -> str:
 
 Secret = Annotated[str, word(MAX_SECRET_CHARACTERS)]
 OptionalSecret = Annotated[str, text(MAX_SECRET_CHARACTERS)]
-AppId = Annotated[str, BeforeValidator(_app_id)]
+AppId = Annotated[
+    str,
+    BeforeValidator(_app_id, json_schema_input_type=Annotated[str, Field(min_length=1, max_length=MAX_APP_CHARACTERS)]),
+]
 
 
 class StartBody(StrictBody):

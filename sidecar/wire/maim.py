@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, with_config
+from typing_extensions import TypedDict
 
 from sidecar.domain.errors import FieldError, Invalid, SidecarError
 from sidecar.domain.maim import CUSTOM, PARTS, STANDARD, id_of, is_message
@@ -94,6 +95,28 @@ def is_key(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 
+@with_config(extra="allow")
+class MessageInfo(TypedDict):
+    platform: str
+    message_id: str
+    time: float
+
+
+@with_config(extra="allow")
+class MessageSegment(TypedDict):
+    type: str
+    data: Any
+
+
+@with_config(extra="allow")
+class GivenMessage(TypedDict):
+    """A message as maim_message's clients make it; each part may hold more."""
+
+    message_info: MessageInfo
+    message_segment: MessageSegment
+    message_dim: dict[str, Any]
+
+
 def _message(value: Any) -> Any:
     if not is_message(value):
         raise ValueError(
@@ -109,7 +132,17 @@ def _custom(value: Any) -> str:
     return value if value.startswith(CUSTOM) else CUSTOM + value
 
 
-Message = Annotated[Any, BeforeValidator(_message)]
+Message = Annotated[Any, BeforeValidator(_message, json_schema_input_type=GivenMessage)]
+NewKey = Annotated[
+    str,
+    BeforeValidator(
+        _key,
+        json_schema_input_type=Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS, pattern=r"^[!-~]+$")],
+    ),
+]
+CustomName = Annotated[
+    str, BeforeValidator(_custom, json_schema_input_type=Annotated[str, Field(min_length=1, max_length=100)])
+]
 
 
 class _Queued(StrictBody):
@@ -134,13 +167,13 @@ class MaimBroadcastBody(StrictBody):
 
 
 class MaimCustomBody(_Queued):
-    message_type: Annotated[str, BeforeValidator(_custom)]
+    message_type: CustomName
     payload: Any
     connection_uuid: OptionalName = None
     target_user: OptionalName = None
     target_platform: OptionalName = None
     tenant: OptionalName = None
-    api_key: Annotated[str, BeforeValidator(_key)] | None = None
+    api_key: NewKey | None = None
     platform: OptionalName = None
 
 
@@ -156,7 +189,7 @@ class MaimKeyBody(StrictBody):
     tenant: OptionalName = None
     platforms: Annotated[list[Name], Field(min_length=1, max_length=MAX_PLATFORMS)] | None = None
     name: OptionalName = None
-    key: Annotated[str, BeforeValidator(_key)] | None = None
+    key: NewKey | None = None
 
 
 def with_message(body: Mapping[str, Any]) -> Mapping[str, Any]:

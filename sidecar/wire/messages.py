@@ -45,7 +45,19 @@ def _data(value: Any) -> dict[str, Any]:
 
 
 MessageText = Annotated[str, text(MAX_MESSAGE_CHARACTERS)]
-Data = Annotated[dict[str, Any], BeforeValidator(_data)]
+GivenData = Annotated[
+    dict[str, Any],
+    Field(
+        json_schema_extra={
+            "properties": {
+                "type": {"type": "string", "maxLength": MAX_TYPE_CHARACTERS},
+                **dict.fromkeys(sorted(RESERVED), False),
+            }
+        }
+    ),
+]
+"""The server says who sends and when."""
+Data = Annotated[dict[str, Any], BeforeValidator(_data, json_schema_input_type=GivenData | None)]
 Type = Annotated[str, word(MAX_TYPE_CHARACTERS)]
 Interval = Annotated[float, number(MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS)]
 
@@ -60,7 +72,7 @@ class SendBody(Body):
 class LocationBody(Body):
     latitude: Annotated[float, number(-90, 90)]
     longitude: Annotated[float, number(-180, 180)]
-    device_id: Annotated[str, BeforeValidator(_device)] = DEFAULT_DEVICE
+    device_id: Annotated[str, BeforeValidator(_device, json_schema_input_type=str | int | None)] = DEFAULT_DEVICE
 
 
 class StartPushBody(Body):

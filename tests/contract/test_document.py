@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RunningSidecar
+from tests.contract.conftest import NAME
+from tests.lark.flow import Flow
+from tests.lark.stage import APP_ID
 
 pytest.importorskip("schemathesis")
 
@@ -35,7 +37,13 @@ unexpected-methods = ["TRACE"]
 extra-data-sources.responses = false
 
 [dictionaries.names]
-values = ["known", "known/1"]
+values = ["{name}"]
+
+[dictionaries.apps]
+values = ["{app}"]
+
+[dictionaries.sessions]
+values = ["{session}"]
 
 [dictionaries.files]
 values = ["app.js", "style.css", "icon.svg", "vendor/socket.io.LICENSE"]
@@ -50,6 +58,10 @@ values = [{menu}]
 values = [{permissions}]
 
 [parameters]
+"path.app_id" = {{ dictionary = "apps", probability = 0.7 }}
+"path.session_id" = {{ dictionary = "sessions", probability = 0.5 }}
+"path.user" = {{ dictionary = "names", probability = 0.7 }}
+"path.project" = {{ dictionary = "names", probability = 0.5 }}
 "path.deployment_id" = {{ dictionary = "names", probability = 0.5 }}
 "path.id" = {{ dictionary = "names", probability = 0.5 }}
 "path.key" = {{ dictionary = "names", probability = 0.5 }}
@@ -75,38 +87,27 @@ parameters = {{ "path.number" = {{ dictionary = "permissions", probability = 0.5
 time."""
 
 
-@pytest.fixture
-def furnished(start_sidecar) -> RunningSidecar:
-    """One that has something of everything."""
-    server: RunningSidecar = start_sidecar(SIDECAR_RATE_LIMIT="off")
-    hook, lines = "/api/webhooks/deployment", ["one", "two"]
-    body = {"project": "known", "deployment_id": "known", "step_name": "build", "step_status": "started"}
-    assert server.post(hook, {"type": "step_started", **body}).status_code == 200
-    assert server.post(hook, {"type": "log_batch", **body, "logs": lines}).status_code == 200
-    assert server.post(hook, {"type": "metrics_update", "project": "known"}).status_code == 400
-    assert server.request("PUT", "/api/menu/known", json={"name": "Known"}).status_code == 200
-    assert server.request("PUT", "/api/roles/known", json={}).status_code == 200
-    assert server.request("PUT", "/api/users/known/roles", json={"roles": ["known"]}).status_code == 200
-    return server
-
-
 @pytest.mark.parametrize(("who", "phases", "examples"), [("admin", "coverage,fuzzing", 12), ("nobody", "fuzzing", 6)])
-def test_every_answer_is_one_that_the_document_tells(furnished, tmp_path, who, phases, examples):
-    versions = {name: furnished.get(f"/api/{name}/version").json()["version"] for name in ("menu", "permissions")}
+def test_every_answer_is_one_that_the_document_tells(
+    furnished: Flow, tmp_path: Path, who: str, phases: str, examples: int
+) -> None:
+    server = furnished.server
+    versions = {name: server.get(f"/api/{name}/version").json()["version"] for name in ("menu", "permissions")}
+    session = furnished.start(NAME)["session_id"]
     configuration = tmp_path / "schemathesis.toml"
-    configuration.write_text(CONFIGURATION.format(**versions))
+    configuration.write_text(CONFIGURATION.format(name=NAME, app=APP_ID, session=session, **versions))
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration)),
-        *("run", f"{furnished.url}/api/openapi.json", "--no-color", "--generation-deterministic", "--no-shrink"),
+        *("run", f"{server.url}/api/openapi.json", "--no-color", "--generation-deterministic", "--no-shrink"),
         *("--phases", phases, "--max-examples", str(examples), "--checks", ",".join(CHECKS)),
         *("--generation-with-security-parameters", "false", "--continue-on-failure", "--warnings", "off"),
         *("--suppress-health-check", "all"),
     ]
     if who == "admin":
-        command += ["--header", f"Authorization: Bearer {furnished.token}"]
+        command += ["--header", f"Authorization: Bearer {server.token}"]
     code, told = run(command, tmp_path)
     assert code == 0, told
-    assert "Traceback" not in furnished.output(), furnished.output()
+    assert "Traceback" not in server.output(), server.output()
 
 
 def run(command: list[str], folder: Path) -> tuple[int, str]:

@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 
 from sidecar.domain.access import SCOPES
+from tests.lark.stage import APP_ID
 from tests.servers import RunningSidecar
 
 WRONG = f"sct_{'0' * 12}_{'a' * 43}"
-METHODS = ("get", "put", "post", "patch", "delete")
+VARIABLES = {"app_id": APP_ID}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def sidecar(furnished) -> RunningSidecar:
+    """With an app at Lark: without one there is nothing at the addresses of authorizations."""
+    server: RunningSidecar = furnished.server
+    return server
+
+
+@pytest.fixture
 def operations(sidecar) -> list[tuple[str, str, dict[str, Any]]]:
     paths = sidecar.get("/api/openapi.json").json()["paths"]
     return [(method.upper(), path, found) for path, methods in paths.items() for method, found in methods.items()]
@@ -24,7 +32,7 @@ def asked(server: RunningSidecar, method: str, path: str, found: dict[str, Any],
     parameters = found.get("parameters", [])
     for parameter in parameters:
         if parameter["in"] == "path":
-            value = "1" if parameter["schema"]["type"] == "integer" else "nothing"
+            value = "1" if parameter["schema"]["type"] == "integer" else VARIABLES.get(parameter["name"], "nothing")
             path = path.replace(f"{{{parameter['name']}}}", value)
     query = {item["name"]: "x" for item in parameters if item["in"] == "query" and item.get("required")}
     body = {"json": {}} if "requestBody" in found else {}
