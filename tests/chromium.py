@@ -67,6 +67,11 @@ class Chromium:
         page = self._line.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         return context, Line(f"{self._address_of_pages}{page}")
 
+    def download_into(self, folder: Path, context: str) -> None:
+        self._line.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), browserContextId=context
+        )
+
     def close_context(self, context: str) -> None:
         self._line.call("Target.disposeBrowserContext", browserContextId=context)
 
@@ -154,6 +159,14 @@ class Browser:
         while not self._loaded:
             self._line.receive()
 
+    def download_into(self, folder: Path) -> None:
+        """Where files go that the page has downloaded."""
+        self._chromium.download_into(folder, self._context)
+
+    def set_cookie(self, url: str, name: str, value: str) -> None:
+        """As if that address had set it."""
+        self._call("Network.setCookie", url=url, name=name, value=value)
+
     def evaluate(self, javascript: str) -> Any:
         """The value of a script, awaited if it is a promise. It must be JSON: end a script whose value you
         don't need with `; null`. Raises PageError."""
@@ -173,8 +186,8 @@ class Browser:
                 raise PageError(f"never true: {condition}\nerrors: {self.errors}\npage: {text}")
             time.sleep(POLL_SECONDS)
 
-    def screenshot(self, path: Path, width: int, height: int) -> None:
-        """A PNG of the page in a window of this size."""
+    def resize(self, width: int, height: int) -> None:
+        """Give the page a window of this size."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -182,6 +195,10 @@ class Browser:
             deviceScaleFactor=1,
             mobile=False,
         )
+
+    def screenshot(self, path: Path, width: int, height: int) -> None:
+        """A PNG of the page in a window of this size."""
+        self.resize(width, height)
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:

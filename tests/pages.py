@@ -45,6 +45,25 @@ def press(browser: Browser, selector: str) -> None:
     browser.evaluate(f"{button}.click()")
 
 
+def nameless(browser: Browser) -> list[str]:
+    """Fields and buttons that a screen reader can't name (a placeholder is no name), ids that are there twice, and what
+    points to none."""
+    found: list[str] = browser.evaluate(
+        """(() => {
+          const all = (selector) => [...document.querySelectorAll(selector)];
+          const ids = all("[id]").map(node => node.id);
+          return [
+            ...all("input, select, textarea").filter(field => !field.labels.length).map(node => node.outerHTML),
+            ...all("button").filter(button => !button.textContent.trim()).map(node => node.outerHTML),
+            ...ids.filter((id, place) => ids.indexOf(id) !== place),
+            ...["aria-describedby", "aria-labelledby"].flatMap(name => all(`[${name}]`).map(n => n.getAttribute(name)))
+              .filter(id => !ids.includes(id)),
+          ];
+        })()"""
+    )
+    return found
+
+
 def needs_no_sideways_scrolling(browser: Browser) -> bool:
     fits: bool = browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     return fits

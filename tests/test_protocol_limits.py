@@ -135,6 +135,7 @@ def limits() -> Iterator[tuple[str, str]]:
     yield protocol, page_of(http_deployments.LinesQuery)
     yield protocol, page_of(http_deployments.EventsQuery)
     yield protocol, page_of(http_deliveries.DeliveriesQuery)
+    yield protocol, f"came in the last {http_deliveries.DAY_SECONDS // 3_600} hours"
     yield protocol, f"the newest {http_deployments.UI_LINES} lines"
     yield protocol, f"together {projects.MAX_DAYS} days at most"
     yield protocol, f"the {projects.DAYS} days of which today is the last"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, get_args
 
 from flask import Blueprint, Response, jsonify
 
 from sidecar.domain.errors import Conflict, Unparsable, UnsupportedMedia
 from sidecar.domain.redaction import redact
+from sidecar.domain.times import utc_text
 from sidecar.http.operations import operation
 from sidecar.http.paging import decode_cursor, encode_cursor
 from sidecar.http.parameters import MAX_NUMBER, Parameters, moment, names, parsed, whole, words
 from sidecar.http.requests import Caller
 from sidecar.services.deliveries import Deliveries
 from sidecar.store.deliveries import DeliveryFilter
-from sidecar.wire.answers_webhooks import DeliveryList, Replayed, WholeDelivery
+from sidecar.wire.answers_webhooks import DeliveryCounts, DeliveryList, Replayed, Verdict, WholeDelivery
 
-VERDICTS = ("stored", "test", "quarantined", "replayed", "erased")
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 ONE = f"/api/deliveries/<int(max={MAX_NUMBER}):number>"
+DAY_SECONDS = 86_400
 NUMBER = {"number": "As the list and the refusal of a webhook tell it."}
 
 
@@ -28,6 +31,10 @@ class DeliveriesQuery(Parameters):
     project: tuple[str, ...] | None = names("Of these projects only.")
     since: str | None = moment("Came at this time or later.")
     until: str | None = moment("Came before this time.")
+
+
+class CountsQuery(Parameters):
+    since: str | None = moment("Came at this time or later; without it the last 24 hours.")
 
 
 def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
@@ -41,6 +48,13 @@ def deliveries(service: Deliveries, caller: Caller) -> Blueprint:
         rows = service.list(wanted, query.cursor, query.limit + 1)
         more, rows = len(rows) > query.limit, rows[: query.limit]
         return jsonify(items=rows, next=encode_cursor(rows[-1]["number"]) if more else None)
+
+    @routes.get("/api/deliveries/counts")
+    @operation("deliveries", "How many came, by verdict", scope="admin", query=CountsQuery, answer=DeliveryCounts)
+    def count_deliveries(query: CountsQuery) -> Response:
+        caller.require("admin")
+        since = query.since or utc_text(time.time() - DAY_SECONDS)
+        return jsonify(since=since, counts=service.counts(since, VERDICTS))
 
     @routes.get(ONE)
     @operation("deliveries", "A delivery with its body", scope="admin", path=NUMBER, answer=WholeDelivery)

@@ -1,4 +1,4 @@
-"""The pages: dashboard, test console and their files, and the first steps of somebody who has just installed it."""
+"""The pages: dashboard, test console, deliveries and their files; and the first steps of who has just installed it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, jsonify, render_template, send_from_directory
 
+from sidecar.http.deliveries import VERDICTS
 from sidecar.http.operations import HTML, Media, Who, operation
 from sidecar.http.parameters import Anything
 from sidecar.http.requests import Caller, public_prefix
@@ -31,6 +32,12 @@ def pages(caller: Caller, first_token_file: Path, open: str, namespace: str) -> 
     @operation("pages", "The test console", scope=Who.ALL, query=Anything, answer=HTML)
     def console() -> Response:
         page = render_template("console.html", base=public_prefix(), namespace=namespace)
+        return Response(page, content_type="text/html; charset=utf-8")
+
+    @routes.get("/deliveries")
+    @operation("pages", "The deliveries, for who has logged in", scope=Who.ALL, query=Anything, answer=HTML)
+    def deliveries() -> Response:
+        page = render_template("deliveries.html", base=public_prefix(), verdicts=VERDICTS)
         return Response(page, content_type="text/html; charset=utf-8")
 
     @routes.get("/static/<path:name>")

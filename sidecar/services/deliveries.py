@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -144,6 +144,10 @@ class Deliveries:
     def list(self, wanted: DeliveryFilter, before: int | None, limit: int) -> list[dict[str, Any]]:
         """Newest first, without their bodies."""
         return self._database.read(lambda c: store.list_deliveries(c, wanted, before, limit))
+
+    def counts(self, since: str, verdicts: Sequence[str]) -> dict[str, int]:
+        """How many came at this time or later, by verdict."""
+        return self._database.read(lambda c: store.count_deliveries(c, since, verdicts))
 
     def _store(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +118,38 @@ def list_deliveries(
     if before is not None:
         query = query.where(deliveries.c.number < before)
     return [_shown(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def count_deliveries(connection: Connection, since: str, verdicts: Sequence[str]) -> dict[str, int]:
+    """How many came at this time or later, by each of these verdicts. Their own number and the index of verdicts alone
+    are read, never a body."""
+    columns = deliveries.c
+    first = _first_since(connection, since)
+    counted = select(func.count()).select_from(deliveries).where(columns.number >= first)
+    return {verdict: connection.execute(counted.where(columns.verdict == verdict)).scalar_one() for verdict in verdicts}
+
+
+def _first_since(connection: Connection, since: str) -> int:
+    """A number that those before this time lie below. Numbers grow as time does, so halving finds it."""
+    columns = deliveries.c
+    least, most = connection.execute(select(func.min(columns.number), func.max(columns.number))).one()
+    if least is None:
+        return 0
+    end = int(most) + 1
+    first = int(least)
+    while first < end:
+        middle = (first + end) // 2
+        row = connection.execute(
+            select(columns.number, columns.received_at)
+            .where(columns.number >= middle)
+            .order_by(columns.number)
+            .limit(1)
+        ).one()
+        if row.received_at < since:
+            first = row.number + 1
+        else:
+            end = middle
+    return first
 
 
 def body_bytes(connection: Connection) -> int:

@@ -8,6 +8,9 @@ from typing_extensions import TypedDict
 
 from sidecar.wire.answers import Done, FieldProblem, Published, Time
 
+Verdict = Literal["stored", "test", "quarantined", "replayed", "erased"]
+"""What became of a delivery; `erased`: its project was deleted."""
+
 
 class Taken(TypedDict):
     """What a message was taken for. `repaired`: it was not JSON as it came."""
@@ -43,7 +46,7 @@ class Delivery(TypedDict):
     headers: dict[str, str]
     body_bytes: int
     body_sha256: str
-    verdict: Literal["stored", "test", "quarantined", "replayed", "erased"]
+    verdict: Verdict
     reason: Reason | None
     repaired: bool
     project: str | None
@@ -63,6 +66,13 @@ class DeliveryList(TypedDict):
 
     items: list[Delivery]
     next: str | None
+
+
+class DeliveryCounts(TypedDict):
+    """Those that came since then, by verdict."""
+
+    since: Time
+    counts: dict[Verdict, int]
 
 
 class Replayed(Done, Taken):

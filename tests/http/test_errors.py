@@ -187,6 +187,7 @@ def test_a_body_that_can_t_be_read_to_its_end_gets_400_and_ends_the_connection(s
 ROUTES = [
     "/",
     "/console",
+    "/deliveries",
     "/login",
     "/healthz",
     "/readyz",
@@ -227,6 +228,7 @@ ROUTES = [
     "/api/roles/<name>",
     "/api/users/<path:id>/roles",
     "/api/deliveries",
+    "/api/deliveries/counts",
     "/api/deliveries/<int(max=9223372036854775807):number>",
 ]
 OF_LARK = [

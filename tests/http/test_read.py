@@ -6,9 +6,12 @@ import base64
 import hashlib
 import json
 import re
+import time
 from urllib.parse import quote, unquote, urlencode
 
 import pytest
+
+from sidecar.domain.times import utc_text
 
 WEBHOOK = "/api/webhooks/deployment"
 
@@ -408,6 +411,25 @@ def test_deliveries_are_found_by_project_time_and_several_verdicts(sidecar, name
     assert found(since=second["received_at"], verdict="stored") == [second["number"]]
     assert found(until=first["received_at"]) == []
     assert sidecar.get("/api/deliveries", params={"project": f"{name}-other"}).json()["items"] == []
+
+
+def test_deliveries_are_counted_by_verdict(sidecar, name):
+    start = utc_text(time.time())
+    for _ in range(2):
+        report(sidecar, type="test", project=name)
+    sidecar.post(WEBHOOK, content=b"not json")
+    report(sidecar, type="deployment_started", project=name, deployment_id=name)
+    answer = sidecar.get("/api/deliveries/counts", params={"since": start}).json()
+    assert answer["since"] == start
+    assert {verdict: count for verdict, count in answer["counts"].items() if count} == {
+        "test": 2,
+        "quarantined": 1,
+        "stored": 1,
+    }
+    assert sidecar.get("/api/deliveries/counts").json()["counts"]["test"] >= 2, "of a day"
+    assert set(sidecar.get("/api/deliveries/counts?since=2100-01-01").json()["counts"].values()) == {0}
+    assert sidecar.get("/api/deliveries/counts?since=then").status_code == 400
+    assert sidecar.get("/api/deliveries/counts", sidecar.new_token("deployments:read")).status_code == 403
 
 
 @pytest.mark.parametrize("query", ["verdict=lost", "limit=101", "cursor=x", "since=yesterday", "project=", "projekt=x"])

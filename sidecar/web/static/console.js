@@ -2,12 +2,11 @@
 // Tokens stay in their field and in memory: never in an address, in storage or among the frames. All text is set as
 // text, never as HTML.
 
-const base = document.body.dataset.base;
-const namespace = document.body.dataset.namespace;
+import { $, base, csrf, namespace, parsed } from "./page.js";
+
 const MAX_ENTRIES = 500;
 const ACK_MILLISECONDS = 10_000;
 const MASK = "•••";
-const $ = (id) => document.getElementById(id);
 
 const secrets = new Set();
 const rooms = new Map();
@@ -106,8 +105,7 @@ async function credentials(method) {
   const given = token();
   if (given) return { Authorization: `Token ${given}` };
   if (method === "GET") return {};
-  const session = await (await fetch(`${base}/api/session`)).json();
-  return session.csrf_token ? { "X-CSRF-Token": session.csrf_token } : {};
+  return csrf();
 }
 
 // Connections: both kinds have say(room, username, message), ping() and close()
@@ -265,14 +263,6 @@ async function whyRefused(room) {
     return `${problem.detail} (${problem.code})`;
   } catch {
     return "the server can't be reached";
-  }
-}
-
-function parsed(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
   }
 }
 
