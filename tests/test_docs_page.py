@@ -101,6 +101,16 @@ def test_its_curl_line_works(opened: Open, sidecar: RunningSidecar, anchor: str)
     assert isinstance(json.loads(done.stdout), dict)
 
 
+def test_the_curl_line_of_the_webhook_posts_a_step(opened: Open, sidecar: RunningSidecar) -> None:
+    anchor = "post-api-webhooks-deployment"
+    line = text(opened(anchor), f"#{anchor} .copying pre")
+    environment = {"SIDECAR_TOKEN": sidecar.token, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        ["bash", "-c", f"{line} --silent"], capture_output=True, text=True, timeout=30, env=environment, check=True
+    )
+    assert json.loads(done.stdout)["type"] == "step_started"
+
+
 def test_a_curl_line_is_copied(opened: Open) -> None:
     page = opened("get-healthz")
     page.evaluate("""(() => {

@@ -40,7 +40,7 @@ from sidecar.wire.deployments import TYPES
 from sidecar.wire.news import EVENT_TYPES
 from sidecar.wire.spoken import EventType, Frame, Message
 from sidecar.wire.told import ANYTHING, PERMISSIONS_FRAMES, REFERRED, ROOM_FRAMES, Since
-from tests.contract.spoken import declared, jsonschema_rs, spoken
+from tests.contract.spoken import declared, spoken
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("protocol.md", "messages.md", "menu.md", "maim.md", "authorizations.md")
@@ -277,6 +277,7 @@ def test_what_the_page_shows_of_sockets_has_the_form_of_their_document(sidecar):
 
 
 def test_what_the_page_shows_of_answers_has_the_form_of_their_document(parts):
+    jsonschema_rs = pytest.importorskip("jsonschema_rs", reason="jsonschema-rs is not installed")
     rules = parts.app.url_map.iter_rules()
     whole = document(rules, parts.app.view_functions)
     shown = [(info.split()[1:], json.loads(text)) for _, info, text in BLOCK.findall(PAGE) if info.startswith("like ")]

@@ -181,7 +181,21 @@ Lines = Annotated[
 class DeploymentMessage(BaseModel):
     """Every field that we read of a deployment message; others pass through untouched."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="ignore",
+        hide_input_in_errors=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "step_started",
+                    "project": "my-project",
+                    "deployment_id": "1",
+                    "step_name": "build",
+                    "step_status": "started",
+                }
+            ]
+        },
+    )
 
     type: Word = None
     project: Name = None

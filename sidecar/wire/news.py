@@ -22,7 +22,7 @@ class Reported(DeploymentMessage):
     """What a sender reported: its fields as they came under their names in snake_case, others too. (The forms of those
     below may be sent with each of them.)"""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={})
 
     type: ClassVar[None] = None  # type: ignore[misc]
     project: str

@@ -14,6 +14,7 @@ import websocket
 from tests.bots.peers import DEADLINE_SECONDS, Line, envelope, text_message
 from tests.programs import Nginx
 from tests.servers import RunningSidecar
+from tests.sockets.clients import compare
 
 LINES = ("websocket", "socketio")
 
@@ -133,6 +134,7 @@ class RawBot:
                 frame = json.loads(text[2:])[1]
             else:
                 frame = json.loads(text)
+            compare("plain", "bots_socketio" if self.line == "socketio" else "bots", frame)
             if where(frame):
                 found: Line = frame
                 return found

@@ -1,5 +1,5 @@
 """What goes over sockets, compared with the document at /api/asyncapi.json: each message must be in it and have its
-form. `seen` are the messages that were compared, by their keys in the document."""
+form. (Without jsonschema-rs, which tests/requirements.txt names, the clients of the tests compare nothing.)"""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 import sidecar as package
+from config.settings import load_settings
+from sidecar.factory import create_app
 from sidecar.wire.spoken import Command, EventType, Frame, Message
 from tests.servers import RunningSidecar
 
-jsonschema_rs = pytest.importorskip("jsonschema_rs", reason="jsonschema-rs is not installed (tests/requirements.txt)")
+try:
+    import jsonschema_rs
+except ImportError:
+    jsonschema_rs = None
 
 Json = dict[str, Any]
 SOCKETIO = "socketio"
@@ -35,7 +42,7 @@ def declared() -> Iterator[EventType | Frame | Message | Command]:
 
 
 class Spoken:
-    """`document` as it was served."""
+    """`document` as it was served. `seen` are the messages that were compared, by their keys in it."""
 
     def __init__(self, document: Json):
         self.document = document
@@ -65,10 +72,15 @@ class Spoken:
         self._check(found, arguments, f"the event {name} {title or ''}")
 
     def asked(self, name: str, arguments: list[Any], answer: list[Any]) -> None:
-        """A client has emitted this, and was answered so."""
-        if name == "message":
-            return
-        found = [
+        """A client has emitted this, as it should, and was answered so."""
+        command = self.answered(name, answer)
+        if answer[0]["ok"]:
+            emitted = command["messages"][0]["$ref"].rpartition("/")[2]
+            self._check([emitted], arguments, f"the arguments of {name}")
+
+    def answered(self, name: str, answer: list[Any]) -> Json:
+        """The operation by which a client asked, and was answered so."""
+        found: list[Json] = [
             operation
             for operation in self.document["operations"].values()
             if operation["channel"]["$ref"] == f"#/channels/{SOCKETIO}"
@@ -77,9 +89,7 @@ class Spoken:
         assert found, f"{name} is not in the document"
         replies = [message["$ref"].rpartition("/")[2] for message in found[0]["reply"]["messages"]]
         self._check(replies, answer, f"the answer to {name}")
-        if answer[0]["ok"]:
-            emitted = found[0]["messages"][0]["$ref"].rpartition("/")[2]
-            self._check([emitted], arguments, f"the arguments of {name}")
+        return found[0]
 
     def plain(self, channel: str, frame: Json) -> None:
         """By a plain WebSocket at /ws/<channel>/, or a bot's."""
@@ -121,7 +131,20 @@ class Spoken:
 
 
 def spoken(server: RunningSidecar) -> Spoken:
-    """By the document that this server gives."""
+    """By the document that this server gives. Skips where nothing can be compared."""
+    pytest.importorskip("jsonschema_rs", reason="jsonschema-rs is not installed (tests/requirements.txt)")
     answer = server.get("/project-dashboard/api/asyncapi.json", token="")
     assert answer.status_code == 200, answer.text
     return Spoken(answer.json())
+
+
+@cache
+def heard() -> Spoken | None:
+    """By the document of the code that is here, for all clients of the tests."""
+    if jsonschema_rs is None:
+        return None
+    with TemporaryDirectory() as folder:
+        sidecar = create_app(load_settings(instance_dir=Path(folder)))
+        document = sidecar.app.test_client().get("/api/asyncapi.json").get_json()
+        sidecar.core.database.close()
+    return Spoken(document)

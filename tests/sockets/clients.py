@@ -22,6 +22,7 @@ import requests
 import socketio
 import websocket
 
+from tests.contract.spoken import heard
 from tests.programs import JsClient, Line, Nginx
 from tests.servers import RunningSidecar
 
@@ -51,6 +52,13 @@ def end_of(token: str) -> float:
     """When this connection token ends, taken at its word; unix seconds."""
     end: float = jwt.decode(token, options={"verify_signature": False})["exp"]
     return end
+
+
+def compare(way: str, *what: Any) -> None:
+    """With the document of the sockets."""
+    known = heard()
+    if known is not None:
+        getattr(known, way)(*what)
 
 
 class Page:
@@ -101,6 +109,7 @@ class Page:
 
     def call(self, event: str, *args: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._js.call(event, *args, socket=self.name)
+        compare("answered", event, [answer])
         return answer
 
     def emit(self, event: str, *args: Any) -> None:
@@ -133,6 +142,8 @@ class Page:
             self._read += 1
             if line["socket"] == self.name:
                 self._lines.append(line)
+                if line["what"] == "event":
+                    compare("told", line["event"], line["args"])
                 if line["what"] == "event" and line["event"] == "event":
                     self._events.append(line["args"][0])
         return self._lines
@@ -199,11 +210,14 @@ class Plain:
         if server.url.startswith("https:") and isinstance(server, RunningSidecar):
             options.setdefault("sslopt", {"context": server.tls})
         address = "ws" + server.url.removeprefix("http") + path
+        words = path.partition("?")[0].removeprefix("/project-dashboard").split("/")
+        self._channel = words[2] if len(words) > 2 and words[2] else "bots"
         self.made = websocket.create_connection(address, timeout=15, header=header, suppress_origin=True, **options)
         self._socket = self.made.sock
 
     def next(self) -> dict[str, Any]:
         frame: dict[str, Any] = json.loads(self.made.recv())
+        compare("plain", self._channel, frame)
         return frame
 
     def say(self, **fields: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Backstage:
         self._writer = Writer(self._database, lambda events: None)
 
     def append(self, *rooms: str) -> int:
-        return self._writer.run_alone(lambda transaction: transaction.append("fact", {}, rooms)).seq
+        return self._writer.run_alone(lambda transaction: transaction.append("system_notification", {}, rooms)).seq
 
     def close(self) -> None:
         self._writer.stop()
