@@ -174,7 +174,7 @@ class Line(BaseModel):
 
 
 Lines = Annotated[
-    str | list[Line] | None, BeforeValidator(_logs, json_schema_input_type=Scalar | list[Line | str | float])
+    str | list[Line] | None, BeforeValidator(_logs, json_schema_input_type=Scalar | list[Line | str | float | bool])
 ]
 
 
