@@ -50,6 +50,7 @@ function choices(schema) {
 
 function kindOf(read, value) {
   if (value === true || value === undefined) return "anything";
+  if (value === false) return "nothing";
   const schema = read.resolve(value);
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((item) => JSON.stringify(item)).join(" | ");
@@ -81,7 +82,7 @@ function rows(read, value, depth = 0, seen = []) {
   const whole = part ?? schema;
   if (whole.type === "array" && !Array.isArray(whole.items)) return rows(read, whole.items, depth, seen);
   if (depth > MAX_DEPTH || !whole.properties || seen.includes(whole.properties)) return [];
-  return Object.entries(whole.properties).flatMap(([name, field]) => {
+  return Object.entries(whole.properties).filter(([, field]) => field !== false).flatMap(([name, field]) => {
     const found = read.resolve(field);
     const about = found.description ?? "";
     const standard = found.default === undefined || found.default === null ? "" : ` Default: \`${JSON.stringify(found.default)}\`.`;
