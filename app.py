@@ -12,7 +12,10 @@ if sys.version_info < (3, 11):
 # What is imported stays: to look through it again and again meanwhile takes almost as long as to import it.
 gc.disable()
 
-from gevent import monkey
+try:
+    from gevent import monkey
+except ModuleNotFoundError:
+    sys.exit("%s lacks what requirements.txt names: use .venv/bin/python, which `make run` makes." % sys.executable)
 
 monkey.patch_all()
 

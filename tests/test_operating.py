@@ -292,6 +292,15 @@ def test_an_old_python_is_one_line(tmp_path, file):
     assert line.startswith("The sidecar needs Python 3.11 or later; this is 3.")
 
 
+@pytest.mark.parametrize("command", [["app.py"], ["-m", "sidecar"]])
+def test_a_python_without_the_requirements_is_one_line(tmp_path, command):
+    """Whoever has just cloned it tries `python3 app.py`."""
+    done = start({"SIDECAR_INSTANCE_DIR": str(tmp_path / "instance")}, sys.executable, "-S", *command)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "`make run`" in line
+
+
 # First and later starts
 
 

@@ -172,6 +172,7 @@ def test_what_could_not_be_used_is_found_again(stranger: Stranger) -> None:
     assert "quarantined" in told
     assert json.dumps({"status": "success"}, separators=(",", ":")) in told
     assert "my-project" in told
+    assert stranger.sidecar.get(quoted("Nothing arrives")[1], token="").status_code == 200
 
 
 def test_every_chapter_is_in_the_list_above() -> None:
