@@ -98,7 +98,8 @@ def _oldest(server: Running, url: str | None, table: str) -> str:
 @contextmanager
 def waiting(server: Running, what: str) -> Iterator[None]:
     """How long a look at /healthz and a post to another project take meanwhile, in milliseconds: half of them, 99 of
-    100, and the longest. (/healthz needs no database: it waits for the event loop alone.)"""
+    100, and the longest, less what the server's main thread and ours waited for a core that others had. (/healthz needs
+    no database: it waits for the event loop alone.)"""
     end = threading.Event()
     number = iter(range(10**9))
     probes = {
@@ -140,12 +141,18 @@ class Probe(threading.Thread):
         with closing(http.client.HTTPConnection(*self._server.address, timeout=60)) as connection:
             while not self._end.wait(self._pause_seconds):
                 method, path, body = self._request()
-                begin = time.monotonic()
+                begin, waited = time.monotonic(), self._waited()
                 connection.request(method, path, body, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
                 answer.read()
-                self.took.append(time.monotonic() - begin)
+                self.took.append(max(0.0, time.monotonic() - begin - self._waited() + waited))
                 assert answer.status == 200, answer.status
+
+    def _waited(self) -> float:
+        """Seconds that both could have run and had no core (proc(5), schedstat)."""
+        pid = self._server.pid
+        files = (f"/proc/{pid}/task/{pid}/schedstat", f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        return sum(int(Path(file).read_text().split()[1]) for file in files) / 1e9
 
 
 def _ask(server: Running, method: str, path: str, token: str) -> float:

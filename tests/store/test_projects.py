@@ -20,8 +20,10 @@ PERIOD = Period("2026-11-01T12:00:00.000Z", "2026-11-04T06:00:00.000Z")
 STALE_BEFORE = "2026-11-02T00:00:00.000Z"
 _numbers = itertools.count(1)
 
-moments = st.integers(0, 4 * 86_400_000).map(lambda ms: _time(ms))
-durations = st.none() | st.integers(0, 10**7).map(lambda ms: ms / 1000)
+moments = st.sampled_from([PERIOD.since, PERIOD.until, STALE_BEFORE]) | st.integers(0, 4 * 86_400_000).map(
+    lambda milliseconds: _time(milliseconds)
+)
+durations = st.sampled_from([None, 0.0]) | st.integers(0, 10**7).map(lambda milliseconds: milliseconds / 1000)
 statuses = st.sampled_from(STATUSES)
 
 
@@ -130,6 +132,21 @@ def test_figures_are_what_a_naive_calculation_gives(store, made):
     naive = [figures_of(name, [s for s in steps if s.name == name]) for name in {step.name for step in steps}]
     assert sorted(found.steps, key=lambda step: step.name) == sorted(naive, key=lambda step: step.name)
     assert [step.count for step in found.steps] == sorted((step.count for step in naive), reverse=True)
+
+
+def test_percentiles_are_by_nearest_rank_for_any_number_of_durations(store):
+    """Between 1 and 45 every way is met in which p/100 * n can be rounded."""
+    state = Deployment("", 1, "", None, "success", None, "t", "2026-11-02T00:00:00.000Z", "t")
+    for count in range(1, 46):
+        seconds = [float(number * 29 % 47) for number in range(1, count + 1)]
+        step = Step("a", "a", 1, "success", None, "t", "t", "t")
+        made = [(replace(state, duration_seconds=s), [replace(step, duration_seconds=s)]) for s in seconds]
+        project, _ = stored(store, made)
+        found = store.database.read(lambda c, name=project: project_figures(c, name, PERIOD, STALE_BEFORE))
+        p50, p95 = nearest_rank(seconds, 50), nearest_rank(seconds, 95)
+        assert found.durations == Durations(count, p50, p95)
+        assert found.medians == {"2026-11-02": p50}
+        assert found.steps == [StepFigures("a", count, count, 0, p50, p95)]
 
 
 def test_steps_that_are_never_called_the_same_are_told_up_to_a_bound(store):
