@@ -118,8 +118,8 @@ def test_while_the_sidecar_is_away_an_event_is_not_lost(heard: Flow):
     wait_until(lambda: delivery.attempts[-1].get("answer") == {}, "it was taken", 30)
 
 
-def test_two_share_the_work_and_one_that_ends_does_not_stop_it(heard: Flow, name: str, tmp_path: Path):
-    with hearing(heard, tmp_path / "second.log") as second:
+def test_two_share_the_work_and_one_that_ends_does_not_stop_it(heard: Flow, name: str):
+    with hearing(heard, heard.server.instance.parent / "second.log") as second:
         wait_until(lambda: len(heard.lark.connections) == 2, "two connections")
         for number in range(6):
             begun = heard.start(f"{name}-{number}", open_id="ou_ada")
