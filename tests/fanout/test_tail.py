@@ -79,6 +79,20 @@ def test_a_batch_after_a_gap_waits_for_the_journal(follower: Follower, no_poll):
     assert follower.seen == follower.store.journal()
 
 
+def test_what_is_forgotten_comes_from_the_journal_from_then_on(follower: Follower):
+    """What was said in a project that is deleted must not stay in memory for who asks for the past."""
+    follower.tail.start()
+    for _ in range(3):
+        follower.tail.offer([follower.store.append("room:a")])
+    assert [event.seq for event in follower.tail.since(1, 10)] == [2, 3]
+    follower.tail.forget_recent()
+    assert follower.tail.since(2, 10) is None, "whoever lacks it looks into the journal"
+    assert follower.tail.since(3, 10) == []
+    follower.tail.offer([follower.store.append("room:a")])
+    assert [event.seq for event in follower.tail.since(3, 10)] == [4]
+    assert follower.tail.since(2, 10) is None
+
+
 def test_it_begins_after_the_present_end(follower: Follower):
     last = [follower.store.append("room:a") for _ in range(5)][-1]
     follower.tail.start()

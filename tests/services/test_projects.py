@@ -15,12 +15,17 @@ from sqlalchemy import select
 
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity
+from sidecar.domain.badges import KINDS as BADGES
 from sidecar.domain.errors import Conflict, Invalid, NotFound, Unavailable
 from sidecar.jobs.projects import ABANDONED_SECONDS, Deletions
 from sidecar.observability.metrics import Metrics
+from sidecar.services.badges import Badges
 from sidecar.services.deliveries import Deliveries, Posted
 from sidecar.services.deployments import History
+from sidecar.services.menu import Menu
+from sidecar.services.permissions import Permissions
 from sidecar.services.projects import DELETED, Projects, _scope_of
+from sidecar.services.views import Views
 from sidecar.store import erasing
 from sidecar.store.deliveries import DeliveryFilter
 from sidecar.store.deployments import DeploymentFilter, list_deployments, list_projects
@@ -47,6 +52,8 @@ class Installation:
         self.deliveries = Deliveries(self.database, submit, Metrics(), 10**9, lambda token_id: ADMIN, self.clock)
         self.history = History(self.database)
         self.projects = self.new_projects()
+        menu = Menu(self.database, submit, Permissions(self.database, submit))
+        self.badges = Badges(self.database, Views(24, menu, self.clock), (), self.clock)
 
     def new_projects(self) -> Projects:
         """As another process has them."""
@@ -132,15 +139,16 @@ posts = st.tuples(st.sampled_from(NAMES), st.sampled_from(KINDS), st.integers(0,
 
 
 @pytest.mark.usefixtures("small_chunks")
-@settings(max_examples=20, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(given_posts=st.lists(posts, max_size=25), broken_off_after=st.integers(0, 12))
+@settings(max_examples=15, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_posts=st.lists(posts, max_size=20), broken_off_after=st.integers(0, 25))
 def test_a_deletion_takes_all_of_one_project_and_nothing_of_another(installation, given_posts, broken_off_after):
     """Broken off anywhere, and gone on with by somebody who knows only the store."""
     number = next(_numbers)
     names = {name: f"{name} no. {number};" for name in NAMES}
     secret = f"secret-of-{number}-"
     gone, *others = names.values()
-    for place, (name, what, id, keyed) in enumerate([(NAMES[0], "step", 0, True), *given_posts]):
+    each_kind = [(name, what, 0, True) for name in NAMES[:2] for what in KINDS]
+    for place, (name, what, id, keyed) in enumerate([*each_kind, *given_posts]):
         project = names[name]
         text = f"{secret}{project}-{place}"
         installation.post(body_of(project, what, f"{project}#{id}", text), key=f"{number}/{place}" if keyed else None)
@@ -160,6 +168,8 @@ def test_a_deletion_takes_all_of_one_project_and_nothing_of_another(installation
     listed = installation.database.read(lambda c: list_deployments(c, DeploymentFilter(), None, 0, 100))
     assert gone not in {row.state.project for row in listed}
     assert gone not in {item["name"] for item in installation.database.read(lambda c: list_projects(c, None))}
+    badges = [installation.badges.badge(lambda: ADMIN, gone, kind, None).message for kind in BADGES]
+    assert set(badges) == {"none"}
 
     installation.clock.now += ABANDONED_SECONDS + 1
     Deletions(installation.new_projects()).run_once()
