@@ -146,7 +146,7 @@ def create_app(settings: Settings) -> Sidecar:
     bots = _bots(settings, core, services)
     lark = _authorizations(settings, core)
     sockets = _sockets(settings, core, services, bots.bots)
-    live = _live_push(settings, core, sockets)
+    live = _live_push(settings, core, services, sockets)
     _obey_controls(core, services, bots, sockets, live)
     _register_routes(settings, core, services, bots.sending, lark, sockets, live)
     gate = _gate(settings, core, services, sockets)
@@ -374,9 +374,9 @@ class _LivePush:
     pushing: LivePushing
 
 
-def _live_push(settings: Settings, core: Core, sockets: _Sockets) -> _LivePush:
+def _live_push(settings: Settings, core: Core, services: _Services, sockets: _Sockets) -> _LivePush:
     """Raises Invalid for a function of the settings that can't be imported."""
-    sources = builtin_sources(core.database, sockets.connections, sockets.subscribers)
+    sources = builtin_sources(core.database, sockets.connections, sockets.subscribers, services.views.stale_before)
     sources |= {name: user_source(path) for name, path in settings.live_source_paths.items()}
     pushes = LivePushes(core.database, core.writer.submit, sources)
     return _LivePush(sources, pushes, LivePushing(pushes, core.writer.submit, core.node, core.publish_volatile))

@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TLS = ssl.create_default_context()
 """Made once: httpx would make one for each request, which takes longer than the request itself."""
 PRELOADED = Preloaded()
-START_SECONDS = 30
-STOP_SECONDS = 15
-COMMAND_SECONDS = 60
+START_SECONDS = 120
+STOP_SECONDS = 60
+COMMAND_SECONDS = 120
 
 
 def run(*command: str, environment: dict[str, str], stdin: bytes = b"") -> subprocess.CompletedProcess[str]:

@@ -27,15 +27,16 @@ class SourceFailed(Exception):
 
 
 def builtin_sources(
-    database: Database, connections: Callable[[], int], sessions: Callable[[], int]
+    database: Database, connections: Callable[[], int], sessions: Callable[[], int], stale_before: Callable[[], str]
 ) -> dict[str, Source]:
     """`live_stats` (counts, which older dashboards show), `system` (load of this machine) and `all` (both). The counts
-    of `connections` and `sessions` are those of the process that runs the push."""
+    of `connections` and `sessions` are those of the process that runs the push. A deployment without news since
+    `stale_before` is not counted as running."""
     machine = InThread(machine_figures)
 
     def counts() -> dict[str, object]:
         devices, positions = database.read(count_devices)
-        deployments, running = database.read(count_all_deployments)
+        deployments, running = database.read(lambda c: count_all_deployments(c, stale_before()))
         now = time.time()
         return {
             "devices": devices,

@@ -282,10 +282,12 @@ def count_deployments(connection: Connection, wanted: DeploymentFilter) -> int:
     return connection.execute(select(func.count()).select_from(deployments).where(wanted.clause())).scalar_one()
 
 
-def count_all_deployments(connection: Connection) -> tuple[int, int]:
-    """How many deployments there are, and how many of them run now; each counts with its latest attempt."""
+def count_all_deployments(connection: Connection, stale_before: str) -> tuple[int, int]:
+    """How many deployments there are, and how many of them run now (those without news since `stale_before` don't);
+    each counts with its latest attempt."""
     columns = deployments.c
-    running = func.coalesce(func.sum(case((columns.status == "running", 1), else_=0)), 0)
+    runs = and_(columns.status == "running", columns.last_at >= stale_before)
+    running = func.coalesce(func.sum(case((runs, 1), else_=0)), 0)
     row = connection.execute(select(func.count(), running).where(columns.latest)).one()
     return int(row[0]), int(row[1])
 

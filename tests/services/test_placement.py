@@ -11,8 +11,10 @@ from config.settings import Settings
 from sidecar.core import Core, open_core
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import Conflict, Invalid, NotAllowed, SidecarError
+from sidecar.domain.times import utc_text
 from sidecar.observability.metrics import Metrics
 from sidecar.services.deliveries import Deliveries, Posted
+from sidecar.services.sources import builtin_sources
 from sidecar.store.deliveries import DeliveryFilter
 from sidecar.store.writer import Writer
 
@@ -217,3 +219,12 @@ class TestSummaries:
         assert intake.post(self.SUMMARY) == "shop 42"
         alone = self.SUMMARY.replace("shop", "till")
         assert intake.post(alone) == intake.post(alone)
+
+
+def test_what_has_had_no_news_for_long_does_not_run_in_live_figures(intake):
+    intake.post(opened("shop", "old"))
+    intake.now += HOUR
+    intake.post(opened("shop", "new"))
+    since = utc_text(intake.now - 60)
+    counts = builtin_sources(intake.core.database, lambda: 0, lambda: 0, lambda: since)["live_stats"]()["stats"]
+    assert (counts["deployments"], counts["deployments_running"]) == (2, 1)

@@ -2,12 +2,11 @@
 // Every view is a snapshot that knows the seq it is true at, followed by the room's events after that seq, so that
 // nothing is missed or shown twice. All text is set as text, never as HTML.
 
-import { base, duration, element, get, logIn, namespace, session, tell } from "./page.js";
+import { $, base, duration, element, get, logIn, moment, namespace, session, tell } from "./page.js";
 import { openProject, refreshProject } from "./project.js";
 
 const LOG_LINES = 5000;
 const NOTICE_MS = 15000;
-const $ = (id) => document.getElementById(id);
 
 const state = { projects: [], project: null, id: null, view: 0, deployments: [], next: null, detail: null, cut: 0, onDeployment: () => {} };
 let socket = null;
@@ -21,7 +20,6 @@ function mention(text) {
   notice = setTimeout(() => ($("notice").hidden = true), NOTICE_MS);
 }
 
-const moment = (text) => (text ? new Date(text).toLocaleString() : "");
 const status = (word) => element("span", { class: `status ${word}` }, word.replace("_", " "));
 const link = (project, id) =>
   `#/${encodeURIComponent(project)}${id === undefined ? "" : `/${encodeURIComponent(id)}`}`;

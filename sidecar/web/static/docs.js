@@ -1,11 +1,11 @@
 // Shows /api/openapi.json and /api/asyncapi.json: operations in groups, what they take and answer, a curl line for each.
 // It asks for these two files and nothing else. All text is set as text, never as HTML.
 
-const base = document.body.dataset.base;
+import { $, base } from "./page.js";
+
 const METHODS = ["get", "post", "put", "patch", "delete"];
 const MAX_DEPTH = 4;
 const COPIED_MILLISECONDS = 2000;
-const $ = (id) => document.getElementById(id);
 
 function make(name, options = {}, ...children) {
   const { text, attributes = {}, ...properties } = options;

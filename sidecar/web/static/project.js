@@ -1,12 +1,11 @@
 // A project as a whole, beside its deployments: figures of the last 30 days, a badge to copy, and (for admins) its end.
 // All text is set as text, never as HTML.
 
-import { base, duration, element, get, session, tell } from "./page.js";
+import { $, base, duration, element, get, session, tell } from "./page.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 48;
 const PAUSE_MS = 2000;
-const $ = (id) => document.getElementById(id);
 
 let shown = null;
 let timer = null;
