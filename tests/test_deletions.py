@@ -8,11 +8,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from config.settings import load_settings
+from sidecar.domain.events import Event
+from sidecar.factory import create_app
+from sidecar.services.projects import DELETED
 from tests.conftest import Start
 from tests.programs import JsClient
 from tests.servers import RunningSidecar
@@ -102,6 +107,16 @@ def test_who_watched_a_deployment_learns_nothing_of_anothers_with_the_same_id(tw
     assert narrow.quiet() == [first]
     refused = narrow.call("subscribe_deployment", id, {"since": 0})
     assert (refused["ok"], refused["code"]) == (False, "not_allowed")
+
+
+def test_no_process_keeps_recent_events_of_it_in_memory(tmp_path: Path):
+    """Who was away for a moment is given what is in memory, and looks into no journal."""
+    made = create_app(load_settings(instance_dir=tmp_path))
+    made.core.tail.ring.append(Event(1, 1, "log_entry", "{}", ("project:gone",), "t"))
+    for act in made.core.controls[DELETED]:
+        act({"project": "gone"})
+    assert not made.core.tail.ring
+    made.core.database.close()
 
 
 def test_killed_in_the_middle_of_a_deletion_it_goes_on(start_sidecar: Start):

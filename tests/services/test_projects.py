@@ -134,7 +134,7 @@ def body_of(project: str, what: str, id: str, text: str) -> str | dict[str, Any]
     return bodies[what]
 
 
-KINDS = ("step", "line", "batch", "end", "figures", "again", "test", "unusable")
+KINDS = ("step", "line", "batch", "again", "end", "figures", "test", "unusable")
 posts = st.tuples(st.sampled_from(NAMES), st.sampled_from(KINDS), st.integers(0, 2), st.booleans())
 
 
