@@ -156,6 +156,7 @@ def test_an_event_that_fails_to_be_published_stops_neither_the_next_ones_nor_the
     tail.start()
     store.submit_all([lambda t: t.append("fact", {}, ["room:a"])] * 4)
     assert store.append("room:a").seq == 5
+    wait_until(lambda: len(seen) == 5, "all are seen")
     assert seen == [1, 2, 3, 4, 5]
     assert "tail.publish_failed" in capsys.readouterr().out
     tail.stop()
