@@ -11,6 +11,7 @@ from sidecar.cli.addresses import public_url
 from sidecar.cli.curls import signed_curl
 from sidecar.cli.installation import with_core
 from sidecar.core import Core
+from sidecar.domain.errors import NotFound
 from sidecar.wire.checks import read
 from sidecar.wire.webhook_secrets import WebhookSecretBody
 
@@ -56,8 +57,14 @@ def list_secrets(project: str | None) -> None:
 
 @secret.command(name="revoke", help="Revoke a secret by its id.")
 @click.argument("id")
-def revoke_secret(id: str) -> None:
-    with_core(lambda core, _settings: core.webhook_secrets.revoke(id))
+@click.option("--project", help="Only if it may write to this one.")
+def revoke_secret(id: str, project: str | None) -> None:
+    def revoke(core: Core, _settings: Settings) -> None:
+        if project is not None and all(row.id != id for row in core.webhook_secrets.list(project)):
+            raise NotFound("There is no such webhook secret of this project.")
+        core.webhook_secrets.revoke(id)
+
+    with_core(revoke)
     click.echo(f"Secret {id} is revoked.")
 
 

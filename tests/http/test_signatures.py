@@ -282,7 +282,8 @@ def test_the_command_line_makes_lists_and_revokes(start_sidecar, name):
     assert [line.split("  ")[1:3] for line in lines] == [["shop's GitHub", name], ["all projects", "all projects"]]
     assert secret not in server.cli("secret", "list").stdout
     id = lines[0].split("  ")[0]
-    assert server.cli("secret", "revoke", id).returncode == 0
+    assert server.cli("secret", "revoke", id, "--project", f"{name}-other").returncode == 1
+    assert server.cli("secret", "revoke", id, "--project", name).returncode == 0
     assert_problem(signed(server, secret, message(name)), 401, "signature_mismatch")
     for arguments in (
         ["create"],
