@@ -30,6 +30,7 @@ class Proxy:
         self._loop = loop
         self._random = chooser
         self._links: set[_Link] = set()
+        self._closed = False
         self._server = loop.run(self._listen())
         self.port: int = self._server.sockets[0].getsockname()[1]
 
@@ -73,6 +74,7 @@ class Proxy:
 
     def close(self) -> None:
         async def close() -> None:
+            self._closed = True
             self._server.close()
             for link in list(self._links):
                 link.abort()
@@ -89,6 +91,9 @@ class Proxy:
         return self._random.choice((1, 300, 2_000, 8_000, 30_000))
 
     def took(self, link: _Link) -> None:
+        if self._closed:  # taken from the kernel before it was closed
+            link.abort()
+            return
         self._links.add(link)
         if self._random.random() < self.fragile:
             link.cut_after(self._some_bytes())

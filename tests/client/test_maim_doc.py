@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from sidecar.client.maim import ClientConfig, MaimClient, create_ssl_client_config, text_message
+from tests.chaos.loop import Loop
 from tests.client.maim_server import WAIT_SECONDS, until
 from tests.programs import ROOT, free_port, require, running_nginx
 from tests.servers import RunningSidecar
@@ -85,9 +85,7 @@ def context(certificates: Path, mutual: bool = False) -> ssl.SSLContext:
 @contextmanager
 def tls_server(tls: ssl.SSLContext) -> Iterator[str]:
     """The URL of a server that acknowledges. It is one of asyncio: two threads may not share a TLS connection."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
+    loop = Loop()
 
     async def acknowledge(connection: ServerConnection) -> None:
         async for text in connection:
@@ -103,15 +101,13 @@ def tls_server(tls: ssl.SSLContext) -> Iterator[str]:
         server.close()
         await server.wait_closed()
 
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    server = loop.run(start())
     port = next(iter(server.sockets)).getsockname()[1]
     try:
         yield f"wss://127.0.0.1:{port}/ws"
     finally:
-        asyncio.run_coroutine_threadsafe(stop(server), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        loop.run(stop(server))
+        loop.close()  # ends a handshake that is under way, too
 
 
 @pytest.fixture(scope="module")
