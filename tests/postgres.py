@@ -23,7 +23,7 @@ from tests.servers import free_port
 
 STOP_SECONDS = 60
 """An orderly stop writes everything down; a disk that others use may take its time."""
-START_SECONDS = 30
+START_SECONDS = 120
 USER = "sidecar"
 
 # In a server psycopg finds that gevent has patched `select` and waits by it. Tests patch nothing: they tell it.
@@ -44,8 +44,9 @@ class Postgres:
 
     def __init__(self, folder: Path):
         self._programs = folder
-        self._data = Path(tempfile.mkdtemp(prefix="sidecar-postgres-", dir="/tmp"))
-        # initdb refuses root; what pytest makes for root nobody else may enter, so the data lies elsewhere
+        # initdb refuses root; what pytest makes for root nobody else may enter, so the data lies beside it
+        place = os.environ.get("PYTEST_DEBUG_TEMPROOT", "/tmp")
+        self._data = Path(tempfile.mkdtemp(prefix="sidecar-postgres-", dir=place))
         self._user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
         os.chown(self._data, self._user.pw_uid, self._user.pw_gid)
         self.port = free_port()
@@ -67,6 +68,8 @@ class Postgres:
             "unix_socket_directories": str(self._data),
             "max_connections": "200",
             "shared_buffers": "32MB",
+            "max_wal_size": "64MB",
+            "min_wal_size": "32MB",
             # Tests end processes, never the machine: its own memory of the files is enough, and a slow disk holds up
             # no shutdown's checkpoint and no CREATE DATABASE.
             "fsync": "off",
@@ -108,7 +111,7 @@ class Postgres:
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """Outside of any pool, each statement its own transaction."""
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user=USER, dbname=database, autocommit=True, connect_timeout=5
+            host="127.0.0.1", port=self.port, user=USER, dbname=database, autocommit=True, connect_timeout=60
         )
 
     def new_database(self, template: str = "template0") -> str:

@@ -155,7 +155,7 @@ class RunningSidecar:
         headers = options.pop("headers", {})
         if token:
             headers = {"Authorization": f"Token {token}", **headers}
-        answer = httpx.request(method, self.url + path, headers=headers, timeout=30, verify=self.tls, **options)
+        answer = httpx.request(method, self.url + path, headers=headers, timeout=90, verify=self.tls, **options)
         answers.check(answer, self._environment.get("SIDECAR_PREFIX", "/project-dashboard"))
         return answer
 

@@ -19,7 +19,7 @@ from sidecar.version import VERSION
 from tests.servers import ROOT, RunningSidecar
 
 WEBHOOK = "/api/webhooks/deployment"
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.servers import PRELOADED, ROOT, RunningSidecar, free_port, run
 
 WEBHOOK = "/api/webhooks/deployment"
 END_SECONDS = 10
-WAIT_SECONDS = 10
+WAIT_SECONDS = 60
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -47,7 +47,7 @@ PAGES = ("protocol.md", "messages.md", "menu.md", "maim.md", "authorizations.md"
 PAGE = "".join((ROOT / "docs" / name).read_text() for name in PAGES)
 BLOCK = re.compile(r"^```(json|text|) *([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMESPACE = "/project-dashboard/ws"
-WAIT_SECONDS = 15
+WAIT_SECONDS = 60
 TOLD_VALUES = ("success", "status", "code", "errors", "duplicate", "repaired", "project", "type", "ok", "truncated")
 """Of an answer: what must be the same as on the page. Of the rest the names must be the same."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from sidecar.client import ApiError, SidecarClient
 from sidecar.client.listener import Listener
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 class Following:

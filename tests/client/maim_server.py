@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 Frame = dict[str, Any]
 

@@ -18,7 +18,7 @@ from sidecar.client import ApiError, LivePusher, SidecarClient, WebSocketPusher,
 from tests.client.following import following
 from tests.programs import ROOT
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.client.following import Following, following
 from tests.servers import free_port
 
 EVENTS = 50
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 HEAD_START_SECONDS = 1
 
 

@@ -19,7 +19,7 @@ from tests.fanout.recipients import FakeRecipient
 from tests.store.stores import Store
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Returns once the condition holds, letting other greenlets run; fails the test otherwise."""
     deadline = time.monotonic() + seconds
     while not condition():

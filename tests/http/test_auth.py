@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 WEBHOOK = "/api/webhooks/deployment"
-WAIT_SECONDS = 10
+WAIT_SECONDS = 60
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -28,7 +28,7 @@ from tests.servers import RunningSidecar
 
 Result = TypeVar("Result")
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 60.0
 NAMESPACES = ("/", "/project-dashboard/ws")
 _numbers = itertools.count(1)
 
@@ -179,7 +179,7 @@ class PythonPage:
         self.client = socketio.Client(reconnection=False, handle_sigint=False, http_session=self._http)
         self.client.on("event", self.events.append, namespace=namespace)
         options.setdefault("transports", ["websocket"])
-        self.client.connect(server.url, socketio_path=path, namespaces=[namespace], wait_timeout=10, **options)
+        self.client.connect(server.url, socketio_path=path, namespaces=[namespace], wait_timeout=60, **options)
 
     def __enter__(self) -> PythonPage:
         return self
@@ -190,7 +190,7 @@ class PythonPage:
         self._http.close()
 
     def call(self, event: str, *args: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.client.call(event, args, namespace=self.namespace, timeout=10)
+        answer: dict[str, Any] = self.client.call(event, args, namespace=self.namespace, timeout=DEADLINE_SECONDS)
         return answer
 
     @property
