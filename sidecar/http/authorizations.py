@@ -127,7 +127,7 @@ def authorizations(
         body=StartBody,
         keyed=True,
         answer=AuthorizationBegun,
-        refusals=(NotFound, *ENDED),
+        refusals=(NotFound, AuthorizationFailed, *ENDED),
     )
     def start() -> Response:
         identity = caller.require(WRITE)
