@@ -48,6 +48,31 @@ def _patterns(text: str) -> str:
     return text
 
 
+def _redis_url(url: SecretStr | None) -> SecretStr | None:
+    """Of the database's number only what every Redis takes."""
+    if url is None or not url.get_secret_value():
+        return None
+    needed = "needs a URL such as redis://:password@host:6379/0, rediss://host or unix:///run/redis.sock"
+    try:
+        parts = urlsplit(url.get_secret_value())
+        place = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        raise ValueError(needed) from None
+    if parts.scheme == "unix":
+        place = parts.path
+    elif not re.fullmatch(r"/?[0-9]{0,5}", parts.path):
+        place = None
+    if parts.scheme not in ("redis", "rediss", "unix") or not place:
+        raise ValueError(needed)
+    return url
+
+
+def _redis_key(text: str) -> str:
+    if not text or len(text) > 200 or not text.isprintable() or text != text.strip():
+        raise ValueError("needs a list's name of at most 200 characters, or off")
+    return text
+
+
 def _networks(text: str) -> str:
     for item in _items(text):
         if item != "loopback":
@@ -225,7 +250,12 @@ class Settings(BaseSettings):
         repr=False,
         description="SQLAlchemy URL of the database. Default: sidecar.db in the instance folder, in SQLite.",
     )
-    redis_url: SecretStr | None = Field(None, description="redis:// URL that hurries several hosts; not used yet.")
+    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
+        None, description="redis://, rediss:// or unix:// URL of the Redis that hurries several hosts."
+    )
+    redis_list: Annotated[str, AfterValidator(_redis_key)] = Field(
+        "deployment_notifications", description="With Redis: the list whose items are taken as if posted; off = none."
+    )
     secret_key: Annotated[SecretStr | None, AfterValidator(_secret)] = Field(
         None, description="Master secret, 16 characters or more. Default: made in the instance folder."
     )

@@ -13,6 +13,7 @@ import gevent
 import structlog
 from cryptography.fernet import Fernet
 from flask import Flask
+from redis import Redis
 
 from config.settings import ROOT, Settings
 from sidecar.domain.access import Identity
@@ -39,6 +40,7 @@ from sidecar.store.database import Database, open_database
 from sidecar.store.journal import found_journal, read_head
 from sidecar.store.nodes import remove_node
 from sidecar.store.postgres import Postgres
+from sidecar.store.redis import open_redis
 from sidecar.store.writer import Writer
 
 log = structlog.get_logger("sidecar.core")
@@ -69,6 +71,8 @@ class Core:
     apps: Apps
     vault: Vault
     keys: Keys
+    redis: Redis | None
+    """A client of the Redis of the settings, which may be away at any time."""
     bells: tuple[Doorbell, ...]
     node: str
     """Names this process to the others, and is another at each start."""
@@ -110,6 +114,8 @@ class Core:
         self.tail.stop()
         for bell in self.bells:
             bell.stop()
+        if self.redis is not None:
+            self.redis.close()
         self.database.close()
 
 
@@ -185,6 +191,7 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         Apps(database, submit, vault, _first_app(settings)),
         vault,
         keys,
+        open_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None,
         tuple(bells),
         node,
         controls,

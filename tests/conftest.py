@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.postgres import Postgres, programs
+from tests.redis import RedisServer, program
 from tests.servers import RunningSidecar, two_processes
 
 if TYPE_CHECKING:
@@ -108,6 +109,29 @@ def postgres() -> Iterator[Postgres]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_session() -> Iterator[RedisServer]:
+    """One Redis for a worker's tests, which ask for `redis_server`."""
+    if program() is None:
+        pytest.skip("redis-server is not installed (make services)")
+    server = RedisServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def redis_server(redis_session: RedisServer) -> RedisServer:
+    """A Redis that runs and is empty; a test may stop it or freeze it, and the next one has it again."""
+    if not redis_session.running:
+        redis_session.start()
+    with redis_session.client() as client:
+        client.flushall()
+    return redis_session
 
 
 _numbers = itertools.count(1)

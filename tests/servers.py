@@ -212,10 +212,12 @@ class RunningSidecar:
 
 
 @contextmanager
-def two_processes(folder: Path, database_url: str | None, apart: bool) -> Iterator[list[RunningSidecar]]:
+def two_processes(
+    folder: Path, database_url: str | None, apart: bool, **settings: str
+) -> Iterator[list[RunningSidecar]]:
     """Of one installation: on SQLite, or on this PostgreSQL. `apart`: each has a folder of its own, as on two hosts, so
-    that they share the database alone."""
-    environment = {"SIDECAR_RATE_LIMIT": "off"}
+    that they share the database alone (and a Redis, if these further settings name one)."""
+    environment = {"SIDECAR_RATE_LIMIT": "off", **settings}
     if database_url is not None:
         environment["SIDECAR_DATABASE_URL"] = database_url
     one = RunningSidecar(folder / "one", environment)
