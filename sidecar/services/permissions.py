@@ -221,9 +221,8 @@ class Permissions(Versioned[PermissionsState, Plan]):
                     wanted[name] = read_role(name, before)
             return Wanted(wanted, users)
 
-        return self._change(
-            identity, edit_by(identity, f"rollback to {version}", reason), change, condition, request=request
-        )
+        edit = edit_by(identity, f"rollback to {version}", reason)
+        return self._change(identity, edit, change, condition, request=request, dry_run=dry_run)
 
     def past(self, identity: Identity, below: int | None, limit: int) -> Past:
         require(identity, READ)

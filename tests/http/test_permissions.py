@@ -391,7 +391,10 @@ class TestPast:
         old = house.get(f"/api/permissions/versions/{version}").json()
         assert {role["name"] for role in old["roles"]} == {"anonymous", "authenticated", "editor", "reader"}
         assert old["users"] == {"ada": ["editor"], "bob": ["reader"]}
+        tried = house.post(f"/api/permissions/versions/{version}/rollback?dry_run=1", {"reason": "back"}).json()
+        assert (tried["changed"], house.get(VERSION).json()["version"]) == (False, tried["version"])
         body = house.post(f"/api/permissions/versions/{version}/rollback", {"reason": "back"}).json()
+        assert [change["targetId"] for change in tried["changes"]] == [c["targetId"] for c in body["changes"]]
         assert body["version"] > version
         assert house.get("/api/users/ada/roles").json()["roles"] == ["editor"]
         assert check(house, "doc:1", "write", as_user(house, "ada"))
