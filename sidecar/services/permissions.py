@@ -35,7 +35,7 @@ from sidecar.services.role_changes import (
     rules_of,
     said_role,
 )
-from sidecar.services.versions import Edit, Past, Versioned, Written, edit_by, then
+from sidecar.services.versions import Edit, Versioned, Written, edit_by, then
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.permissions import (
@@ -115,7 +115,7 @@ class Permissions(Versioned[PermissionsState, Plan]):
     Unavailable."""
 
     def __init__(self, database: Database, submit: Submit):
-        super().__init__(database, submit, PERMISSIONS, WRITE, load_permissions, carry_out)
+        super().__init__(database, submit, PERMISSIONS, READ, WRITE, load_permissions, carry_out)
 
     def rights(self, identity: Identity) -> Rights:
         """What the holder of this identity may. Raises Unavailable."""
@@ -223,10 +223,6 @@ class Permissions(Versioned[PermissionsState, Plan]):
 
         edit = edit_by(identity, f"rollback to {version}", reason)
         return self._change(identity, edit, change, condition, request=request, dry_run=dry_run)
-
-    def past(self, identity: Identity, below: int | None, limit: int) -> Past:
-        require(identity, READ)
-        return self._history(below, limit)
 
     def at(self, identity: Identity, version: int) -> tuple[list[Role], dict[str, Held]]:
         """All roles, and who had which, at that version. Raises NotFound."""
