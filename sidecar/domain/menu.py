@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from typing import Literal, get_args
 
 from sidecar.domain.errors import FieldError
 
-LEVELS = ("root", "level1", "level2")
+Level = Literal["root", "level1", "level2"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 RESERVED_KEYS = frozenset({"version", "history", "sync", "versions"})
 """Words that follow /api/menu/ and are no items."""
 
