@@ -513,7 +513,7 @@ OLD_NAMES = {
     "WEBSOCKET_HEARTBEAT_INTERVAL": "lark_heartbeat_seconds",
     "WEBSOCKET_FALLBACK_TO_HTTP": "lark_fallback_to_http",
 }
-"""Variables of the service whose users come to us with system 5 (UPSTREAMS.md 5.2), and our fields."""
+"""Variables of the older service for users' authorizations, and our fields."""
 
 
 def _old_names(environment: Mapping[str, str]) -> dict[str, str]:

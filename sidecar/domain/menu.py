@@ -79,7 +79,7 @@ def in_order(items: Iterable[MenuItem]) -> list[MenuItem]:
 
 
 def checksum(items: Iterable[MenuItem]) -> str:
-    """MD5, as clients of the older server know it, over what is shown of the active items (CONTRACTS, 3)."""
+    """MD5, as clients of the older server know it, over what is shown of the active items (docs/menu.md)."""
     rows = [
         {
             "key": item.key,
