@@ -19,11 +19,8 @@ SYNC, NOTIFY, HISTORY = "/api/permissions/sync", "/api/permissions/notify", "/ap
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
     """One of its own: roles are its installation's."""
-    running = RunningSidecar(tmp_path_factory.mktemp("permissions"), {"SIDECAR_RATE_LIMIT": "off"})
-    running.start()
-    yield running
-    running.stop()
-    assert "Traceback" not in running.output(), running.output()
+    with RunningSidecar(tmp_path_factory.mktemp("permissions"), {"SIDECAR_RATE_LIMIT": "off"}) as running:
+        yield running
 
 
 GRANTS = [{"resource": "doc:*", "action": "read"}, {"resource": "doc:secret", "action": "*", "effect": "deny"}]
