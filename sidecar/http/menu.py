@@ -14,7 +14,7 @@ from sidecar.http.conditions import condition, tagged
 from sidecar.http.operations import Who, operation
 from sidecar.http.parameters import Anything, Parameters, flag, text
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
-from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, told
+from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, write_answer
 from sidecar.services.menu import WRITE, Menu, shown_item
 from sidecar.services.versions import SYSTEM, Written
 from sidecar.wire.answers_versions import (
@@ -162,7 +162,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
 
     def written(result: Written) -> Response:
         recipients = hub.count([rooms.MENU]) if result.changes else 0
-        return told(result, tail.epoch, recipients=recipients)
+        return write_answer(result, tail.epoch, recipients=recipients)
 
     add_history(routes, service, caller, written, MenuWritten)
     return routes

@@ -15,11 +15,11 @@ from sidecar.http.conditions import condition, tagged
 from sidecar.http.operations import Who, operation
 from sidecar.http.parameters import Parameters, name, text
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
-from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, told
+from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, write_answer
 from sidecar.services.access import require
 from sidecar.services.menu import Menu
 from sidecar.services.permissions import READ, WRITE, Permissions
-from sidecar.services.role_changes import said_role
+from sidecar.services.role_changes import role_content
 from sidecar.services.versions import Written, version_answer
 from sidecar.store.permissions import RoleRow
 from sidecar.store.versions import PERMISSIONS
@@ -142,7 +142,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
     @operation("permissions", "Roles and who had them, as it was", scope=READ, path=NUMBER, answer=PermissionsThen)
     def then(number: int) -> Response:
         roles, users = service.at(caller.identity(), number)
-        return jsonify(version=number, roles=[said_role(role) for role in roles], users=users)
+        return jsonify(version=number, roles=[role_content(role) for role in roles], users=users)
 
     @routes.post("/api/permissions/sync")
     @operation(
@@ -269,14 +269,14 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         return written(service.put_user(identity, user, roles, reason, condition()))
 
     def written(result: Written) -> Response:
-        return told(result, tail.epoch)
+        return write_answer(result, tail.epoch)
 
     add_history(routes, service, caller, written, PermissionsWritten)
     return routes
 
 
 def _role(row: RoleRow) -> dict[str, Any]:
-    return said_role(row.role) | {"version": row.version}
+    return role_content(row.role) | {"version": row.version}
 
 
 def _is(identity: Identity, user: str) -> bool:

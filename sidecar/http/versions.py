@@ -9,18 +9,18 @@ from flask import Blueprint, Response, jsonify
 
 from sidecar.http.conditions import condition
 from sidecar.http.operations import operation
-from sidecar.http.parameters import Parameters, flag, parsed, whole
+from sidecar.http.parameters import MAX_NUMBER, Parameters, flag, parsed, whole
 from sidecar.http.requests import Caller, keyed_request, raw_body
 from sidecar.http.requests import parsed as parsed_body
 from sidecar.services.menu import Menu
 from sidecar.services.permissions import Permissions
-from sidecar.services.versions import Written, named_change, shown_change, shown_past
+from sidecar.services.versions import Written, named_change, shown_change, shown_history
 from sidecar.wire.answers_versions import RevisionList
 from sidecar.wire.checks import read
 from sidecar.wire.menu import ReasonBody
 
 MAX_PAGE = 100
-VERSION = "versions/<int(max=9223372036854775807):number>"
+VERSION = f"versions/<int(max={MAX_NUMBER}):number>"
 NUMBER = {"number": "A version."}
 
 
@@ -55,7 +55,7 @@ def add_history(
         subject, "All changes, the newest first", scope=service.read_scope, query=HistoryQuery, answer=RevisionList
     )
     def history(query: HistoryQuery) -> Response:
-        return jsonify(shown_past(service.past(caller.identity(), query.cursor, query.limit)))
+        return jsonify(shown_history(service.history(caller.identity(), query.cursor, query.limit)))
 
     @routes.post(f"/api/{subject}/{VERSION}/rollback")
     @operation(
@@ -79,7 +79,7 @@ def add_history(
         return written(service.rollback(identity, keyed, number, reason, condition(), query.dry_run))
 
 
-def told(result: Written, epoch: str, **more: object) -> Response:
+def write_answer(result: Written, epoch: str, **more: object) -> Response:
     """What every write is answered."""
     seq, revision = result.seq, result.revision
     body = {

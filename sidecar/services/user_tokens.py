@@ -43,7 +43,7 @@ BATCH = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
+class UserToken:
     """A token as a back end gets it; `is_expiring` if it should have been renewed, and could not be."""
 
     text: str
@@ -61,7 +61,7 @@ class TokenStore(PartOf):
         super().__init__(parts)
         self._renewal = Renewal(parts, threshold)
 
-    def token(self, identity: Identity, app_id: str, user: str, refused: str | None = None) -> Handed:
+    def token(self, identity: Identity, app_id: str, user: str, refused: str | None = None) -> UserToken:
         """A token that holds now, and the use of it in the audit log. If it is the one of this `fingerprint`, which the
         platform does not take, it is renewed first. Raises NotFound, NotAllowed, AuthenticationRequired,
         UserTokenExpired, TokenRefreshFailed, ProviderUnavailable."""
@@ -81,7 +81,7 @@ class TokenStore(PartOf):
             self._note(identity, app_id, user, "token")
             self._metrics.token_used()
             log.info("authorizations.token_used", app=app_id, by=identity.name)
-            return Handed(
+            return UserToken(
                 text, row.token_expires_at or "", left, self._renewal.ends_soon(row), row.token_scope or "", row.open_id
             )
 

@@ -19,9 +19,9 @@ from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.versions import (
     Changed,
+    Content,
     Logged,
     Revision,
-    Said,
     Thing,
     add_revision,
     changed_since,
@@ -194,7 +194,7 @@ class Versioned(Generic[State, Plan]):
         """The newest there is, from memory unless it has changed. Raises Unavailable if it was never read."""
         return self._latest.get()
 
-    def past(self, identity: Identity, below: int | None, limit: int) -> Past:
+    def history(self, identity: Identity, below: int | None, limit: int) -> HistoryPage:
         """Its revisions below this version. Raises Unauthenticated or NotAllowed for who may not, and Unavailable."""
         require(identity, self.read_scope)
         return self._database.read(lambda c: history(c, self.subject, below, limit))
@@ -268,18 +268,18 @@ def shown_change(revision: Revision, change: Changed, full: bool = True) -> dict
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class HistoryPage:
     """Revisions, the newest first, with what each changed; `next` is the version under which it goes on."""
 
     revisions: list[tuple[Revision, list[Changed]]]
     next: int | None
 
 
-def history(connection: Connection, subject: str, below: int | None, limit: int) -> Past:
+def history(connection: Connection, subject: str, below: int | None, limit: int) -> HistoryPage:
     found = list_revisions(connection, subject, below, limit + 1)
     page = _bounded(found[:limit], count_changes(connection, subject, [revision.version for revision in found]))
     made = changes_of(connection, subject, [revision.version for revision in page])
-    return Past(
+    return HistoryPage(
         [(revision, made[revision.version]) for revision in page], page[-1].version if len(found) > len(page) else None
     )
 
@@ -294,11 +294,11 @@ def _bounded(page: list[Revision], counts: Mapping[int, int]) -> list[Revision]:
     return page
 
 
-def then(connection: Connection, subject: str, version: int, now: Mapping[Thing, Said]) -> dict[Thing, Said]:
+def state_at(connection: Connection, subject: str, version: int, now: Mapping[Thing, Content]) -> dict[Thing, Content]:
     """How all things were at `version`, given how they are. Raises NotFound."""
     if version > MAX_VERSION or not has_version(connection, subject, version):
         raise NotFound("There was no such version.")
-    found: dict[Thing, Said] = dict(now)
+    found: dict[Thing, Content] = dict(now)
     for thing, before in changed_since(connection, subject, version).items():
         if before is None:
             found.pop(thing, None)
@@ -307,7 +307,7 @@ def then(connection: Connection, subject: str, version: int, now: Mapping[Thing,
     return found
 
 
-def shown_past(past: Past) -> dict[str, Any]:
+def shown_history(page: HistoryPage) -> dict[str, Any]:
     return {
         "items": [
             {
@@ -320,7 +320,7 @@ def shown_past(past: Past) -> dict[str, Any]:
                     shown_change(revision, change) | {"before": change.before, "after": change.after} for change in made
                 ],
             }
-            for revision, made in past.revisions
+            for revision, made in page.revisions
         ],
-        "next": None if past.next is None else str(past.next),
+        "next": None if page.next is None else str(page.next),
     }
