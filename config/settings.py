@@ -335,7 +335,7 @@ class Settings(BaseSettings):
     )
     lark_redirect_uri: Annotated[str | None, AfterValidator(_redirect_uri)] = Field(
         None,
-        description="Where users come back, as in Lark's console. Default: /api/authorizations/callback of ours.",
+        description="Where users come back, as in Lark's console. Default: an address of ours (docs/lark.md).",
     )
     lark_scopes: str = Field("offline_access", description="What users are asked to grant: words, spaces between.")
     lark_encryption_keys: Annotated[SecretStr | None, AfterValidator(_fernet_keys)] = Field(

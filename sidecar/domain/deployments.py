@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from sidecar.domain.errors import FieldError
 
-STATUSES = ("queued", "waiting", "running", "success", "failed", "cancelled", "skipped", "timed_out", "unknown")
+Status = Literal["queued", "waiting", "running", "success", "failed", "cancelled", "skipped", "timed_out", "unknown"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+Level = Literal["debug", "info", "warn", "error"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""Of log lines."""
 TERMINAL = frozenset({"success", "failed", "cancelled", "skipped", "timed_out"})
 
 _WORDS: dict[str, str] = {

@@ -8,15 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from sidecar.domain.authorizations import State
-from sidecar.domain.deployments import STATUSES
+from sidecar.domain.deployments import Level, Status
 from sidecar.domain.messages import API_MESSAGE as API_MESSAGE_NAME
 from sidecar.domain.messages import CHAT_MESSAGE as CHAT_MESSAGE_NAME
 from sidecar.wire.answers_versions import ChangeType, MenuItem
 from sidecar.wire.fields import DeploymentMessage, Line
 from sidecar.wire.spoken import EventType, Said
-
-Status = Annotated[str, Field(json_schema_extra={"enum": list(STATUSES)})]
-Level = Literal["debug", "info", "warn", "error"]
 
 
 class Reported(DeploymentMessage):
