@@ -164,7 +164,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         recipients = hub.count([rooms.MENU]) if result.changes else 0
         return write_answer(result, tail.epoch, recipients=recipients)
 
-    add_history(routes, service, caller, written, MenuWritten)
+    add_history(routes, service, caller, TriedQuery, lambda result, _query: written(result), MenuWritten)
     return routes
 
 

@@ -271,7 +271,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
     def written(result: Written) -> Response:
         return write_answer(result, tail.epoch)
 
-    add_history(routes, service, caller, written, PermissionsWritten)
+    add_history(routes, service, caller, TriedQuery, lambda result, _query: written(result), PermissionsWritten)
     return routes
 
 

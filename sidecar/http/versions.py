@@ -4,6 +4,7 @@ it, and what a write is answered."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from flask import Blueprint, Response, jsonify
 
@@ -39,15 +40,19 @@ class TriedQuery(Parameters):
     dry_run: bool = flag("Only say what it would change.")
 
 
+Tried = TypeVar("Tried", bound=TriedQuery)
+
+
 def add_history(
     routes: Blueprint,
     service: Menu | Permissions,
     caller: Caller,
-    written: Callable[[Written], Response],
+    tried_query: type[Tried],
+    written: Callable[[Written, Tried], Response],
     answer: type,
 ) -> None:
-    """Its history, and the rollback to a version, for the scopes of the service; `written` makes `answer` of what a
-    rollback did. (What an old version was like each tells in its own form.)"""
+    """Its history, and the rollback to a version, for the scopes of the service. A rollback takes `tried_query`, and
+    `written` makes `answer` of what it did. (What an old version was like each tells in its own form.)"""
     subject = service.subject
 
     @routes.get(f"/api/{subject}/history")
@@ -63,7 +68,7 @@ def add_history(
         f"Make the {subject} as at this version",
         notes="As a new version.",
         scope=service.write_scope,
-        query=TriedQuery,
+        query=tried_query,
         path=NUMBER,
         body=ReasonBody,
         body_optional=True,
@@ -71,12 +76,12 @@ def add_history(
         conditional=True,
         answer=answer,
     )
-    def rollback(number: int, query: TriedQuery) -> Response:
+    def rollback(number: int, query: Tried) -> Response:
         identity = caller.require(service.write_scope)
         raw = raw_body()
         reason = read(ReasonBody, parsed_body(raw, unique=True) if raw else {}).reason
         keyed = keyed_request(identity, f"{subject}-rollback-{number}", raw)
-        return written(service.rollback(identity, keyed, number, reason, condition(), query.dry_run))
+        return written(service.rollback(identity, keyed, number, reason, condition(), query.dry_run), query)
 
 
 def write_answer(result: Written, epoch: str, **more: object) -> Response:
