@@ -28,8 +28,9 @@ Room = tuple[str, str]
 
 Report = dict[str, Any]
 """What became of a page: `connects` (for each, whether it was recovered), `truncated` (how often it was told so),
-`faults` (texts), `news` (when each volatile message was sent), and `rooms`: for each `<kind>:<name>` its `start`, a seq
-(null: never subscribed) behind which all is due, and `events`, the (seq, text) in the order in which they came."""
+`faults` (texts), `news` (when each volatile message was sent, and by which connection it came), and `rooms`: for each
+`<kind>:<name>` its `start`, a seq (null: never subscribed) behind which all is due, and `events`, the (seq, text) in
+the order in which they came."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Page:
         if name == "snapshot":
             self._show(args[0])
         elif name == "event" and args[0].get("volatile"):
-            self.news.append(args[0]["timestamp"])
+            self.news.append(f"{args[0]['timestamp']} by {self.socket.opened}")
         elif name == "event":
             self._take(args[0])
 

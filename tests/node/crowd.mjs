@@ -116,7 +116,7 @@ class Page {
 
   take({ seq, offset, payload, volatile, timestamp }) {
     if (volatile) {
-      this.news.push(timestamp);
+      this.news.push(`${timestamp} by ${this.socket.io.engine.id}`);
       return;
     }
     let found = false;
