@@ -48,10 +48,11 @@ LIVE_EACH = 4
 
 class Stage:
     """`ports` are where clients and senders may reach a server, through the proxies `line` and `post`. `live` is a free
-    room whose volatile news some of the pages want beside their events."""
+    room whose volatile news some of the pages want beside their events; `part` is how many of the pages there are."""
 
-    def __init__(self, ports: Sequence[int], server: RunningSidecar, live: str | None = None):
-        tell(f"\nseed {SEED}, {OFFICIAL} + {LIGHT} pages")
+    def __init__(self, ports: Sequence[int], server: RunningSidecar, live: str | None = None, part: float = 1.0):
+        self._official, self._light = int(OFFICIAL * part), int(LIGHT * part)
+        tell(f"\nseed {SEED}, {self._official} + {self._light} pages")
         self.random = random.Random(SEED)
         self.server = server
         self.kills = 0
@@ -93,8 +94,8 @@ class Stage:
 
     def _open_pages(self) -> None:
         self.token = self.server.new_token("deployments:read", "rooms:read")
-        light = self._some_live(plans(LIGHT, PROJECTS, "light-", self.random))
-        official = self._some_live(plans(OFFICIAL, PROJECTS, "official-", self.random))
+        light = self._some_live(plans(self._light, PROJECTS, "light-", self.random))
+        official = self._some_live(plans(self._official, PROJECTS, "official-", self.random))
         self._late = [plan.name for plan in (*light, *official) if plan.kind == "late"]
         self.join(LightPages(self._loop, light, self.line.port, PATHS[0], self.token))
         self.join(OfficialPages(official, self.line.port, PATHS[1], self.token))
