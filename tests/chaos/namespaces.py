@@ -57,7 +57,7 @@ class Node:
 
     @contextlib.contextmanager
     def unplugged(self) -> Iterator[None]:
-        """Its programs run on, and no packet reaches it or leaves it."""
+        """Its programs run on, and no packet reaches it or leaves it; nobody is told so."""
         _ip("link", "set", self.cable, "down")
         try:
             yield
@@ -94,20 +94,25 @@ def network(count: int) -> Iterator[Network]:
     bridge, prefix = f"sc{number}", f"{NETWORK}.{number % 250}"
     ours = f"{prefix}.1"
     nodes = [Node(f"sidecar-{number}-{n}", f"{prefix}.{n + 2}", f"sc{number}-{n}") for n in range(count)]
+    cards = [f"02:00:00:00:00:{n:02x}" for n in range(1, count + 2)]
     with contextlib.ExitStack() as ends:
-        _ip("link", "add", bridge, "type", "bridge")
+        _ip("link", "add", bridge, "address", cards[0], "type", "bridge")
         ends.callback(_ip, "link", "del", bridge)
         _ip("address", "add", f"{ours}/24", "dev", bridge)
         _ip("link", "set", bridge, "up")
-        for node in nodes:
+        for node, card in zip(nodes, cards[1:], strict=True):
             _ip("netns", "add", node.name)
             ends.callback(_ip, "netns", "del", node.name)
-            _ip("link", "add", node.cable, "type", "veth", "peer", "name", "eth0", "netns", node.name)
+            peer = ("peer", "name", "eth0", "address", card, "netns", node.name)
+            _ip("link", "add", node.cable, "type", "veth", *peer)
             ends.callback(_ip, "link", "del", node.cable)
             _ip("link", "set", node.cable, "master", bridge, "up")
             _ip("-n", node.name, "address", "add", f"{node.address}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 _ip("-n", node.name, "link", "set", device, "up")
+            # Known for ever: else a packet for a host without a cable is answered that nobody has its address.
+            _ip("neighbour", "replace", node.address, "lladdr", card, "dev", bridge, "nud", "permanent")
+            _ip("-n", node.name, "neighbour", "replace", ours, "lladdr", cards[0], "dev", "eth0", "nud", "permanent")
         yield Network(ours, nodes)
 
 
