@@ -183,6 +183,14 @@ class Cables:
         self.stage.wait(lambda: own.answered > answered, "it acknowledges again")
         self.stage.caught_up("on both hosts")
 
+    def none_left(self) -> None:
+        """Of the processes' sessions, once they have ended: those that died with a cable are ended, too."""
+        for server in self.hosts.servers:
+            server.stop()
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sidecar'"
+        with self.hosts.postgres.connect(self.hosts.database) as connection:
+            wait_until(lambda: connection.execute(query).fetchone() == (0,), "PostgreSQL has ended all sessions")
+
     def lossy(self, number: int) -> None:
         with self.hosts.nodes[number % 2].lossy() as how:
             tell(f"packets are lost: {how}")
@@ -221,8 +229,8 @@ def test_redis_hurries_and_decides_nothing(hosts: Hosts):
             trouble.node_killed,
             trouble.postgres_restarted,
         ]
-        if hosts.nodes:
-            cables = Cables(trouble)
+        cables = Cables(trouble) if hosts.nodes else None
+        if cables is not None:
             acts += [cables.pulled, cables.lossy]
         for number in range(max(1, ROUNDS // 10)):
             for act in stage.random.sample(acts, len(acts)):
@@ -247,5 +255,7 @@ def test_redis_hurries_and_decides_nothing(hosts: Hosts):
     with hosts.postgres.connect(hosts.database) as connection:
         seqs = [row[0] for row in connection.execute("SELECT seq FROM events ORDER BY seq")]
     assert seqs == list(range(1, len(seqs) + 1))
+    if cables is not None:
+        cables.none_left()
     for server in hosts.servers:
         assert "Traceback" not in server.output()
