@@ -40,6 +40,8 @@ class Health:
         self._subscribers = subscribers
         self._recovered = recovered
         self._demoted = 0
+        self.draining = False
+        """Is this process about to stop?"""
 
     @property
     def seq(self) -> int:
@@ -51,7 +53,7 @@ class Health:
 
     def problems(self) -> list[str]:
         """Why this process is not ready, a sentence each; empty when it is."""
-        found = []
+        found = ["It is draining: it stops soon."] if self.draining else []
         try:
             head = self._database.read(read_head)
         except Unavailable:
