@@ -78,12 +78,12 @@ class Site:
         self.url = nginx.url
 
 
-def connections(pair: Pair) -> list[int]:
-    """Open Engine.IO connections of each process."""
+def connections(pair: Pair, figure: str = "sidecar_socket_connections") -> list[int]:
+    """Open Engine.IO connections of each process, or what else it counts."""
     found = []
     for server in pair:
         figures = server.get("/metrics").text
-        match = re.search(r"^sidecar_socket_connections (\d+)", figures, re.MULTILINE)
+        match = re.search(rf"^{figure} (\d+)", figures, re.MULTILINE)
         assert match
         found.append(int(match[1]))
     return found
@@ -181,14 +181,14 @@ def test_the_cookie_is_given_once_and_says_what_a_browser_must_know(
 def test_a_client_that_polls_comes_back_at_the_other_process(pair: Pair, site: Nginx, js: JsClient):
     """Its cookie names the process that left: the other one is asked in its place, and doesn't know the session."""
     name = f"several-{uuid.uuid4().hex[:12]}"
-    wait_until(lambda: sum(connections(pair)) == 0, "nobody else is here")
+    wait_until(lambda: sum(connections(pair, "sidecar_subscribers")) == 0, "nobody else is here")
     options = {"path": "/project-dashboard/ws/", "transports": ["polling"], "withCredentials": True}
     js.connect(site.url, socket=name, auth={"token": pair[0].token}, **options)
     first = js.next("connect", socket=name)
     assert js.call("subscribe_project", name, socket=name)["ok"] is True
     post_line(pair[0], name, name, "before")
     js.next("event", lambda line: line["event"] == "event", socket=name)
-    leaving, staying = pair if connections(pair)[0] else reversed(pair)
+    leaving, staying = pair if connections(pair, "sidecar_subscribers")[0] else reversed(pair)
     assert leaving.stop() == 0
     try:
         post_line(staying, name, name, "meanwhile")
