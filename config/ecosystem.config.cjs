@@ -14,6 +14,8 @@ const installed = join(root, ".venv", "bin", "python");
 const processes = Number(process.env.WEB_CONCURRENCY || 1);
 const port = Number(process.env.SIDECAR_PORT || process.env.PORT || 8091);
 
+const drain = Number(process.env.SIDECAR_DRAIN_SECONDS || 2) + Number(process.env.SIDECAR_DRAIN_ANNOUNCE_SECONDS || 0);
+
 const python = process.env.PYTHON || (existsSync(installed) ? installed : "python3");
 const larkApps = (process.env.LARK_EVENTS || "").split(",").filter(Boolean);
 
@@ -45,8 +47,9 @@ module.exports = {
       autorestart: true,
       // A wrong setting or a port already taken ends the process with 2: starting it again wouldn't help.
       stop_exit_codes: [2],
-      // The sidecar ends within 10 s of pm2's SIGINT: it says goodbye to browsers and finishes what it has accepted.
-      kill_timeout: 12000,
+      // The sidecar ends within 10 s of pm2's SIGINT, if it isn't told to take its time: it says goodbye to browsers and
+      // finishes what it has accepted.
+      kill_timeout: 10000 + 1000 * drain,
     },
     ...larkApps.map(lark),
   ],

@@ -296,6 +296,15 @@ class Settings(BaseSettings):
     handshake_rate: Annotated[str, AfterValidator(_rate)] = Field(
         "1000/second, burst 5000", description="New connections that are taken; more get 503 and come back; off = all."
     )
+    drain_seconds: float = Field(
+        2,
+        ge=0,
+        le=600,
+        description="When it ends: the time over which sockets are closed, one after the other.",
+    )
+    drain_announce_seconds: float = Field(
+        0, ge=0, le=600, description="Before that: how long only /readyz tells, for load balancers that ask there."
+    )
     recovery_seconds: float = Field(
         600, ge=0, le=604_800, description="How long a browser that was cut off finds its session again; 0 = never."
     )

@@ -115,6 +115,7 @@ class Sidecar:
     socketio: SocketIO
     network: Network
     gate: Gate
+    health: Health
     watch: Watch
     sessions: Sessions
     jobs: tuple[Presence, Upkeep, Deletions, LivePushing, AuthorizationUpkeep]
@@ -148,7 +149,8 @@ def create_app(settings: Settings) -> Sidecar:
     sockets = _sockets(settings, core, services, bots.bots)
     live = _live_push(settings, core, services, sockets)
     _obey_controls(core, services, bots, sockets, live)
-    _register_routes(settings, core, services, bots.sending, lark, sockets, live)
+    health = _health(core, sockets)
+    _register_routes(settings, core, services, health, bots.sending, lark, sockets, live)
     gate = _gate(settings, core, services, sockets)
     app.wsgi_app = gate  # type: ignore[method-assign]
     rooms = services.rooms
@@ -180,7 +182,9 @@ def create_app(settings: Settings) -> Sidecar:
         bots.hooks.start(EmbeddedServer(bots.sending, bots.hooks))
         lark.handlers.start(inside)
 
-    return Sidecar(app, core, sockets.socketio, sockets.network, gate, sockets.watch, sockets.sessions, jobs, hooks)
+    return Sidecar(
+        app, core, sockets.socketio, sockets.network, gate, health, sockets.watch, sockets.sessions, jobs, hooks
+    )
 
 
 def _configure(app: Flask, settings: Settings) -> None:
@@ -401,10 +405,26 @@ def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Socke
     core.gaps.extend([services.menu.doubt, services.permissions.doubt, bots.bots.doubt])
 
 
+def _health(core: Core, sockets: _Sockets) -> Health:
+    return Health(
+        core.database,
+        core.writer,
+        core.tail,
+        core.hub,
+        core.catchup,
+        core.bells,
+        core.redis_bell,
+        sockets.connections,
+        sockets.subscribers,
+        sockets.recovered,
+    )
+
+
 def _register_routes(
     settings: Settings,
     core: Core,
     services: _Services,
+    health: Health,
     bots: BotSending,
     lark: _Authorizations,
     sockets: _Sockets,
@@ -413,18 +433,6 @@ def _register_routes(
     """What requests pass through, and a blueprint a noun."""
     app, hub, tail = core.app, core.hub, core.tail
     caller = Caller(services.access, core.connections, services.origins)
-    health = Health(
-        core.database,
-        core.writer,
-        tail,
-        hub,
-        core.catchup,
-        core.bells,
-        core.redis_bell,
-        sockets.connections,
-        sockets.subscribers,
-        sockets.recovered,
-    )
     first_token_file = settings.instance_path / WEBHOOK_TOKEN_FILE
     register_errors(app)
     register_requests(app, caller, services.origins, core.metrics, services.limit)

@@ -1,8 +1,4 @@
-"""Serves one sidecar on one port until TERM or INT: a pywsgi server with our handler class, and an orderly end.
-
-At the end clients get close code 1012 ("service restart"), never a Socket.IO DISCONNECT, after which they would not
-come back; what waits is committed; the process exits with 0 within ten seconds.
-"""
+"""Serves one sidecar on one port until TERM or INT: a pywsgi server with our handler class. How it ends: drain.py."""
 
 from __future__ import annotations
 
@@ -26,8 +22,8 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
+from sidecar.drain import Drain, leave
 from sidecar.factory import Sidecar
-from sidecar.fanout.engine import close_polling
 from sidecar.fanout.transports import SUBPROTOCOL, WEBSOCKET
 from sidecar.patience import BODY, ClientStream, SlowClients
 from sidecar.tls import Certificates, Door
@@ -45,13 +41,6 @@ SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel keeps for a socket that nobody reads; by itself it would take megabytes."""
 JOINED_BYTES = 16 * 1024
 SPARE_GREENLETS = 2_000
-CLOSE_RESTART = 1012
-CLOSE_WINDOW_SECONDS = 2.0
-CLOSE_SECONDS = 2.0
-STOP_SECONDS = 3
-GOODBYE_SECONDS = 0.5
-"""For what is said last to reach TLS clients."""
-LOOK_SECONDS = 0.02
 REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -102,9 +91,13 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         return sock, self.rfile.peek()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """Adds the subprotocol that the gate has chosen to the answer of a handshake."""
-        if status.startswith("101 ") and SUBPROTOCOL in self.environ:
-            headers = [*headers, ("Sec-WebSocket-Protocol", self.environ[SUBPROTOCOL])]
+        """Adds the subprotocol that the gate has chosen to the answer of a handshake; to other answers, when the server
+        leaves, that this was the last on its connection."""
+        if status.startswith("101 "):
+            if SUBPROTOCOL in self.environ:
+                headers = [*headers, ("Sec-WebSocket-Protocol", self.environ[SUBPROTOCOL])]
+        elif self.server.leaving:
+            headers = [*headers, ("Connection", "close")]
         return super().start_response(status, headers, exc_info)
 
     def _write_with_headers(self, data: bytes) -> None:
@@ -177,8 +170,8 @@ class TlsServer(WSGIServer):  # type: ignore[misc]
                 plain.close()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises CannotListen."""
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that has this port, and refuses connections until `listen`. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -186,7 +179,6 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
         listener.bind((host, port))
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -196,14 +188,27 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def listen(listener: socket.socket) -> None:
+    """Let connections come: who does is answered soon. Raises CannotListen."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError:  # another has reserved it in the same moment
+        raise CannotListen(_taken(listener.getsockname()[1])) from None
+
+
 def serve(
-    sidecar: Sidecar, listener: socket.socket, max_connections: int, certificates: Certificates | None = None
+    sidecar: Sidecar,
+    listener: socket.socket,
+    max_connections: int,
+    drain: Drain,
+    certificates: Certificates | None = None,
 ) -> None:
-    """Start the sidecar and answer until a signal comes; with certificates by TLS alone."""
+    """Start the sidecar, answer until a signal comes, and leave; at once when a second one comes. With certificates by
+    TLS alone."""
     _raise_descriptor_limit()
-    stopping = Signal()
+    stopping, hurry = Signal(), Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, stopping.set)
+        gevent.signal_handler(number, lambda: (hurry if stopping.is_set() else stopping).set())
     door = None if certificates is None else Door(certificates, sidecar.network)
     server = (WSGIServer if door is None else TlsServer)(
         listener,
@@ -220,6 +225,7 @@ def serve(
     server.network = sidecar.network
     server.slow_clients = SlowClients(sidecar.network.metrics)
     server.clients = set()
+    server.leaving = False
     server.max_accept = ACCEPTS_A_TURN
     server.pre_start_hook = lambda handler: not sidecar.gate.upgradable(handler.environ)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -228,35 +234,13 @@ def serve(
     server.start()
     stopping.wait()
     log.info("server.stopping", connections=len(sidecar.network.connections))
-    _stop(server, sidecar, door)
+    leave(server, sidecar, door, drain, hurry)
 
 
 def _raise_descriptor_limit() -> None:
     """Each socket takes a descriptor; the usual soft limit of 1,024 is far below the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _stop(server: Any, sidecar: Sidecar, door: Door | None) -> None:
-    """New connections go elsewhere from here on; the open ones are closed one by one over a window, so that their
-    clients don't all come back in the same moment."""
-    server.close()
-    network = sidecar.network
-    network.close_all(CLOSE_RESTART, "restart", CLOSE_WINDOW_SECONDS)
-    close_polling(sidecar.socketio)
-    with gevent.Timeout(CLOSE_WINDOW_SECONDS + CLOSE_SECONDS, False):
-        while network.connections:
-            gevent.sleep(LOOK_SECONDS)
-    for client in list(server.clients):
-        client.leave()
-    server.stop(timeout=STOP_SECONDS)
-    if door is not None:
-        with gevent.Timeout(GOODBYE_SECONDS, False):
-            while not door.splices.all_said:
-                gevent.sleep(LOOK_SECONDS)
-        door.splices.close()
-    network.stop()
-    sidecar.stop()
 
 
 def _no_response(_status: str, _headers: list[tuple[str, str]], _error: object = None) -> Callable[[bytes], None]:

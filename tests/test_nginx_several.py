@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import uuid
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
+from pathlib import Path
+from socket import SHUT_RDWR, create_server
 
 import httpx
 import pytest
 
+from sidecar.drain import refuse_newcomers
 from tests.programs import JsClient, Nginx, running_nginx, wait_until
 from tests.servers import RunningSidecar
 from tests.sockets.clients import PythonPage, post_line
@@ -48,6 +53,24 @@ def js() -> Iterator[JsClient]:
         yield client
 
 
+def two_of(pair: Pair, port: int) -> str:
+    """nginx/sidecar.conf for the first process of the pair, and what is at this port."""
+    return SHIPPED.replace("# server 127.0.0.1:8092 ", f"server 127.0.0.1:{port} ")
+
+
+def post_lines(pair: Pair, nginx: Nginx, name: str, count: int = 24) -> tuple[list[int], list[int]]:
+    """Post so many log lines through this nginx, which places each by chance: the statuses of the answers, and the
+    numbers of those lines that are stored."""
+    statuses = []
+    headers = {"Authorization": f"Token {pair[0].token}"}
+    for number in range(count):
+        line = {"type": "log_entry", "project": name, "deployment_id": name, "message": str(number)}
+        posted = httpx.post(f"{nginx.url}/project-dashboard/api/webhooks/deployment", json=line, headers=headers)
+        statuses.append(posted.status_code)
+    found = pair[0].get(f"/api/deployments/{name}/events").json().get("items", [])
+    return statuses, [int(event["payload"]["message"]) for event in found]
+
+
 class Site:
     """What the clients of the tests ask of a server: nginx in its place."""
 
@@ -55,12 +78,12 @@ class Site:
         self.url = nginx.url
 
 
-def connections(pair: Pair) -> list[int]:
-    """Open Engine.IO connections of each process."""
+def connections(pair: Pair, figure: str = "sidecar_socket_connections") -> list[int]:
+    """Open Engine.IO connections of each process, or what else it counts."""
     found = []
     for server in pair:
         figures = server.get("/metrics").text
-        match = re.search(r"^sidecar_socket_connections (\d+)", figures, re.MULTILINE)
+        match = re.search(rf"^{figure} (\d+)", figures, re.MULTILINE)
         assert match
         found.append(int(match[1]))
     return found
@@ -153,3 +176,62 @@ def test_the_cookie_is_given_once_and_says_what_a_browser_must_know(
         assert bool(cookie["secure"]) is (scheme == "https")
         again = httpx.get(asked, headers={"Cookie": f"sidecar_node={cookie.value}"})
         assert "sidecar_node" not in again.headers.get("set-cookie", "")
+
+
+def test_a_client_that_polls_comes_back_at_the_other_process(pair: Pair, site: Nginx, js: JsClient):
+    """Its cookie names the process that left: the other one is asked in its place, and doesn't know the session."""
+    name = f"several-{uuid.uuid4().hex[:12]}"
+    wait_until(lambda: sum(connections(pair, "sidecar_subscribers")) == 0, "nobody else is here")
+    options = {"path": "/project-dashboard/ws/", "transports": ["polling"], "withCredentials": True}
+    js.connect(site.url, socket=name, auth={"token": pair[0].token}, **options)
+    first = js.next("connect", socket=name)
+    assert js.call("subscribe_project", name, socket=name)["ok"] is True
+    post_line(pair[0], name, name, "before")
+    js.next("event", lambda line: line["event"] == "event", socket=name)
+    leaving, staying = pair if connections(pair, "sidecar_subscribers")[0] else reversed(pair)
+    assert leaving.stop() == 0
+    try:
+        post_line(staying, name, name, "meanwhile")
+        again = js.next("connect", socket=name)
+        assert (again["sid"], again["recovered"], again["transport"]) == (first["sid"], True, "polling")
+        post_line(staying, name, name, "after")
+        wait_until(lambda: messages(js, name)[-1:] == ["after"], "the last has come")
+        assert messages(js, name) == ["before", "meanwhile", "after"]
+    finally:
+        leaving.start()
+        js.send("disconnect", socket=name)
+
+
+def test_a_host_that_is_gone_costs_time_and_no_post(pair: Pair, tmp_path: Path):
+    """It doesn't refuse, it says nothing."""
+    with create_server(("127.0.0.1", 0)) as gone:
+        refuse_newcomers(gone)
+        conf = two_of(pair, gone.getsockname()[1]).replace("proxy_connect_timeout 3s;", "proxy_connect_timeout 50ms;")
+        assert "50ms" in conf
+        with running_nginx(tmp_path / "site", conf, pair[0].port) as nginx:
+            name = f"several-{uuid.uuid4().hex[:12]}"
+            assert post_lines(pair, nginx, name) == ([200] * 24, list(range(24)))
+    tried = (nginx.folder / "sidecar.access.log").read_text()
+    assert re.search(r" 504, 200$", tried, re.MULTILINE), "it was asked"
+
+
+def test_a_post_that_was_sent_is_given_to_nobody_else(pair: Pair, tmp_path: Path):
+    """The process that took it may have stored it before it died: only its sender, who has the key, may try again."""
+    with create_server(("127.0.0.1", 0)) as listener:
+
+        def take_and_die() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken, _ = listener.accept()
+                    with taken:
+                        taken.recv(10_000)
+
+        dying = threading.Thread(target=take_and_die)
+        dying.start()
+        with running_nginx(tmp_path / "site", two_of(pair, listener.getsockname()[1]), pair[0].port) as nginx:
+            name = f"several-{uuid.uuid4().hex[:12]}"
+            statuses, stored = post_lines(pair, nginx, name)
+        listener.shutdown(SHUT_RDWR)
+    dying.join()
+    assert set(statuses) == {200, 502}
+    assert stored == [number for number, status in enumerate(statuses) if status == 200]

@@ -25,6 +25,7 @@ from tests.programs import (
     free_pair,
     free_port,
     listening,
+    require,
     require_node_program,
     running,
     wait_until,
@@ -169,6 +170,21 @@ def test_honcho_starts_lark_for_the_sidecar_beside_it(environment: dict[str, str
     assert "SIGKILL" not in said
 
 
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 12), ({"DRAIN": "60", "DRAIN_ANNOUNCE": "30.5"}, 100.5)])
+def test_pm2_waits_as_long_as_the_end_takes(settings: dict[str, str], seconds: float) -> None:
+    environment = {f"SIDECAR_{name}_SECONDS": value for name, value in settings.items()}
+    file = json.dumps(str(ROOT / "config" / "ecosystem.config.cjs"))
+    done = subprocess.run(
+        [require("node"), "--print", f"require({file}).apps[0].kill_timeout"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=START_SECONDS,
+    )
+    assert float(done.stdout) == 1_000 * seconds
+
+
 @pytest.fixture
 def pm2(environment: dict[str, str]) -> Iterator[Pm2]:
     program = require_node_program("pm2")
@@ -217,6 +233,10 @@ def test_pm2_runs_several_processes(environment: dict[str, str], pm2: Pm2, tmp_p
     pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
     wait_until(lambda: healthy(first) and healthy(first + 1), "both answer", START_SECONDS)
     assert_one_installation([first, first + 1], tmp_path / "instance")
+    for app in json.loads(pm2("jlist")):
+        pm2("restart", str(app["pm_id"]))
+        wait_until(lambda: healthy(first) and healthy(first + 1), "it is back at its port", START_SECONDS)
+    assert [app["pm2_env"]["restart_time"] for app in json.loads(pm2("jlist"))] == [1, 1]
     pm2("stop", "sidecar")
     assert not listening(first)
     assert not listening(first + 1)

@@ -28,11 +28,11 @@ from pydantic import BaseModel
 from config.settings import Settings, load_settings
 from sidecar.domain.access import SCOPES
 from sidecar.domain.errors import SidecarError
+from sidecar.drain import CLOSE_RESTART
 from sidecar.factory import create_app
 from sidecar.http.errors import STATUS
 from sidecar.http.openapi import document
 from sidecar.http.operations import DECLARED
-from sidecar.server import CLOSE_RESTART
 from sidecar.sockets.contract import BOT_CODES, CLOSE_CODES, TOKEN_CODES
 from sidecar.sockets.errors import REFUSALS
 from sidecar.wire.bots import BARE_MESSAGE

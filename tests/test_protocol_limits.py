@@ -11,6 +11,7 @@ import pytest
 
 from config.settings import Settings
 from sidecar.domain import maim, menu, messages, projects, rooms
+from sidecar.drain import CLOSE_RESTART
 from sidecar.fanout import catchup, engine
 from sidecar.fanout.websocket import TRY_LATER, UNSUPPORTED
 from sidecar.http import deliveries as http_deliveries
@@ -22,7 +23,6 @@ from sidecar.http.parameters import Parameters
 from sidecar.jobs import authorizations as authorization_jobs
 from sidecar.jobs import presence
 from sidecar.patience import BODY_SECONDS, HEAD_SECONDS
-from sidecar.server import CLOSE_RESTART
 from sidecar.services import (
     connections,
     deliveries,

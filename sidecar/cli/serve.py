@@ -15,20 +15,21 @@ from sidecar.cli.logins import no_admin
 from sidecar.cli.settings import give_up, read_settings
 from sidecar.core import WEBHOOK_TOKEN_FILE
 from sidecar.domain.errors import SidecarError
+from sidecar.drain import Drain
 from sidecar.factory import create_app
 from sidecar.observability.logs import configure_logs
-from sidecar.server import CannotListen, line_buffer_output, listen, serve
+from sidecar.server import CannotListen, line_buffer_output, listen, reserve, serve
 from sidecar.tls import BadCertificate, Certificates, TlsFiles
 
 
 def run_server(overrides: dict[str, Any] | None = None) -> None:
-    """Read the settings, listen, open the installation, say where it is, serve. Exits with 2 when it can't."""
+    """Read the settings, take the port, open the installation, say where it is, serve. Exits with 2 when it can't."""
     line_buffer_output()
     settings = read_settings(**(overrides or {}))
     configure_logs(settings.log_level, settings.log_format)
     try:
         certificates = None if settings.tls_files is None else Certificates(TlsFiles(*settings.tls_files))
-        listener = listen(settings.host, settings.port)
+        listener = reserve(settings.host, settings.port)
     except (BadCertificate, CannotListen) as error:
         give_up(str(error))
     port = listener.getsockname()[1]
@@ -37,8 +38,13 @@ def run_server(overrides: dict[str, Any] | None = None) -> None:
         sidecar = create_app(settings)
     except (SidecarError, OSError) as error:
         give_up(told(error))
+    try:
+        listen(listener)
+    except CannotListen as error:
+        give_up(str(error))
     _welcome(settings, port, code)
-    serve(sidecar, listener, settings.max_connections, certificates)
+    drain = Drain(settings.drain_announce_seconds, settings.drain_seconds)
+    serve(sidecar, listener, settings.max_connections, drain, certificates)
 
 
 @click.command(name="serve", help="Run a sidecar (settings: SIDECAR_ variables, docs/settings.md).")

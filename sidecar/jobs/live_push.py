@@ -20,7 +20,8 @@ from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Volatile
 from sidecar.domain.times import utc_text
 from sidecar.observability.logs import RateLimited, described
-from sidecar.services.live_push import LivePushes
+from sidecar.services.live_push import CHANGED, LivePushes
+from sidecar.store.journal import Transaction
 from sidecar.store.leases import give_up_lease, keep_lease, take_lease
 from sidecar.store.live_pushes import LivePushRow
 from sidecar.store.writer import Submit
@@ -73,15 +74,22 @@ class LivePushing:
         self._greenlet.name = "live-push"
 
     def stop(self) -> None:
-        """Another process takes over at once."""
+        """Another process takes over at once: it is told, if there is something to take over."""
         if self._greenlet is None:
             return
         self._greenlet.kill()
+        pushed_to = self.rooms
         self._stop_all()
         if self._fence is not None:
             fence = self._fence
+
+            def give_up(transaction: Transaction) -> None:
+                give_up_lease(transaction, LEASE, fence)
+                if pushed_to:
+                    transaction.append(CHANGED, {"room": pushed_to[0]}, ())
+
             try:
-                self._submit(lambda transaction: give_up_lease(transaction, LEASE, fence))
+                self._submit(give_up)
             except Unavailable as error:
                 log.warning("live_push.lease_not_given_up", problem=error.detail)
 

@@ -3,6 +3,7 @@ of the processes, small chunks, other commands in between."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from sidecar.domain.maim import DUPLICATE_SECONDS
 from sidecar.domain.times import utc_text
 from sidecar.services.idempotency import KEY_SECONDS
 from sidecar.store.journal import Transaction
-from sidecar.store.leases import keep_lease, take_lease
+from sidecar.store.leases import give_up_lease, keep_lease, take_lease
 from sidecar.store.maim import retire_queued, retire_seen
 from sidecar.store.nodes import forget_nodes, silent_nodes
 from sidecar.store.retention import (
@@ -58,6 +59,7 @@ class Upkeep:
         self._recovery_seconds = recovery_seconds
         self._clock = clock
         self._silent: dict[str, str] = {}
+        self._fence: int | None = None
         self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
@@ -65,13 +67,18 @@ class Upkeep:
         self._greenlet.name = "upkeep"
 
     def stop(self) -> None:
+        """Another process takes over at its next run."""
         if self._greenlet is not None:
             self._greenlet.kill()
+        fence, self._fence = self._fence, None
+        if fence is not None:
+            with contextlib.suppress(Unavailable):
+                self._submit(lambda transaction: give_up_lease(transaction, LEASE, fence))
 
     def run_once(self) -> bool:
         """Forget everything that is due now; False if that is another process's business. Raises Unavailable, or
         LeaseLost when it became another's meanwhile."""
-        fence = self._submit(lambda transaction: take_lease(transaction, LEASE, self._node, LEASE_SECONDS))
+        self._fence = fence = self._submit(lambda t: take_lease(t, LEASE, self._node, LEASE_SECONDS))
         if fence is None:
             return False
         old = self._ago(self._retention_seconds)

@@ -49,6 +49,8 @@ class Health:
         self._dropped = 0
         self._refused = 0
         self._taken: dict[str, int] = {}
+        self.draining = False
+        """Is this process about to stop?"""
 
     @property
     def seq(self) -> int:
@@ -60,7 +62,7 @@ class Health:
 
     def problems(self) -> list[str]:
         """Why this process is not ready, a sentence each; empty when it is."""
-        found = []
+        found = ["It is draining: it stops soon."] if self.draining else []
         try:
             head = self._database.read(read_head)
         except Unavailable:

@@ -63,6 +63,7 @@ NO_UPGRADE = (
     "hand them on (docs/nginx.md)."
 )
 RETRY_SECONDS = 5
+RESTART_RETRY_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ class Gate:
         self._max_connections = max_connections
         self._handshakes = handshakes
         self._max_body_bytes = max_body_bytes
+        self.closing = False
+        """Does this process take no socket more, because it stops?"""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._proxies.prepare(environ)
@@ -223,7 +226,10 @@ class Gate:
         return None if "sid" in query else self._too_many()
 
     def _too_many(self) -> _Refusal | None:
-        """Above the bound of connections, or faster than they can be taken: come back later."""
+        """Above the bound of connections, or faster than they can be taken, or too late: come back later."""
+        if self.closing:
+            retry = (("Retry-After", str(RESTART_RETRY_SECONDS)),)
+            return _Refusal("503 Service Unavailable", "unavailable", "This process is about to stop.", retry)
         if self._connections() >= self._max_connections:
             retry = (("Retry-After", str(RETRY_SECONDS)),)
             return _Refusal("503 Service Unavailable", "unavailable", "Too many open connections.", retry)

@@ -9,12 +9,13 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.docs import pages
 from tests.docs.stranger import Stranger
-from tests.programs import require
+from tests.programs import free_port, require
 
 PAGE = pages.read("docs/hosting.md")
 INSTALL = next(block.text for block in pages.commands(PAGE) if block.section == "systemd")
@@ -52,6 +53,7 @@ def test_the_units_say_what_the_page_says() -> None:
         assert "EnvironmentFile=-/etc/sidecar.env\n" in text
         assert "SIDECAR_INSTANCE_DIR=/var/lib/sidecar\n" in text
         assert re.search(r"^User=sidecar$", text, re.MULTILINE)
+        assert "TimeoutStopSec=12\n" in text
     for part in ("useradd --system --home /opt/sidecar sidecar", "/etc/sidecar.env", "config/sidecar.service"):
         assert part in INSTALL
     for file in re.findall(r"config/[\w@.]+\w", PAGE):
@@ -92,3 +94,27 @@ def test_the_checks_answer(stranger: Stranger) -> None:
     told = stranger.follow(*(block.text for block in pages.commands(PAGE) if block.section == "Is it well?"))
     assert '"status":"ok"' in told
     assert '"ready":true' in told
+
+
+def test_the_restart_of_the_page_waits_for_each_and_ends_at_one_that_fails(sidecar: Any, tmp_path: Path) -> None:
+    require("curl")
+    script, restarted = tmp_path / "sidecar-restart", tmp_path / "restarted"
+    text = pages.one(PAGE, "sh", "systemctl restart")
+    assert "--retry 60 --retry-delay 1 " in text
+    script.write_text(text.replace("--retry 60 --retry-delay 1 ", "--retry 1 --retry-delay 1 "))
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f'#!/bin/sh\necho "$@" >> {restarted}\n')
+    systemctl.chmod(0o755)
+    environment = os.environ | {"PATH": f"{systemctl.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def restart(*ports: int) -> int:
+        command = ["sh", str(script), *map(str, ports)]
+        return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode
+
+    assert restart(sidecar.port, sidecar.port) == 0
+    assert restarted.read_text() == 2 * f"restart sidecar@{sidecar.port}\n"
+    restarted.unlink()
+    nobody = free_port()
+    assert restart(sidecar.port, nobody, sidecar.port) != 0
+    assert restarted.read_text() == f"restart sidecar@{sidecar.port}\nrestart sidecar@{nobody}\n"

@@ -291,6 +291,16 @@ class TestCrowds:
             client.expect_ended(1012)
         assert network.connections == {}
 
+    def test_a_window_is_used_evenly(
+        self, network: Network, connect: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+    ):
+        for _ in range(20):
+            connect()
+        delays: list[float] = []
+        monkeypatch.setattr(network.wheel, "add", lambda delay, _item: delays.append(delay))
+        network.close_all(1012, "restart", 60)
+        assert delays == [3.0 * place for place in range(20)]
+
     def test_hundreds_that_go_at_once_leave_nothing_behind_and_let_others_speak(
         self, network: Network, connect: Callable[..., Client]
     ):

@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import pytest
 import structlog
+from sqlalchemy import select
 
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import Unavailable
@@ -18,10 +19,11 @@ from sidecar.domain.events import Volatile
 from sidecar.jobs import live_push
 from sidecar.jobs.live_push import LEASE, LEASE_SECONDS, MARGIN_SECONDS, MAX_BYTES, LivePushing
 from sidecar.services import sources as sources_module
-from sidecar.services.live_push import LivePushes
+from sidecar.services.live_push import CHANGED, LivePushes
 from sidecar.services.sources import InThread
 from sidecar.store.leases import give_up_lease, take_lease
 from sidecar.store.live_pushes import LivePushRow, list_live_pushes
+from sidecar.store.tables import events
 from sidecar.wire.checks import read
 from sidecar.wire.messages import StartPushBody, StopPushBody
 from tests.fanout.stages import wait_until
@@ -285,6 +287,12 @@ def test_a_source_that_is_gone_is_logged(process, store, capsys):
     assert "live_push.no_source" in capsys.readouterr().out
 
 
+def control_events(store: Store) -> list[dict[str, Any]]:
+    """What has told processes to look which pushes there are."""
+    found = store.database.read(lambda c: c.execute(select(events.c.payload).where(events.c.type == CHANGED)).all())
+    return [json.loads(row.payload) for row in found]
+
+
 class TestLease:
     def test_one_process_alone_runs_them(self, process):
         one, two = process("a"), process("b")
@@ -294,14 +302,25 @@ class TestLease:
         assert (one.job.rooms, two.job.rooms) == (["r"], [])
         assert (len(one.pushed), two.pushed) == (1, [])
 
-    def test_another_takes_over_at_once_from_one_that_stops(self, process):
+    def test_another_takes_over_at_once_from_one_that_stops(self, process, store):
         one, two = process("a"), process("b")
         one.start("r")
         one.job.start()
         wait_until(lambda: one.job.rooms == ["r"], "it runs")
+        told = len(control_events(store))
         one.job.stop()
+        assert len(control_events(store)) == told + 1, "which has the others look"
         two.look()
         assert (one.job.rooms, two.job.rooms) == ([], ["r"])
+
+    def test_who_runs_nothing_tells_nobody_that_it_stops(self, process, store):
+        one, two = process("a"), process("b")
+        one.job.start()
+        wait_until(lambda: one.job._fence is not None, "it holds the lease")
+        one.job.stop()
+        two.look()
+        assert two.job._fence is not None
+        assert control_events(store) == []
 
     def test_another_takes_over_from_one_that_died(self, process, now):
         one, two = process("a"), process("b")

@@ -192,6 +192,14 @@ def test_one_process_alone_does_the_upkeep(installation, clock):
     assert not installation.upkeep.run_once()
 
 
+def test_who_stops_leaves_the_upkeep_to_another(installation, clock):
+    other = Upkeep(installation.writer.run_alone, "other", retention_days=30, recovery_seconds=600, clock=clock)
+    assert installation.upkeep.run_once()
+    assert not other.run_once()
+    installation.upkeep.stop()
+    assert other.run_once()
+
+
 def test_a_process_is_forgotten_when_it_was_silent_at_two_runs(installation, clock):
     """Not by one that comes right after the database was away for a while: then everybody has been silent."""
     lives = Presence(installation.writer.run_alone, "lives", lambda: "{}", lambda: None)
