@@ -213,20 +213,20 @@ class RunningSidecar:
 
 @contextmanager
 def two_processes(
-    folder: Path, database_url: str | None, apart: bool, **settings: str
+    folder: Path, database_url: str | None, apart: bool, program: Path = ROOT / "app.py", **settings: str
 ) -> Iterator[list[RunningSidecar]]:
     """Of one installation: on SQLite, or on this PostgreSQL. `apart`: each has a folder of its own, as on two hosts, so
     that they share the database alone (and a Redis, if these further settings name one)."""
     environment = {"SIDECAR_RATE_LIMIT": "off", **settings}
     if database_url is not None:
         environment["SIDECAR_DATABASE_URL"] = database_url
-    one = RunningSidecar(folder / "one", environment)
+    one = RunningSidecar(folder / "one", environment, program=program)
     one.start()
     instance: Path | None = one.instance
     if apart:
         instance = None
         shutil.copytree(one.instance, folder / "two" / "instance", ignore=shutil.ignore_patterns("doorbells"))
-    two = RunningSidecar(folder / "two", environment, instance)
+    two = RunningSidecar(folder / "two", environment, instance, program=program)
     two.start()
     yield [one, two]
     for server in (one, two):
