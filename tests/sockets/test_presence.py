@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from sidecar.domain.events import Volatile
+from sidecar.fanout.hub import Hub, Subscriber
+from sidecar.sockets.presence import Meanwhile
+from sidecar.wire.news import PRESENCE_JOINED, PRESENCE_LEFT
 from tests.sockets.clients import Plain, wait_until
 
 
@@ -44,6 +50,20 @@ def test_who_watches_is_told_and_who_is_in_the_room_is_not(sidecar, page, name: 
     wait_until(lambda: len(other.call("subscribe_presence", name)["users"]) == 2, "bob has come", other.lines)
     watching.call("heartbeat")
     assert told(watching) == [("joined", name, ["ada"])]
+
+
+def test_what_is_told_while_the_list_is_read_is_in_it():
+    """The client has heard it before the list, which is older."""
+    hub, meanwhile = Hub(lambda subscriber, event: None), Meanwhile()
+    hub.join(Subscriber(meanwhile, meanwhile, 0), "presence:r", 0)
+    for number, (type, users) in enumerate(
+        [(PRESENCE_JOINED, ["ada", "bob"]), (PRESENCE_LEFT, ["bob", "eve", "zoe"]), (PRESENCE_JOINED, ["zoe"])]
+    ):
+        payload = json.dumps({"room": "r", "users": users})
+        hub.publish_volatile(Volatile(type, payload, "presence:r", "2026-01-01T00:00:00Z", str(number)))
+    users = {"ada": 3, "eve": 1, "": 2}
+    meanwhile.put_into(users)
+    assert users == {"ada": 3, "zoe": 1, "": 2}
 
 
 @pytest.mark.parametrize("bad", [[], [""], [None], [["a"]], ["x" * 201], ["a\nb"], [True]])
