@@ -241,7 +241,7 @@ presences = Table(
 no connection there any more stays for a while, with 0 `connections` since `gone_at`. A row of a process that is not
 among the `nodes` counts as gone."""
 Index("presences_room", presences.c.room, presences.c.user_id)
-Index("presences_gone", presences.c.gone_at)
+Index("presences_gone", presences.c.gone_at, presences.c.node)
 
 sessions = Table(
     "sessions",

@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("node", "room", "user_id"),
     )
     op.create_index("presences_room", "presences", ["room", "user_id"])
-    op.create_index("presences_gone", "presences", ["gone_at"])
+    op.create_index("presences_gone", "presences", ["gone_at", "node"])
     op.drop_column("nodes", "rooms")
 
 
