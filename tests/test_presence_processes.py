@@ -96,4 +96,4 @@ def test_who_was_at_a_process_that_was_killed_leaves(stage, browser, name: str):
     assert listed(watching, name) == {"bob": 1}
     assert presence(here, name)["users"] == [{"user": "bob", "connections": 1}]
     there.start()
-    wait_until(lambda: presence(there, name)["users"] == [{"user": "bob", "connections": 1}], "to others, too")
+    wait_until(lambda: listed(watching, name) == {"ada": 1, "bob": 2}, "their sessions are given back")
