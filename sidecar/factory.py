@@ -15,6 +15,7 @@ from flask_socketio import SocketIO
 
 from config.settings import Settings, parse_networks
 from sidecar.core import WEBHOOK_TOKEN_FILE, Core, open_core
+from sidecar.domain.rooms import FREE
 from sidecar.fanout.engine import connection_count, is_open, make_socketio
 from sidecar.fanout.recovery import TAKEN, Recovery
 from sidecar.fanout.roster import Roster
@@ -77,10 +78,11 @@ from sidecar.services.menu_changes import CHANGED as MENU_CHANGED
 from sidecar.services.messages import Messages
 from sidecar.services.metered import Metered
 from sidecar.services.permissions import Permissions
+from sidecar.services.presences import TIMES, Presences
 from sidecar.services.projects import DELETED, Projects
 from sidecar.services.providers import Provider
 from sidecar.services.role_changes import CHANGED as PERMISSIONS_CHANGED
-from sidecar.services.rooms import Rooms, told
+from sidecar.services.rooms import Rooms
 from sidecar.services.sources import builtin_sources, user_source
 from sidecar.services.tokens import REVOKED
 from sidecar.services.user_tokens import TokenStore
@@ -94,6 +96,7 @@ from sidecar.sockets.handlers import Handlers
 from sidecar.sockets.maim import BotHouse, EngineBots, PlainBots
 from sidecar.sockets.permissions import PlainPermissions
 from sidecar.sockets.plain import PlainEndpoint
+from sidecar.sockets.presence import PresenceSubscriptions
 from sidecar.sockets.rights import Rights
 from sidecar.sockets.rooms import PlainRooms
 from sidecar.sockets.sessions import Sessions
@@ -153,14 +156,13 @@ def create_app(settings: Settings) -> Sidecar:
     _register_routes(settings, core, services, health, bots.sending, lark, sockets, live)
     gate = _gate(settings, core, services, sockets)
     app.wsgi_app = gate  # type: ignore[method-assign]
-    rooms = services.rooms
 
     def declared_dead() -> None:
         sockets.sessions.have_all_come_back()
         bots.connections.all_again()
 
     jobs = (
-        Presence(core.writer.submit, core.node, lambda: told(rooms.here()), declared_dead),
+        Presence(core.writer.submit, core.node, services.presences, declared_dead, TIMES),
         Upkeep(core.writer.submit, core.node, settings.retention_days, settings.recovery_seconds),
         Deletions(services.projects),
         live.pushing,
@@ -210,6 +212,7 @@ class _Services:
     badges: Badges
     deliveries: Deliveries
     messages: Messages
+    presences: Presences
     rooms: Rooms
     permissions: Permissions
     menu: Menu
@@ -222,6 +225,8 @@ def _services(settings: Settings, core: Core) -> _Services:
     permissions = Permissions(database, submit)
     menu = Menu(database, submit, permissions)
     views = Views(settings.stale_after_hours, menu)
+    presences = Presences(database, submit, core.node, core.publish_volatile, TIMES)
+    core.hub.on_moved(FREE, presences.moved)
     return _Services(
         origins=Origins(settings.origins, settings.public_url),
         access=Access(
@@ -234,7 +239,8 @@ def _services(settings: Settings, core: Core) -> _Services:
         badges=Badges(database, views, settings.public_badge_patterns),
         deliveries=Deliveries(database, submit, core.metrics, settings.deliveries_bytes, core.poster),
         messages=Messages(submit),
-        rooms=Rooms(database, core.node, core.hub),
+        presences=presences,
+        rooms=Rooms(database, core.node, presences),
         permissions=permissions,
         menu=menu,
     )
@@ -360,7 +366,10 @@ def _sockets(settings: Settings, core: Core, services: _Services, bots: Bots) ->
     )
     handlers = Handlers(socketio, namespaces, sessions, core.metrics)
     snapshot_of = services.views.snapshot_of
-    Subscriptions(handlers, sessions, hub, catchup, rights, snapshot_of, history.project_of, settings.max_rooms)
+    subscriptions = Subscriptions(
+        handlers, sessions, hub, catchup, rights, snapshot_of, history.project_of, settings.max_rooms
+    )
+    PresenceSubscriptions(handlers, subscriptions, hub, services.rooms)
     handlers.on(CHAT, Chat(messages, services.limit))
     common = (network, access, origins, hub, tail, catchup, watch, services.limit)
     plain_rooms = PlainRooms(messages, *common)

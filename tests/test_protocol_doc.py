@@ -104,7 +104,7 @@ def fits(said: Any, real: Any) -> bool:
 
 
 class Browser:
-    """A socket that keeps what it is told; one with the right to the page's project only."""
+    """A socket that keeps what it is told; one with the right to the page's project and room only."""
 
     def __init__(self, url: str, token: str):
         self._client = socketio.Client()
@@ -141,7 +141,7 @@ def test_all_requests_of_the_page_are_answered_as_it_says(sidecar, name):
     page = page.replace(f'"since": {name}', '"since": 999999999').replace("another-project", f"{name}-other")
     all_examples = examples(page)
     assert len(all_examples) > 35
-    browser = Browser(sidecar.url, sidecar.connection_token(sub="ada", rooms=[f"project:{name}"]))
+    browser = Browser(sidecar.url, sidecar.connection_token(sub="ada", rooms=[f"project:{name}", f"room:{name}"]))
     browser.ask("subscribe_project", name)
     try:
         for example in all_examples:

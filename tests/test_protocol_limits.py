@@ -21,7 +21,6 @@ from sidecar.http import versions as http_versions
 from sidecar.http.errors import STATUS
 from sidecar.http.parameters import Parameters
 from sidecar.jobs import authorizations as authorization_jobs
-from sidecar.jobs import presence
 from sidecar.patience import BODY_SECONDS, HEAD_SECONDS
 from sidecar.services import (
     connections,
@@ -30,6 +29,7 @@ from sidecar.services import (
     idempotency,
     lark_callbacks,
     maim_hooks,
+    presences,
     role_changes,
     sources,
     versions,
@@ -159,7 +159,7 @@ def limits() -> Iterator[tuple[str, str]]:
     yield "messages.md", "Degrees, " + " and ".join(one.message.partition("from ")[2] for one in refused)
     yield "messages.md", f"({messages.MIN_INTERVAL_SECONDS:g} to {messages.MAX_INTERVAL_SECONDS:g})"
     yield "messages.md", f"It may block, for {sources.SOURCE_SECONDS:g} seconds at most"
-    yield "messages.md", f"within the last {time(presence.PERIOD_SECONDS)}"
+    yield "messages.md", f"has ended stays for {presences.TIMES.linger_seconds:g} s"
     yield "messages.md", f"a connection token of {time(connections.QUERY_TTL_SECONDS)} at most"
     yield "messages.md", {30: "half a minute before the token ends"}[watch.WARNING_SECONDS]
 

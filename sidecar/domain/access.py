@@ -135,6 +135,11 @@ def may_watch_room(identity: Identity, room: str) -> bool:
     return may(identity, "rooms:read") and _matches(identity, room)
 
 
+def may_watch_presence(identity: Identity, name: str) -> bool:
+    """May it know who is in the free room of this name? Who is there is not for strangers."""
+    return identity.authenticated and may_watch_room(identity, rooms.free(name))
+
+
 def may_send(identity: Identity, room: str) -> bool:
     """May it publish a message to this room (the whole room name)? A browser's token only where its patterns say so."""
     return may(identity, "messages:send") and _matches(identity, room)

@@ -39,12 +39,14 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Volatile:
     """Something that holds only now (a gauge, a position on its way): it is in no journal, whoever is away misses it,
-    and of several that wait for a slow reader only the newest is sent. Otherwise as an Event."""
+    and of several that wait for a slow reader only the newest is sent. Otherwise as an Event. One with a `mark` of its
+    own is not replaced by a newer one: it says what happened, not how things stand."""
 
     type: str
     payload: str
     room: str
     at: str
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

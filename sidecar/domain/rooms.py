@@ -36,6 +36,7 @@ def clean_name(name: object, what: str = "name") -> str:
 PROJECT = "project:"
 DEPLOYMENT = "deployment:"
 FREE = "room:"
+PRESENCE = "presence:"
 """What the rooms of a kind begin with."""
 
 
@@ -58,3 +59,8 @@ def permissions(user_id: str) -> str:
 def free(name: str) -> str:
     """A free room of the REST push API."""
     return f"{FREE}{name}"
+
+
+def presence(name: str) -> str:
+    """News of who comes into the free room of this name, and who leaves it."""
+    return f"{PRESENCE}{name}"

@@ -6,7 +6,6 @@ of a subscriber's rooms reaches it once.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -20,6 +19,7 @@ log = structlog.get_logger("sidecar.hub")
 T = TypeVar("T")
 
 Guard = Callable[[Event], bool]
+Moved = Callable[[str, "Subscriber", int], None]
 
 
 class Codec(Protocol):
@@ -124,12 +124,22 @@ class Hub:
         self._rooms: dict[str, dict[Subscriber, None]] = {}
         self._guards: dict[str, dict[Subscriber, Guard]] = {}
         self._on_congested = on_congested
+        self._watched = ""
+        self._on_moved: Moved | None = None
+
+    def on_moved(self, prefix: str, moved: Moved) -> None:
+        """From now on `moved(room, subscriber, step)` is called for each subscriber that comes into a room that begins
+        so (step 1) or leaves it (-1). It must not block, raise, or take long."""
+        self._watched, self._on_moved = prefix, moved
 
     def join(self, subscriber: Subscriber, room: str, at: int) -> Room:
         """Put the subscriber into the room from `at` on; a hold it already has stays as it is. One whose connection
         ended while its request was on its way gets a hold that the hub does not know."""
         if not subscriber.closed:
-            self._rooms.setdefault(room, {})[subscriber] = None
+            members = self._rooms.setdefault(room, {})
+            if subscriber not in members:
+                members[subscriber] = None
+                self._tell_moved(room, subscriber, 1)
         return subscriber.rooms.setdefault(room, Room(at))
 
     def leave(self, subscriber: Subscriber, room: str) -> None:
@@ -137,7 +147,8 @@ class Hub:
             return
         if subscriber.replays:
             subscriber.replays = tuple(replay for replay in subscriber.replays if replay.room != room)
-        _discard(self._rooms, room, subscriber)
+        if _discard(self._rooms, room, subscriber):
+            self._tell_moved(room, subscriber, -1)
         self.unguard(subscriber, room)
 
     def drop(self, subscriber: Subscriber) -> None:
@@ -176,17 +187,19 @@ class Hub:
                 cut_off(subscriber)
 
     def publish_volatile(self, news: Volatile) -> None:
-        """Hand it to every live subscriber of its room that has space for it; the others go without. Never yields."""
+        """Hand it to every live subscriber of its room that has space for it; the others go without. What has a mark
+        of its own goes to those off the live path, too: it has no place in the order of events that it could break, and
+        is not said again. Never yields."""
         frames: dict[Codec, bytes] = {}
         for subscriber in self.audience([news.room]):
-            if not subscriber.live:
+            if subscriber.closed or not (subscriber.live or news.mark):
                 continue
             try:
                 frame = frames.get(subscriber.codec)
                 if frame is None:
                     frame = frames[subscriber.codec] = subscriber.codec.volatile_frame(news)
                 if frame:
-                    subscriber.recipient.offer_latest(f"{news.type} {news.room}", frame)
+                    subscriber.recipient.offer_latest(news.mark or f"{news.type} {news.room}", frame)
             except Exception as error:
                 log.error("hub.recipient_failed", room=news.room, exc_info=error)
                 cut_off(subscriber)
@@ -220,17 +233,13 @@ class Hub:
         """How many subscribers an event for these rooms, and this user alone, would reach."""
         return sum(1 for subscriber in self.audience(rooms) if target is None or subscriber.user == target)
 
-    def users(self, prefix: str) -> dict[str, Counter[str]]:
-        """Of every room that begins so and has subscribers: how many each user has there, "" for those without one."""
-        return {
-            room: Counter(subscriber.user or "" for subscriber in members)
-            for room, members in self._rooms.items()
-            if room.startswith(prefix)
-        }
-
     @property
     def room_count(self) -> int:
         return len(self._rooms)
+
+    def _tell_moved(self, room: str, subscriber: Subscriber, step: int) -> None:
+        if self._on_moved is not None and room.startswith(self._watched):
+            self._on_moved(room, subscriber, step)
 
 
 def cut_off(subscriber: Subscriber) -> None:
@@ -240,9 +249,12 @@ def cut_off(subscriber: Subscriber) -> None:
     subscriber.recipient.cut_off()
 
 
-def _discard(index: dict[str, dict[Subscriber, T]], room: str, subscriber: Subscriber) -> None:
+def _discard(index: dict[str, dict[Subscriber, T]], room: str, subscriber: Subscriber) -> bool:
+    """False if it was not there."""
     members = index.get(room)
-    if members is not None:
-        members.pop(subscriber, None)
-        if not members:
-            del index[room]
+    if members is None or subscriber not in members:
+        return False
+    del members[subscriber]
+    if not members:
+        del index[room]
+    return True

@@ -17,7 +17,6 @@ from sidecar.services.idempotency import KEY_SECONDS
 from sidecar.store.journal import Transaction
 from sidecar.store.leases import give_up_lease, keep_lease, take_lease
 from sidecar.store.maim import retire_queued, retire_seen
-from sidecar.store.nodes import forget_nodes, silent_nodes
 from sidecar.store.retention import (
     CHUNK,
     retire_answers,
@@ -36,8 +35,6 @@ PERIOD_SECONDS = 61.7
 LEASE_SECONDS = 2 * PERIOD_SECONDS
 """Longer than the pause between two runs: who holds it goes on holding it, until it dies."""
 PAUSE_SECONDS = 0.05
-DEAD_SECONDS = 60.0
-"""Without a word for so long a process is suspected to be dead."""
 
 
 class LeaseLost(Exception):
@@ -58,7 +55,6 @@ class Upkeep:
         self._retention_seconds = retention_days * 86_400
         self._recovery_seconds = recovery_seconds
         self._clock = clock
-        self._silent: dict[str, str] = {}
         self._fence: int | None = None
         self._greenlet: gevent.Greenlet | None = None
 
@@ -91,17 +87,9 @@ class Upkeep:
         self._repeat(fence, retire_login_links)
         self._repeat(fence, lambda transaction: retire_queued(transaction, CHUNK))
         self._repeat(fence, lambda transaction: retire_seen(transaction, old_messages, CHUNK))
-        self._repeat(fence, self._forget_the_dead)
         self._repeat(fence, lambda transaction: end_orphans(transaction.connection, transaction.now, CHUNK))
         self._repeat(fence, lambda transaction: retire_sessions(transaction.connection, old_sessions, CHUNK))
         return True
-
-    def _forget_the_dead(self, transaction: Transaction) -> int:
-        """Those that were silent at the last run too, and have said nothing between. (When the database was away,
-        everybody was silent, and needs a moment to say so.)"""
-        suspects = self._silent
-        self._silent = silent_nodes(transaction.connection, self._ago(DEAD_SECONDS))
-        return forget_nodes(transaction.connection, suspects)
 
     def _ago(self, seconds: float) -> str:
         return utc_text(self._clock() - seconds)

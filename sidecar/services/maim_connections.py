@@ -35,7 +35,7 @@ CHANGED = Control("control.maim_connections")
 left; `seq` is its own."""
 
 ALIVE_SECONDS = 30.0
-"""A process that has said nothing for so long holds nobody any more (each says so every ten seconds)."""
+"""A process that has said nothing for so long holds nobody any more (each says so every five seconds)."""
 STALE_SECONDS = 5.0
 """So old may what is known of the others be: a process that died does not say so."""
 RETRY_SECONDS = 1.0

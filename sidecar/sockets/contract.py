@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sidecar.domain.messages import API_MESSAGE
 from sidecar.domain.rooms import NAME_MAX_CHARACTERS
 from sidecar.services.access import LOGIN_COOKIE
 from sidecar.sockets.errors import REFUSALS
@@ -17,7 +16,7 @@ from sidecar.sockets.gate import ENGINE_PATH, ENGINE_PATHS, PROTOCOL
 from sidecar.sockets.plain import PlainEndpoint
 from sidecar.wire.asyncapi import Schemas, arguments, array, key, ref, referred, with_type
 from sidecar.wire.bots import BARE_MESSAGE, BOT_FRAMES, BOT_MESSAGES
-from sidecar.wire.news import EVENT_TYPES, ApiMessage
+from sidecar.wire.news import API_MESSAGE, EVENT_TYPES, VOLATILE_TYPES
 from sidecar.wire.spoken import Command, EventType, Frame, Message, Refused
 from sidecar.wire.told import REFERRED, SESSION, SOCKETIO_FRAMES
 
@@ -87,8 +86,8 @@ FORMS: Json = {
         "type": "object",
         "description": "Something that holds only now: it is not stored, and whoever is away misses it.",
         "properties": {
-            "type": {"const": API_MESSAGE},
-            "payload": ref(ApiMessage),
+            "type": {"type": "string"},
+            "payload": {"type": "object"},
             "timestamp": TIME,
             "volatile": {"const": True},
         },
@@ -194,7 +193,9 @@ class _Document:
         self.messages: Json = {}
         self._commands = commands
         schemas = Schemas()
-        schemas.add((type.body for type in (*EVENT_TYPES, *SOCKETIO_FRAMES, *BOT_FRAMES)), "serialization")
+        schemas.add(
+            (type.body for type in (*EVENT_TYPES, *VOLATILE_TYPES, *SOCKETIO_FRAMES, *BOT_FRAMES)), "serialization"
+        )
         schemas.add((frame.body for kind in endpoints for frame in kind.frames), "serialization")
         schemas.add((Refused, *(command.answer for command in commands)), "serialization")
         schemas.add((said.body for said in BOT_MESSAGES), "validation")
@@ -220,16 +221,7 @@ class _Document:
             **{"x-socketio": {"protocol": 5, "enginePaths": sorted(ENGINE_PATHS), "connect": CONNECT}},
         )
         told = [self._event(name, type) for type in EVENT_TYPES]
-        told.append(
-            self._message(
-                name,
-                f"event.{API_MESSAGE}.volatile",
-                name="event",
-                title=f"{API_MESSAGE} (volatile)",
-                summary="What a live push tells. Room `room:<name>`.",
-                payload=array([{"$ref": "#/components/schemas/VolatileEnvelope"}], 1),
-            )
-        )
+        told += [self._volatile(name, type) for type in VOLATILE_TYPES]
         self._operation(name, "events", "send", told, "Events of the socket's rooms, each once and in order", BROWSERS)
         for frame in SOCKETIO_FRAMES:
             found = self._frame_of_socketio(name, frame)
@@ -358,6 +350,22 @@ class _Document:
             title=str(type),
             summary=type.summary,
             payload=array([form, OFFSET], 1),
+        )
+
+    def _volatile(self, channel: str, type: EventType) -> Json:
+        form = {
+            "allOf": [
+                {"$ref": "#/components/schemas/VolatileEnvelope"},
+                {"properties": {"type": {"const": str(type)}, "payload": ref(type.body)}},
+            ]
+        }
+        return self._message(
+            channel,
+            f"event.{key(type)}.volatile",
+            name="event",
+            title=f"{type} (volatile)",
+            summary="What a live push tells. Room `room:<name>`." if type == API_MESSAGE else type.summary,
+            payload=array([form], 1),
         )
 
     def _frame_of_socketio(self, channel: str, frame: Frame) -> Json:

@@ -84,6 +84,8 @@ def _allowed(identity: Identity, kind: str, name: str, room: str, projects: Proj
         if project is None:
             return access.may_hold_deployment(identity, name)
         return access.may_watch_deployment(identity, name, project)
+    if kind == "presence":
+        return access.may_watch_presence(identity, name)
     if kind == "room" or kind in NAMELESS:
         return access.may_watch_room(identity, room)
     return True

@@ -65,8 +65,6 @@ class Subscriptions:
         name, options = _arguments(kind, args)
         past = _past(options)
         room = _room(kind, name)
-        if room not in session.subscriber.rooms and len(session.subscriber.rooms) >= self._max_rooms:
-            raise TooManyRooms(f"One socket may be in {self._max_rooms} rooms.")
         subscription = self._admit(kind, session, name, room, past)
         if subscription.truncated:
             self._sessions.emit(session, SNAPSHOT, _snapshot(kind, name, subscription))
@@ -83,6 +81,40 @@ class Subscriptions:
             "truncated": subscription.truncated,
         }
 
+    def join(
+        self,
+        session: Session,
+        room: str,
+        past: Past | None = None,
+        snapshot: Snapshot | None = None,
+        guard: Guard | None = None,
+    ) -> Subscription:
+        """Put it into a room that it has the right to. Raises TooManyRooms, Unavailable, NotAllowed."""
+        if room not in session.subscriber.rooms and len(session.subscriber.rooms) >= self._max_rooms:
+            raise TooManyRooms(f"One socket may be in {self._max_rooms} rooms.")
+        save = None if session.kept is None else partial(self._sessions.save, session)
+        try:
+            return self._catchup.subscribe(self._hub, session.subscriber, room, past, save, snapshot, guard)
+        except Unavailable:  # it may be stored all the same
+            self._sessions.store_first(session, self._catchup.last)
+            raise
+
+    def leave(self, session: Session, room: str) -> None:
+        """Raises Unavailable, NotAllowed; then it is still there."""
+        if room in session.subscriber.rooms:
+            try:
+                self._sessions.save(session, without=room)
+            except Unavailable:  # it may be stored all the same
+                self._sessions.store_first(session, self._catchup.last)
+                raise
+            self._hub.leave(session.subscriber, room)
+
+    def lose(self, session: Session, room: str) -> None:
+        """Leave a room that it was not to be in, and may be stored in."""
+        if room in session.subscriber.rooms:
+            self._hub.leave(session.subscriber, room)
+            self._sessions.store_first(session, self._catchup.last)
+
     def _admit(self, kind: str, session: Session, name: str, room: str, past: Past | None) -> Subscription:
         identity = session.identity
         if kind == "deployment":
@@ -96,7 +128,7 @@ class Subscriptions:
             allowed = access.may_watch_room(identity, room)
         if not allowed:
             if kind == "deployment":  # held before it was seen, perhaps
-                self._lose(session, room)
+                self.lose(session, room)
             raise NotAllowed(f"The token does not give the right to this {kind}.")
         return self._join(kind, session, name, room, past)
 
@@ -113,48 +145,24 @@ class Subscriptions:
                 project = self._project_of_deployment(name)
             except Unavailable:
                 if fresh:
-                    self._lose(session, room)
+                    self.lose(session, room)
                 raise
             if project is not None:
                 self._hub.unguard(subscriber, room)
                 if not access.may_watch_deployment(session.identity, name, project):
-                    self._lose(session, room)
+                    self.lose(session, room)
                     raise NotAllowed("The token does not give the right to this deployment.")
             return subscription
-
-    def _lose(self, session: Session, room: str) -> None:
-        """Leave a room that it was not to be in, and may be stored in."""
-        if room in session.subscriber.rooms:
-            self._hub.leave(session.subscriber, room)
-            self._sessions.store_first(session, self._catchup.last)
 
     def _join(
         self, kind: str, session: Session, name: str, room: str, past: Past | None, guard: Guard | None = None
     ) -> Subscription:
-        try:
-            return self._catchup.subscribe(
-                self._hub,
-                session.subscriber,
-                room,
-                past,
-                save=None if session.kept is None else partial(self._sessions.save, session),
-                snapshot=self._snapshot_of(kind, name, session.identity),
-                guard=guard,
-            )
-        except Unavailable:  # it may be stored all the same
-            self._sessions.store_first(session, self._catchup.last)
-            raise
+        return self.join(session, room, past, self._snapshot_of(kind, name, session.identity), guard)
 
     def _unsubscribe(self, kind: str, session: Session, *args: object) -> Answer:
         name, _ = _arguments(kind, args)
         room = _room(kind, name)
-        if room in session.subscriber.rooms:
-            try:
-                self._sessions.save(session, without=room)
-            except Unavailable:  # it may be stored all the same
-                self._sessions.store_first(session, self._catchup.last)
-                raise
-            self._hub.leave(session.subscriber, room)
+        self.leave(session, room)
         self._sessions.emit(
             session, UNSUBSCRIPTION_CONFIRMED, {"type": kind, "id": name, "timestamp": utc_text(time.time())}
         )

@@ -226,10 +226,23 @@ nodes = Table(
     Column("id", text, primary_key=True),
     Column("started_at", text, nullable=False),
     Column("seen_at", text, nullable=False),
-    Column("rooms", text),
 )
-"""The processes that serve from this database; each says now and then that it lives (`seen_at`), and who is in its free
-rooms (`rooms`: JSON, {room: {user: sockets}}, user "" for none)."""
+"""The processes that serve from this database; each says now and then that it lives (`seen_at`)."""
+
+presences = Table(
+    "presences",
+    metadata,
+    Column("node", text, primary_key=True),
+    Column("room", text, primary_key=True),
+    Column("user_id", text, primary_key=True),
+    Column("connections", Integer, nullable=False),
+    Column("gone_at", text),
+)
+"""Who is in which free room (`room`: its name), as each process has told; user "" for connections without one. Who has
+no connection there any more stays for a while, with 0 `connections` since `gone_at`. A row of a process that is not
+among the `nodes` counts as gone."""
+Index("presences_room", presences.c.room, presences.c.user_id)
+Index("presences_gone", presences.c.gone_at, presences.c.node)
 
 sessions = Table(
     "sessions",

@@ -75,7 +75,8 @@ class UserPresence(TypedDict):
 
 
 class RoomPresence(TypedDict):
-    """Who is in a free room, over all processes. `users` is not for strangers."""
+    """Who is in a free room, over all processes. `users` is not for strangers; one with 0 `connections` has just left,
+    and may come back."""
 
     room: str
     connections: int

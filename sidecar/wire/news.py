@@ -97,6 +97,11 @@ class ChatMessage(Said):
     source: Literal["websocket_chat"]
 
 
+class PresenceNews(Said):
+    room: Annotated[str, Field(description="The free room's name.")]
+    users: list[str]
+
+
 class MenuUpdated(Said):
     menuId: str
     action: ChangeType
@@ -198,6 +203,13 @@ API_MESSAGE = EventType(
     "A message of a back end. Room `room:<name>` (of a `target_user` only that user's sockets in it), `user:<id>` or "
     "`everyone`.",
 )
+OF_PRESENCE = "Room `presence:<name>`, volatile."
+PRESENCE_JOINED = EventType(
+    "presence_joined", PresenceNews, f"Users have come into a free room that they were not in. {OF_PRESENCE}"
+)
+PRESENCE_LEFT = EventType(
+    "presence_left", PresenceNews, f"Users have left a free room, for a quarter of a minute by now. {OF_PRESENCE}"
+)
 CHAT_MESSAGE = EventType(CHAT_MESSAGE_NAME, ChatMessage, "Somebody said something. Room `room:<name>`.")
 
 MENU_UPDATED = EventType(
@@ -253,3 +265,6 @@ EVENT_TYPES: tuple[EventType, ...] = (
     AUTHORIZATION_FAILED,
     AUTHORIZATION_REVOKED,
 )
+"""Those of the journal."""
+VOLATILE_TYPES: tuple[EventType, ...] = (API_MESSAGE, PRESENCE_JOINED, PRESENCE_LEFT)
+"""Those that may be told without being stored."""

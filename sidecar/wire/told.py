@@ -104,6 +104,18 @@ class Unsubscribed(Said):
     room: str
 
 
+class Present(Said):
+    user: str
+    connections: Annotated[int, Field(description="0: has just left, and may come back.")]
+
+
+class PresenceSubscribed(Said):
+    ok: Literal[True]
+    room: str
+    users: list[Present]
+    anonymous: Annotated[int, Field(description="Connections without a user.")]
+
+
 class Heard(Said):
     ok: Literal[True]
     timestamp: str
@@ -169,6 +181,22 @@ def unsubscribe(kind: str) -> Command:
         f"unsubscribe:{kind}",
         (UNSUBSCRIPTION_CONFIRMED,),
     )
+
+
+SUBSCRIBE_PRESENCE = Command(
+    "subscribe_presence",
+    "Who is in a free room, and from now on who comes and leaves.",
+    PresenceSubscribed,
+    (Argument("room", NAME),),
+    "subscribe:presence",
+)
+UNSUBSCRIBE_PRESENCE = Command(
+    "unsubscribe_presence",
+    "Hear no more of who comes and leaves.",
+    Unsubscribed,
+    (Argument("room", NAME),),
+    "unsubscribe:presence",
+)
 
 
 class TokenGiven(Said):

@@ -46,7 +46,7 @@ def test_a_browser_hears_what_it_says(stranger: Stranger) -> None:
     back_end = stranger.sidecar.new_token("tokens:issue", "rooms:read", "messages:send")
     asked = command("In the browser").replace("https://HOST", stranger.sidecar.url)
     token = json.loads(stranger.follow(asked, BACKEND_TOKEN=back_end))["token"]
-    script = pages.one(MESSAGES, "js").replace("wss://HOST", f"ws://127.0.0.1:{stranger.sidecar.port}")
+    script = pages.one(MESSAGES, "js", "wss://HOST").replace("wss://HOST", f"ws://127.0.0.1:{stranger.sidecar.port}")
     done = heard(
         f"{script}; let heard = 0; socket.on('message', () => {{ if (++heard === 2) socket.close(); }});", token
     )

@@ -275,8 +275,6 @@ class TestTargets:
         for user in ("ada", "ada", "bob", None):
             member_of(hub, user, "a")
         assert [hub.count(["a"], user) for user in ("ada", "bob", "eve", None)] == [2, 1, 0, 4]
-        assert hub.users("a") == {"a": {"ada": 2, "bob": 1, "": 1}}
-        assert hub.users("b") == {}
 
 
 def member_of(
@@ -285,6 +283,22 @@ def member_of(
     recipient = FakeRecipient(codec) if capacity is None else FakeRecipient(codec, capacity=capacity)
     hub.join(Subscriber(recipient, recipient.codec, 0, user=user), room, 0)
     return recipient
+
+
+def test_who_comes_and_leaves_is_told_once_each(hub: Hub):
+    """Also of one that joins twice, or after its end, and of one that leaves a room that it was not in."""
+    moves: list[tuple[str, str | None, int]] = []
+    hub.on_moved("room:", lambda room, subscriber, step: moves.append((room, subscriber.user, step)))
+    ada, bob = (Subscriber(FakeRecipient(), CountingCodec(), 0, user=user) for user in ("ada", "bob"))
+    for room in ("room:a", "room:a", "rooms", "room:b", "project:room:"):
+        hub.join(ada, room, 0)
+    hub.leave(ada, "room:a")
+    hub.leave(ada, "room:a")
+    hub.drop(ada)
+    bob.closed = True
+    hub.join(bob, "room:a", 0)
+    hub.drop(bob)
+    assert moves == [("room:a", "ada", 1), ("room:b", "ada", 1), ("room:a", "ada", -1), ("room:b", "ada", -1)]
 
 
 class Screen:
@@ -344,6 +358,16 @@ class TestVolatile:
         subscriber.live = False
         hub.publish_volatile(self.NEWS)
         assert screen.shown == {}
+
+    def test_what_is_not_said_again_is_not_replaced_and_comes_off_the_live_path_too(self, hub: Hub):
+        subscriber, screen = self.screen(hub)
+        subscriber.live = False
+        for number in "12":
+            hub.publish_volatile(replace(self.NEWS, payload=number, mark=f"m{number}"))
+        assert screen.shown == {"m1": b"1", "m2": b"2"}
+        subscriber.closed = True
+        hub.publish_volatile(replace(self.NEWS, mark="m3"))
+        assert len(screen.shown) == 2
 
     def test_one_broken_recipient_costs_the_others_nothing(self, hub: Hub, capsys):
         _, before = self.screen(hub)

@@ -10,8 +10,8 @@ from gevent.event import Event as Signal
 from sqlalchemy import delete, select
 
 from sidecar.domain.errors import Unauthenticated, Unavailable
-from sidecar.jobs.upkeep import DEAD_SECONDS, Upkeep
 from sidecar.services import maim_connections
+from sidecar.services.presences import TIMES
 from sidecar.store.tables import maim_connections as table
 from sidecar.store.tables import maim_keys, nodes
 from tests.fanout.stages import wait_until
@@ -152,10 +152,9 @@ def test_a_dead_process_holds_nobody(opened):
     assert uuids(here) == [alice.bot.uuid], "it has not said that it lives"
     alice.send(bob)
     assert here.sending.stats()["undelivered"]["offline"] == 1
-    upkeep = Upkeep(here.core.writer.submit, here.core.node, 30, 60, lambda: now + DEAD_SECONDS + 1)
-    upkeep.run_once()
-    upkeep.run_once()
-    assert rows(here) == {}, "of nodes that said nothing nothing is left"
+    for _ in range(TIMES.silent_beats + 1):
+        here.sidecar.jobs[0].say()
+    assert list(rows(here)) == [alice.bot.uuid], "of the one that said nothing nothing is left"
 
 
 @BOTH

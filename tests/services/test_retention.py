@@ -6,18 +6,16 @@ import pytest
 from sqlalchemy import func, select
 
 from sidecar.domain.access import Identity
-from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Offset
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.fanout.catchup import Past
 from sidecar.fanout.hub import Hub, Subscriber
-from sidecar.jobs.presence import Presence
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.services.deliveries import Deliveries, Posted
 from sidecar.services.deployments import History
 from sidecar.store.journal import read_head
 from sidecar.store.retention import CHUNK
-from sidecar.store.tables import deliveries, event_rooms, events, idempotency, log_lines, login_links, nodes
+from sidecar.store.tables import deliveries, event_rooms, events, idempotency, log_lines, login_links
 from sidecar.store.tokens import insert_login_link
 from sidecar.store.writer import Writer
 from tests.fanout.recipients import CountingCodec, FakeRecipient
@@ -198,38 +196,3 @@ def test_who_stops_leaves_the_upkeep_to_another(installation, clock):
     assert not other.run_once()
     installation.upkeep.stop()
     assert other.run_once()
-
-
-def test_a_process_is_forgotten_when_it_was_silent_at_two_runs(installation, clock):
-    """Not by one that comes right after the database was away for a while: then everybody has been silent."""
-    lives = Presence(installation.writer.run_alone, "lives", lambda: "{}", lambda: None)
-    dies = Presence(installation.writer.run_alone, "dies", lambda: "{}", lambda: None)
-    lives.say()
-    dies.say()
-    assert installation.count(nodes) == 2
-    clock.now += 300
-    installation.upkeep.run_once()
-    assert installation.count(nodes) == 2
-    lives.say()
-    clock.now += 61
-    installation.upkeep.run_once()
-    assert installation.count(nodes) == 1
-    told: list[str] = []
-    Presence(installation.writer.run_alone, "dies", lambda: "{}", lambda: told.append("dead")).say()
-    assert told == ["dead"]
-    assert installation.count(nodes) == 2, "it goes on"
-
-
-def test_who_was_taken_for_dead_hears_of_it_though_the_store_does_not_answer(installation):
-    """Its coming back was stored, and the answer lost: the next time it finds itself among the living."""
-    told: list[str] = []
-
-    def lose_the_answer(command):
-        answer = installation.writer.run_alone(command)
-        if installation.count(nodes):
-            raise Unavailable("The store did not answer.")
-        return answer
-
-    with pytest.raises(Unavailable):
-        Presence(lose_the_answer, "one", lambda: "{}", lambda: told.append("dead")).say()
-    assert told == ["dead"]

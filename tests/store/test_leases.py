@@ -7,7 +7,7 @@ from sqlalchemy import insert, select
 
 from sidecar.domain.times import unix_seconds, utc_text
 from sidecar.store.leases import keep_lease, take_lease
-from sidecar.store.nodes import add_node, forget_nodes, remove_node, silent_nodes, touch_node
+from sidecar.store.nodes import add_node, forget_nodes, other_nodes, remove_node, touch_node
 from sidecar.store.sessions import end_orphans, retire_sessions
 from sidecar.store.tables import nodes, sessions
 
@@ -68,13 +68,14 @@ def test_a_process_that_is_silent_is_forgotten_and_learns_of_it(store, now):
 
     command(add_node, "a", utc_text(now[0]))
     command(add_node, "b", utc_text(now[0]))
-    assert command(touch_node, "b", utc_text(now[0] + 50), "{}")
-    silent = store.database.read(lambda c: silent_nodes(c, utc_text(now[0] + 10)))
-    assert silent == {"a": utc_text(now[0])}
-    assert command(forget_nodes, silent | {"b": utc_text(now[0])}) == 1, "who has said something since stays"
-    assert command(forget_nodes, {}) == 0
-    assert not command(touch_node, "a", utc_text(now[0] + 60), "{}")
-    assert command(touch_node, "b", utc_text(now[0] + 60), "{}")
+    others = store.database.read(lambda c: other_nodes(c, "c"))
+    assert others == {"a": utc_text(now[0]), "b": utc_text(now[0])}
+    assert store.database.read(lambda c: other_nodes(c, "a")).keys() == {"b"}
+    assert command(touch_node, "b", utc_text(now[0] + 50))
+    assert command(forget_nodes, others) == ["a"], "who has said something since stays"
+    assert command(forget_nodes, {}) == []
+    assert not command(touch_node, "a", utc_text(now[0] + 60))
+    assert command(touch_node, "b", utc_text(now[0] + 60))
     command(remove_node, "b")
     assert store.database.read(lambda c: c.execute(select(nodes.c.id)).scalars().all()) == []
 

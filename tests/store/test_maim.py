@@ -150,12 +150,12 @@ def test_connections_count_while_their_process_lives(store):
     assert others("three", -60) == rows[:3]
     assert store.database.read(lambda c: holder_of(c, "a", at(0))) == rows[0]
     assert store.database.read(lambda c: holder_of(c, "c", at(0))) is None
-    do(store, touch_node, "old", at(0), "{}")
+    do(store, touch_node, "old", at(0))
     assert store.database.read(lambda c: holder_of(c, "c", at(0))) == rows[2]
     do(store, remove_node, "two")
     left = store.database.read(lambda c: sorted(c.execute(select(maim_connections.c.uuid)).scalars()))
     assert left == ["a", "c"], "of nodes that are gone nothing is left"
-    assert do(store, forget_nodes, {"one": at(-1), "old": at(0)}) == 1
+    assert do(store, forget_nodes, {"one": at(-1), "old": at(0)}) == ["old"]
     assert others("x", -100) == [rows[0]]
 
 

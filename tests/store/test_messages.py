@@ -1,4 +1,4 @@
-"""Rows behind messages, on both databases: live pushes, devices, idempotency keys, a lease given up, rooms of nodes."""
+"""Rows behind messages, on both databases: live pushes, devices, idempotency keys, a lease given up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from sidecar.store.live_pushes import (
     list_live_pushes,
     save_live_push,
 )
-from sidecar.store.nodes import add_node, remove_node, rooms_of_others, touch_node
 from sidecar.store.tables import devices
 from tests.store.stores import Store
 
@@ -117,14 +116,3 @@ def test_a_lease_that_is_given_up_is_free_at_once(store: Store, now: list[float]
     assert take("b") == 2
     store.writer.submit(lambda t: give_up_lease(t, "x", 1))
     assert take("a") is None
-
-
-def test_each_process_tells_the_others_of_its_rooms(store: Store):
-    for node in ("a", "b", "c"):
-        store.writer.submit(lambda t, n=node: add_node(t.connection, n, t.now))
-    store.writer.submit(lambda t: touch_node(t.connection, "a", t.now, '{"r":{"ada":1}}'))
-    store.writer.submit(lambda t: touch_node(t.connection, "b", t.now, "{}"))
-    assert sorted(store.database.read(lambda c: rooms_of_others(c, "b"))) == ['{"r":{"ada":1}}']
-    assert store.database.read(lambda c: rooms_of_others(c, "a")) == ["{}"]
-    store.writer.submit(lambda t: remove_node(t.connection, "a"))
-    assert store.database.read(lambda c: rooms_of_others(c, "b")) == []
