@@ -350,7 +350,7 @@ def _sockets(settings: Settings, core: Core, services: _Services, bots: Bots) ->
     window = settings.recovery_seconds
     network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes, core.metrics)
     socketio = make_socketio(core.app, network, (URL_TOKEN, RECOVERS, BOT_KEY, BOT_PLATFORM, BOT_UUID))
-    house = BotHouse(bots, core.metrics)
+    house = BotHouse(bots, core.metrics, tail)
     rights = Rights(socketio, hub, history.projects_of)
     recovery = Recovery(core.writer.submit, core.node, window) if window else None
     watch = Watch()

@@ -217,10 +217,14 @@ def test_who_loses_a_token_loses_it_at_both(stage, js):
     assert [server.get("/api/projects", token=token).status_code for server in stage] == [401, 401]
 
 
-def test_who_stood_still_takes_no_token_that_was_revoked_meanwhile(hosts):
-    """Nor the first requests, which it finds waiting before it can have heard of it."""
+def test_who_stood_still_takes_no_token_that_was_revoked_meanwhile(hosts, js):
+    """Nor in the first requests, which it finds waiting before it can have heard of it, nor from open sockets."""
     one, two = hosts
-    token = one.new_token("deployments:read")
+    room = f"room-{next(_names)}"
+    token = one.new_token("deployments:read", "rooms:read", "messages:send")
+    page, witness = (Page(js, one, token=given, **QUICK).connected() for given in (token, one.token))
+    plain = Plain(one, f"/ws/rooms/{room}/", token)
+    witness.call("subscribe_room", room)
     assert [one.get("/api/projects", token=token).status_code for _ in range(2)] == [200, 200]
     head = f"GET /api/projects HTTP/1.1\r\nHost: x\r\nAuthorization: Token {token}\r\nConnection: close\r\n\r\n"
     with contextlib.ExitStack() as opened:
@@ -231,5 +235,13 @@ def test_who_stood_still_takes_no_token_that_was_revoked_meanwhile(hosts):
             waiting = [opened.enter_context(socket.create_connection(("127.0.0.1", one.port), 60)) for _ in range(8)]
             for one_more in waiting:
                 one_more.sendall(head.encode())
+            page.emit("chat", room, {"message": "I should be gone"})
+            plain.send(message="I should be gone")
         answers = [bytes(part.recv(12)) for part in waiting]
     assert answers == [b"HTTP/1.1 401"] * 8
+    assert page.told("token_expired")["code"] == "token_expired"
+    assert plain.closed() == 4401
+    seq = int(two.post("/api/send-websocket/", {"room": room}).json()["event_id"])
+    assert witness.wait_for(1) == [seq]
+    plain.close()
+    witness.disconnect()

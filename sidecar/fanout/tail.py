@@ -142,6 +142,16 @@ class Tail:
                 self._signal.set()
                 self._read_once.wait()
 
+    def refresh(self) -> None:
+        """Wait until it is fresh, REACH_SECONDS at most and no more than two looks at the journal (one was on its way
+        perhaps): somebody is about to act by what has passed."""
+        with gevent.Timeout(REACH_SECONDS, False):
+            for _ in range(2):
+                if self.fresh or self._greenlet is None:
+                    return
+                self._read_once.clear()
+                self._read_once.wait()
+
     def _take(self, events: list[Event], road: str) -> None:
         if events[-1].seq <= self.last:
             return
