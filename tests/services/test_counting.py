@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -110,17 +111,21 @@ def test_many_questions_are_answered_together(process, patient):
     assert told.count(COUNTED) < len(asking) * 2
 
 
-def test_who_died_costs_the_deadline_once(process, hasty, monkeypatch):
-    """Its row stays for a while. It is waited for again when it has said that it lives."""
+@pytest.mark.parametrize("sign", ["a sign of life", "a late answer"])
+def test_who_died_costs_the_deadline_once(process, hasty, monkeypatch, sign: str):
+    """Its row stays for a while. It is waited for again when it has said anything."""
     one, two = process(), process()
     one.node("dead")
     two.joined("ada")
     assert one.counting.everywhere([ROOM]) == Count(1, 3, 2)
     monkeypatch.setattr(counting, "DEADLINE_SECONDS", 60)
     assert one.counting.everywhere([ROOM]) == Count(1, 3, 2)
-    one.alive("dead")
+    said: dict[str, Any] = {"node": "dead", "counts": {}}
+    if sign == "a late answer":
+        one.core.writer.submit(lambda transaction: transaction.append(COUNTED, dict(said), ()))
+    else:
+        one.alive("dead")
     waiting = gevent.spawn(one.counting.everywhere, [ROOM])
-    said = {"node": "dead", "counts": {}}
     while not said["counts"]:
         gevent.sleep(0.01)
         said["counts"] = dict.fromkeys(one.counting._questions, 5)
