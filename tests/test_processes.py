@@ -22,7 +22,16 @@ from sidecar.services.keys import load_keys
 from sidecar.wire.claims import Claims, sign
 from tests.programs import ROOT, JsClient, running_nginx
 from tests.servers import RunningSidecar, two_processes
-from tests.sockets.clients import NAMESPACES, Page, Plain, RawWebSockets, closed_by_server, post_step, wait_until
+from tests.sockets.clients import (
+    NAMESPACES,
+    Page,
+    Plain,
+    RawWebSockets,
+    closed_by_server,
+    connections,
+    post_step,
+    wait_until,
+)
 
 SITE = (ROOT / "nginx" / "sidecar.conf").read_text()
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
@@ -305,9 +314,3 @@ def test_behind_nginx_a_browser_whose_process_was_killed_goes_on_at_the_other(st
             assert last["sid"] == sid
         for page in pages:
             page.disconnect()
-
-
-def connections(server: RunningSidecar) -> int:
-    """How many sockets it holds, by its own metrics."""
-    lines = server.get("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("sidecar_socket_connections ")).split()[1]))

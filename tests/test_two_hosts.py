@@ -20,7 +20,7 @@ from tests.chaos.proxy import Proxy
 from tests.programs import JsClient
 from tests.redis import RedisServer
 from tests.servers import RunningSidecar, two_processes
-from tests.sockets.clients import Page, Plain, post_step, wait_until
+from tests.sockets.clients import Page, Plain, connections, post_step, wait_until
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 _names = itertools.count(1)
@@ -109,12 +109,6 @@ def frozen(server: RunningSidecar) -> Iterator[None]:
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)
-
-
-def connections(server: RunningSidecar) -> int:
-    """How many sockets it holds, by its own metrics."""
-    lines = server.get("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("sidecar_socket_connections ")).split()[1]))
 
 
 @pytest.mark.parametrize("how", ["end", "mute"])

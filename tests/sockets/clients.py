@@ -347,6 +347,12 @@ def wait_until(
         time.sleep(0.01)
 
 
+def connections(server: RunningSidecar) -> int:
+    """How many sockets it holds, by its own metrics."""
+    lines = server.get("/metrics").text.splitlines()
+    return int(float(next(line for line in lines if line.startswith("sidecar_socket_connections ")).split()[1]))
+
+
 def post_step(server: RunningSidecar, project: str, deployment: str, name: str = "build", **more: Any) -> int:
     """Post one step; its seq."""
     body = {"type": "step_started", "project": project, "deployment_id": deployment, "step_name": name, **more}
