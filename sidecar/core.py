@@ -199,8 +199,12 @@ def open_core(settings: Settings, running: bool = False, adopt_secret: bool = Fa
 
     writer = Writer(database, committed)
     submit = writer.submit if running else writer.run_alone
-    tokens = Tokens(database, submit)
-    webhook_secrets = WebhookSecrets(database, submit, keys.seal("webhook-secrets"))
+
+    def fresh() -> bool:
+        return tail.fresh
+
+    tokens = Tokens(database, submit, fresh=fresh)
+    webhook_secrets = WebhookSecrets(database, submit, keys.seal("webhook-secrets"), fresh=fresh)
     vault = Vault([*map(Fernet, settings.lark_fernet_keys), keys.seal("lark")])
     core = Core(
         app,
@@ -214,7 +218,7 @@ def open_core(settings: Settings, running: bool = False, adopt_secret: bool = Fa
         Connections(keys, tokens, submit),
         Users(submit),
         webhook_secrets,
-        BotKeys(database, submit, keys.derive("maim-keys")),
+        BotKeys(database, submit, keys.derive("maim-keys"), fresh=fresh),
         Apps(database, submit, vault, _first_app(settings)),
         vault,
         keys,

@@ -35,6 +35,7 @@ from sidecar.http.operating import operating
 from sidecar.http.pages import pages
 from sidecar.http.permissions import permissions as permissions_routes
 from sidecar.http.projects import projects as projects_routes
+from sidecar.http.recipients import Recipients
 from sidecar.http.requests import Caller, register_requests
 from sidecar.http.rooms import rooms as rooms_routes
 from sidecar.http.tokens import tokens as tokens_routes
@@ -52,6 +53,7 @@ from sidecar.services.authorization_parts import Parts
 from sidecar.services.authorization_upkeep import CleanUp
 from sidecar.services.authorizations import Authorizations, Options
 from sidecar.services.badges import Badges
+from sidecar.services.counting import ASKED, COUNTED, Counting
 from sidecar.services.deliveries import Deliveries
 from sidecar.services.deployments import History
 from sidecar.services.health import Health
@@ -214,6 +216,7 @@ class _Services:
     messages: Messages
     presences: Presences
     rooms: Rooms
+    counting: Counting
     permissions: Permissions
     menu: Menu
 
@@ -241,6 +244,7 @@ def _services(settings: Settings, core: Core) -> _Services:
         messages=Messages(submit),
         presences=presences,
         rooms=Rooms(database, core.node, presences),
+        counting=Counting(database, submit, core.node, core.hub),
         permissions=permissions,
         menu=menu,
     )
@@ -356,7 +360,7 @@ def _sockets(settings: Settings, core: Core, services: _Services, bots: Bots) ->
     window = settings.recovery_seconds
     network = Network(settings.max_body_bytes, settings.outbox_bytes, settings.outbox_total_bytes, core.metrics)
     socketio = make_socketio(core.app, network, (URL_TOKEN, RECOVERS, BOT_KEY, BOT_PLATFORM, BOT_UUID))
-    house = BotHouse(bots, core.metrics)
+    house = BotHouse(bots, core.metrics, tail)
     rights = Rights(socketio, hub, history.projects_of)
     recovery = Recovery(core.writer.submit, core.node, window) if window else None
     watch = Watch()
@@ -405,6 +409,8 @@ def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Socke
     core.on_control(DELETED, lambda _body: core.tail.forget_recent())
     core.on_control(DELETED, lambda _body: sessions.doubt_deployments())
     core.on_control(CHANGED, lambda _body: live.pushing.changed())
+    core.on_control(ASKED, services.counting.asked)
+    core.on_control(COUNTED, services.counting.counted)
     core.on_control(MENU_CHANGED, lambda body: services.menu.heard(body["version"]))
     core.on_control(PERMISSIONS_CHANGED, lambda body: services.permissions.heard(body["version"]))
     core.on_control(KEY_CHANGED, lambda body: bots.bots.key_changed(body["id"], body["revoked"]))
@@ -442,11 +448,12 @@ def _register_routes(
     """What requests pass through, and a blueprint a noun."""
     app, hub, tail = core.app, core.hub, core.tail
     caller = Caller(services.access, core.connections, services.origins)
+    recipients = Recipients(services.counting)
     first_token_file = settings.instance_path / WEBHOOK_TOKEN_FILE
     register_errors(app)
     register_requests(app, caller, services.origins, core.metrics, services.limit)
     for blueprint in (
-        webhooks(services.deliveries, caller, hub, tail),
+        webhooks(services.deliveries, caller, recipients, tail),
         deployments_routes(services.history, services.views, caller),
         projects_routes(services.projects, caller),
         badges_routes(services.badges, caller),
@@ -454,11 +461,11 @@ def _register_routes(
         webhook_secrets_routes(core.webhook_secrets, caller),
         tokens_routes(core.tokens, core.connections, caller, services.origins),
         users_routes(core.users, caller, hub, tail),
-        messages_routes(services.messages, caller, hub, tail),
+        messages_routes(services.messages, caller, recipients, tail),
         live_push_routes(live.pushes, caller, tail),
         rooms_routes(services.rooms, caller),
-        menu_routes(services.menu, caller, hub, tail),
-        permissions_routes(services.permissions, services.menu, caller, hub, tail),
+        menu_routes(services.menu, caller, recipients, tail),
+        permissions_routes(services.permissions, services.menu, caller, recipients, tail),
         maim_routes(bots, core.bot_keys, caller),
         authorizations_routes(
             lark.authorizations,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -67,20 +65,6 @@ def test_a_restart_of_the_database_is_503_and_then_all_goes_on(
     assert all(entry["what"] != "disconnect" for entry in page.lines())
     assert server.stop() == 0
     assert "Traceback" not in server.output()
-
-
-def test_two_servers_share_one_journal(start_sidecar, js: JsClient, url: str, tmp_path: Path):
-    """A browser of either sees the posts to both, once and in one order."""
-    one = start_sidecar(SIDECAR_DATABASE_URL=url, SIDECAR_RATE_LIMIT="off")
-    # Each with a folder of its own, as on two hosts: they share the secrets and hear of each other by notices alone.
-    shutil.copytree(one.instance, tmp_path / "sidecar-1" / "instance", ignore=shutil.ignore_patterns("doorbells"))
-    two = start_sidecar(SIDECAR_DATABASE_URL=url, SIDECAR_RATE_LIMIT="off")
-    pages = [subscribed(js, server) for server in (one, two)]
-    seqs = [int(line(server, f"{number}").json()["event_id"]) for number in range(20) for server in (one, two)]
-    assert seqs == sorted(set(seqs))
-    for page in pages:
-        wait_until(lambda page=page: len(messages(page)) == 40, "all lines")
-        assert page.seqs == sorted(set(page.seqs))
 
 
 def test_text_and_numbers_that_postgresql_can_not_hold_are_no_server_error(start_sidecar, url: str):

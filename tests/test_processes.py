@@ -1,30 +1,55 @@
-"""Two processes of one installation on one host: whatever comes to one is at the other too, at once and in order."""
+"""Two processes of one installation, on one host or on two: whatever comes to one is at the other too, at once and in
+order."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import itertools
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
+from sidecar.services.connections import COOKIE_AUDIENCE
+from sidecar.services.keys import load_keys
+from sidecar.wire.claims import Claims, sign
 from tests.programs import ROOT, JsClient, running_nginx
 from tests.servers import RunningSidecar, two_processes
-from tests.sockets.clients import Page, RawWebSockets, closed_by_server, post_step, wait_until
+from tests.sockets.clients import (
+    NAMESPACES,
+    Page,
+    Plain,
+    RawWebSockets,
+    closed_by_server,
+    connections,
+    post_step,
+    wait_until,
+)
 
 SITE = (ROOT / "nginx" / "sidecar.conf").read_text()
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 _names = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningSidecar]]:
-    with two_processes(tmp_path_factory.mktemp("pair"), None, apart=False) as both:
-        yield both
+@pytest.fixture(scope="module", params=["one host", "two hosts"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningSidecar]]:
+    """On one host they share a folder and SQLite; on two a PostgreSQL and a Redis."""
+    url, more = None, {}
+    if request.param == "two hosts":
+        postgres, redis = request.getfixturevalue("postgres"), request.getfixturevalue("redis_session")
+        if not redis.running:
+            redis.start()
+        url = postgres.url(postgres.new_database()).replace("+psycopg", "")
+        more["SIDECAR_REDIS_URL"] = redis.url
+    with two_processes(tmp_path_factory.mktemp("pair"), url, apart=url is not None, **more) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +71,21 @@ def browser(js: JsClient) -> Iterator[Callable[..., Page]]:
         page.disconnect()
 
 
+@pytest.fixture
+def plain() -> Iterator[Callable[..., Plain]]:
+    opened: list[Plain] = []
+
+    def connect(server: RunningSidecar, path: str, token: str) -> Plain:
+        opened.append(Plain(server, path, token))
+        if token:
+            opened[-1].next()
+        return opened[-1]
+
+    yield connect
+    for one in opened:
+        one.close()
+
+
 def test_an_event_reaches_the_browsers_of_the_other_process(pair, browser, name: str):
     here, there = pair
     page = browser(there).connected()
@@ -61,7 +101,7 @@ def test_posts_to_both_come_everywhere_in_one_order(pair, browser, name: str):
     seqs: list[int] = []
 
     def post(server: RunningSidecar) -> None:
-        seqs.extend(post_step(server, name, f"{name}-{number}") for number in range(30))
+        seqs.extend(post_step(server, name, f"{name}-{number}") for number in range(15))
 
     threads = [threading.Thread(target=post, args=[server]) for server in (*pair, *pair)]
     for thread in threads:
@@ -69,7 +109,7 @@ def test_posts_to_both_come_everywhere_in_one_order(pair, browser, name: str):
     for thread in threads:
         thread.join()
     for page in pages:
-        assert page.wait_for(120) == sorted(seqs)
+        assert page.wait_for(60) == sorted(seqs)
 
 
 def test_a_token_revoked_at_one_ends_the_sockets_at_both(pair, browser):
@@ -80,6 +120,66 @@ def test_a_token_revoked_at_one_ends_the_sockets_at_both(pair, browser):
     for page in pages:
         assert page.told("token_expired")["message"] == "The token has been revoked."
         assert page.next("disconnect")["reason"] == "io server disconnect"
+
+
+def test_what_is_revoked_at_one_opens_nothing_at_the_other(pair, browser, plain, name: str):
+    """Not from the moment on at which the other has told somebody of what came after; and what was open is closed."""
+    here, there = pair
+    scopes = ("deployments:read", "rooms:read", "messages:send")
+    issuer, admin = here.new_token("tokens:issue", *scopes), here.new_token("admin")
+    issued = here.post("/api/tokens/connection", {"sub": name, "scopes": scopes}, token=issuer).json()["token"]
+    now = int(time.time())
+    claims = Claims(COOKIE_AUDIENCE, admin.split("_")[1], now, now + 600)
+    cookie = sign(claims, load_keys(here.instance, None).derive("login-cookie"))
+    secret = here.post("/api/secrets", {"name": name}).json()
+    bot = here.bot_key("ada", tenant=name)
+
+    def post_signed() -> int:
+        body = json.dumps({"type": "step_started", "project": name, "deployment_id": name, "step_name": "x"}).encode()
+        signature = hmac.new(secret["secret"].encode(), body, hashlib.sha256).hexdigest()
+        headers = {"X-Hub-Signature-256": f"sha256={signature}"}
+        return here.post("/api/webhooks/deployment", token="", content=body, headers=headers).status_code
+
+    def statuses() -> list[int]:
+        """Of requests with each of them."""
+        by_cookie = here.get("/api/tokens", token="", headers={"Cookie": f"sidecar_login={cookie}"})
+        asked = [here.get("/api/projects", token=token).status_code for token in (issuer, issued, admin)]
+        return [*asked, by_cookie.status_code, post_signed()]
+
+    assert statuses() == [200] * 5
+    assert statuses() == [200] * 5, "from memory"
+    pages = [browser(here, token=token).connected() for token in (issuer, issued)]
+    sockets = [plain(here, path, issued) for path in ("/ws/rooms/x/", "/ws/permissions/")]
+    sockets.append(plain(here, f"/ws?api_key={bot['key']}&platform=qq", ""))
+    wait_until(lambda: here.get("/api/maim/connections", params={"tenant": name}).json()["items"] != [], "the bot")
+    witness = browser(here).connected()
+    witness.call("subscribe_project", name)
+    for path in (
+        f"/api/tokens/{issuer.split('_')[1]}",
+        f"/api/tokens/{admin.split('_')[1]}",
+        f"/api/secrets/{secret['id']}",
+        f"/api/maim/keys/{bot['id']}",
+    ):
+        assert there.request("DELETE", path).status_code == 200
+    seq = post_step(there, name, name)
+    assert witness.wait_for(1) == [seq]
+    assert statuses() == [401] * 5
+    for page in pages:
+        assert page.told("token_expired")["message"] == "The token has been revoked."
+        assert page.next("disconnect")["reason"] == "io server disconnect"
+    assert [socket.closed() for socket in sockets] == [4401] * 3
+
+
+def test_a_token_revoked_in_a_terminal_opens_nothing_at_either(pair, browser):
+    """A process without a server, on one of the hosts."""
+    here, there = pair
+    token = here.new_token("deployments:read")
+    pages = [browser(server, token=token).connected() for server in pair]
+    done = there.cli("token", "revoke", token.split("_")[1])
+    assert done.returncode == 0, done.stderr
+    for page in pages:
+        assert page.next("disconnect")["reason"] == "io server disconnect"
+    assert [server.get("/api/projects", token=token).status_code for server in pair] == [401, 401]
 
 
 def test_a_user_sent_away_at_one_goes_at_both_and_may_come_back(pair, browser):
@@ -95,6 +195,43 @@ def test_a_user_sent_away_at_one_goes_at_both_and_may_come_back(pair, browser):
         page.reconnect()
         assert page.next("connect")["recovered"] is False
     other.call("heartbeat")
+
+
+def test_every_kind_of_socket_of_a_user_sent_away_at_the_other_ends(pair, browser, plain):
+    here, there = pair
+    user = f"ada-{next(_names)}"
+    token = here.connection_token(sub=user)
+    pages = [
+        browser(here, token=token, namespace=namespace, transports=transports).connected()
+        for namespace, transports in zip(NAMESPACES, (["websocket"], ["polling"]), strict=True)
+    ]
+    sockets = [plain(here, path, token) for path in ("/ws/rooms/x/", "/ws/test/x/", "/ws/permissions/")]
+    assert there.post(f"/api/users/{user}/disconnect").status_code == 200
+    for page in pages:
+        assert page.told("disconnected")["code"] == "disconnected"
+        assert page.next("disconnect")["reason"] == "io server disconnect"
+    assert [socket.closed() for socket in sockets] == [4403] * 3
+
+
+def test_the_connections_of_both_are_counted(pair, browser, plain, name: str):
+    here, there = pair
+    token = here.connection_token(sub=name, rooms=[f"room:{name}", f"project:{name}"])
+    for page in (browser(here), browser(there), browser(there, token=token)):
+        page.connected()
+        page.call("subscribe_room", name)
+        page.call("subscribe_project", name)
+    plain(there, f"/ws/rooms/{quote(name)}/", here.token)
+    everybody = {"asked": 2, "answered": 2}
+    for server, of_one in ((here, 1), (there, 3)):
+        assert server.post("/api/send-websocket/", {"room": name}).json()["recipients"] == of_one
+        answer = server.post("/api/send-websocket/?count=all", {"room": name}).json()
+        assert (answer["recipients"], answer["nodes"]) == (4, everybody)
+        body = {"room": name, "target_user": name}
+        answer = server.post("/ashe/send-websocket?count=all", body).json()
+        assert (answer["recipients"], answer["nodes"]) == (1, everybody)
+        body = {"type": "step_started", "project": name, "deployment_id": name, "step_name": "build"}
+        answer = server.post("/api/webhooks/deployment?count=all", body).json()
+        assert (answer["recipients"], answer["nodes"]) == (3, everybody)
 
 
 def test_by_the_command_line_too(pair, browser):
@@ -177,9 +314,3 @@ def test_behind_nginx_a_browser_whose_process_was_killed_goes_on_at_the_other(st
             assert last["sid"] == sid
         for page in pages:
             page.disconnect()
-
-
-def connections(server: RunningSidecar) -> int:
-    """How many sockets it holds, by its own metrics."""
-    lines = server.get("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("sidecar_socket_connections ")).split()[1]))

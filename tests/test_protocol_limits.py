@@ -24,6 +24,7 @@ from sidecar.jobs import authorizations as authorization_jobs
 from sidecar.patience import BODY_SECONDS, HEAD_SECONDS
 from sidecar.services import (
     connections,
+    counting,
     deliveries,
     deployments,
     idempotency,
@@ -116,6 +117,7 @@ def limits() -> Iterator[tuple[str, str]]:
     yield protocol, f"more than {time(wire_deployments.CLOCK_SKEW_SECONDS)} ahead of our clock"
     yield protocol, f"without news for {of('stale_after_hours'):g} hours (`SIDECAR_STALE_AFTER_HOURS`)"
     yield protocol, f"(1 to {idempotency.KEY_MAX_CHARACTERS} characters)"
+    yield protocol, f"so many answered within {time(counting.DEADLINE_SECONDS)}"
     yield protocol, f"For {idempotency.KEY_SECONDS // 3_600} hours the same key"
     yield protocol, f"is kept for {of('retention_days'):g} days"
     yield protocol, f"kept {of('retention_days'):g} days and {int(of('deliveries_bytes') / 2**20)} MiB"

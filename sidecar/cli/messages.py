@@ -17,6 +17,7 @@ from sidecar.domain.deployments import LEVELS
 @click.option("--room", help="To this free room.")
 @click.option("--user", help="With --room: only to this user's connections in it.")
 @click.option("--data", help="With --room: more fields of the message, a JSON object.")
+@click.option("--everywhere", is_flag=True, help="With --room: count the connections of all processes.")
 @click.option("--project", help="With --deployment: a log line of this project.")
 @click.option("--deployment", help="The deployment's id.")
 @click.option("--level", default="info", type=click.Choice(LEVELS), help="Of a log line.")
@@ -25,6 +26,7 @@ def send(
     room: str | None,
     user: str | None,
     data: str | None,
+    everywhere: bool,
     project: str | None,
     deployment: str | None,
     level: str,
@@ -34,7 +36,7 @@ def send(
         raise click.UsageError("Name a --room, or a --project and a --deployment.")
     if room is not None:
         fields = _object(data)
-        with_client(lambda client: _sent(client.send(room, message, fields, target_user=user)))
+        with_client(lambda client: _sent(client.send(room, message, fields, target_user=user, everywhere=everywhere)))
         return
     body = {
         "type": "log_entry",
@@ -48,7 +50,8 @@ def send(
 
 
 def _sent(answer: dict[str, Any]) -> None:
-    click.echo(f"Stored as event {answer['event_id']}; {answer['recipients']} connections get it now.")
+    where = f" at {nodes['answered']} processes" if (nodes := answer.get("nodes")) else ""
+    click.echo(f"Stored as event {answer['event_id']}; {answer['recipients']} connections{where} get it now.")
 
 
 def _object(text: str | None) -> dict[str, Any]:

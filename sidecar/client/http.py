@@ -82,10 +82,12 @@ class SidecarClient:
         data: Mapping[str, Any] | None = None,
         target_user: object = None,
         key: str | None = None,
+        everywhere: bool = False,
     ) -> Json:
-        """A message to a free room; with a `target_user` to that user's sockets in it alone. `data` adds fields."""
+        """A message to a free room; with a `target_user` to that user's sockets in it alone. `data` adds fields. With
+        `everywhere` the `recipients` of all processes are counted, else those of the one that answers."""
         body = {"room": room, "message": message, "data": dict(data or {}), "target_user": target_user}
-        return self._publish("/api/send-websocket/", body, key)
+        return self._publish("/api/send-websocket/" + ("?count=all" if everywhere else ""), body, key)
 
     def push_location(self, latitude: float, longitude: float, device_id: str, key: str | None = None) -> Json:
         """Where a device is, in degrees, to the room location_tracking."""

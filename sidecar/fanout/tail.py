@@ -8,6 +8,7 @@ then are on their way. A poll looks at the journal as well, because a doorbell m
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -29,11 +30,18 @@ EVENT_BYTES = 600
 """What an event takes in memory beside its payload."""
 READ_EVENTS = 500
 REACH_SECONDS = 1.0
+FRESH_SECONDS = 2.0
+"""So old may be what has not passed yet, where somebody goes by what has."""
 PATIENCE_SECONDS = 0.02
 PARKED_BYTES = 4 * 1024 * 1024
 """What is kept of batches that came too early; beyond it they are read from the journal."""
 OFFERED, HEARD, READ = "offered", "heard", "read"
 """By which road events came: from our own writer, by a doorbell, from the journal."""
+
+
+def _now() -> float:
+    """Goes on while the process or the machine stands still, and nobody sets it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Tail:
@@ -47,11 +55,14 @@ class Tail:
         publish: Callable[[Event], None],
         on_gap: Callable[[], None],
         carried: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = _now,
     ):
         self._database = database
         self._publish = publish
         self._on_gap = on_gap
         self._carried = carried
+        self._clock = clock
+        self._complete_at: float | None = None
         self._parked: dict[int, tuple[list[Event], str]] = {}
         self._parked_bytes = 0
         self._expected = 0
@@ -73,6 +84,12 @@ class Tail:
     def offset(self) -> Offset:
         """The place up to which everything has been published."""
         return Offset(self.last, self.last_mark)
+
+    @property
+    def fresh(self) -> bool:
+        """Has everything been published that was committed until FRESH_SECONDS ago? Not while the journal can't be
+        read, nor before it was again, after this process stood still."""
+        return self._complete_at is not None and self._clock() - self._complete_at <= FRESH_SECONDS
 
     def start(self) -> None:
         """Begin after the journal's present end; before any client is accepted."""
@@ -123,6 +140,16 @@ class Tail:
             while self.last < seq:
                 self._read_once.clear()
                 self._signal.set()
+                self._read_once.wait()
+
+    def refresh(self) -> None:
+        """Wait until it is fresh, REACH_SECONDS at most and no more than two looks at the journal (one was on its way
+        perhaps): somebody is about to act by what has passed."""
+        with gevent.Timeout(REACH_SECONDS, False):
+            for _ in range(2):
+                if self.fresh or self._greenlet is None:
+                    return
+                self._read_once.clear()
                 self._read_once.wait()
 
     def _take(self, events: list[Event], road: str) -> None:
@@ -189,7 +216,7 @@ class Tail:
 
     def _read(self) -> None:
         self._reading = True
-        before = set(self._parked)
+        began, before = self._clock(), set(self._parked)
         try:
             head: Head = self._database.read(read_head)
             self.lag = max(0, head.seq - self.last)
@@ -200,6 +227,7 @@ class Tail:
                 if not events or events[0].seq != self.last + 1:
                     self._skip_to(events[0].seq - 1 if events else head.seq)
                 self._apply_all(events, READ)
+            self._complete_at = began
             for first in before:  # it was said to be committed, and is not to be seen
                 if first > self.last + 1:
                     self._parked.pop(first, None)

@@ -8,11 +8,11 @@ from sidecar.domain import rooms
 from sidecar.domain.access import may
 from sidecar.domain.errors import Conflict, NotAllowed, Unavailable
 from sidecar.domain.menu import tree
-from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
 from sidecar.http.operations import Who, operation
 from sidecar.http.parameters import Anything, Parameters, flag, text
+from sidecar.http.recipients import CountQuery, Recipients, counted
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, write_answer
 from sidecar.services.menu import WRITE, Menu, shown_item
@@ -36,16 +36,20 @@ from sidecar.wire.menu import (
 KEY = {"key": "The item's key; `version`, `history`, `sync` and `versions` can't be one."}
 
 
+class TriedCountQuery(TriedQuery):
+    count: str = counted()
+
+
 class SeenQuery(Parameters):
     all: bool = flag("Everything, what is not active too; for those who may write.")
 
 
-class DeleteQuery(Parameters):
+class DeleteQuery(CountQuery):
     children: bool = flag("Also all that lies below it.")
     reason: str | None = text(MAX_REASON_CHARACTERS, "Why, for the history.")
 
 
-def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
+def menu(service: Menu, caller: Caller, recipients: Recipients, tail: Tail) -> Blueprint:
     routes = Blueprint("menu", __name__)
 
     @routes.get("/api/menu/version")
@@ -103,22 +107,32 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         "menu",
         "Make an item, or make it so",
         scope=WRITE,
+        query=CountQuery,
         path=KEY,
         body=ItemPutBody,
         conditional=True,
         answer=MenuWritten,
     )
-    def put(key: str) -> Response:
+    def put(key: str, query: CountQuery) -> Response:
         identity = caller.require(WRITE)
         key, edit = read_edit(json_body(unique=True), key, whole=True)
-        return written(service.put(identity, key, edit.given, edit.reason, condition()))
+        return written(service.put(identity, key, edit.given, edit.reason, condition()), query)
 
     @routes.patch("/api/menu/<key>")
-    @operation("menu", "Change an item", scope=WRITE, path=KEY, body=EditBody, conditional=True, answer=MenuWritten)
-    def patch(key: str) -> Response:
+    @operation(
+        "menu",
+        "Change an item",
+        scope=WRITE,
+        query=CountQuery,
+        path=KEY,
+        body=EditBody,
+        conditional=True,
+        answer=MenuWritten,
+    )
+    def patch(key: str, query: CountQuery) -> Response:
         identity = caller.require(WRITE)
         key, edit = read_edit(json_body(unique=True), key, whole=False)
-        return written(service.patch(identity, key, edit.given, edit.reason, condition()))
+        return written(service.patch(identity, key, edit.given, edit.reason, condition()), query)
 
     @routes.delete("/api/menu/<key>")
     @operation(
@@ -133,7 +147,7 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     )
     def delete(key: str, query: DeleteQuery) -> Response:
         identity = caller.require(WRITE)
-        return written(service.delete(identity, key, query.reason or "", query.children, condition()))
+        return written(service.delete(identity, key, query.reason or "", query.children, condition()), query)
 
     @routes.post("/api/menu/sync")
     @operation(
@@ -141,18 +155,18 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         "Make the whole menu so",
         notes="In one version. A tree by `children`, or flat with `parent`.",
         scope=WRITE,
-        query=TriedQuery,
+        query=TriedCountQuery,
         body=MenuBody,
         keyed=True,
         conditional=True,
         answer=MenuWritten,
     )
-    def sync(query: TriedQuery) -> Response:
+    def sync(query: TriedCountQuery) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         whole = read_whole(parsed(raw, unique=True))
         keyed = keyed_request(identity, "menu-sync", raw)
-        return written(service.sync(identity, keyed, whole, condition(), query.dry_run))
+        return written(service.sync(identity, keyed, whole, condition(), query.dry_run), query)
 
     @routes.get(f"/api/menu/{VERSION}")
     @operation("menu", "The menu as it was", scope=WRITE, path=NUMBER, answer=MenuThen)
@@ -160,11 +174,12 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
         items = service.at(caller.require(WRITE), number)
         return jsonify(version=number, items=tree(items))
 
-    def written(result: Written) -> Response:
-        recipients = hub.count([rooms.MENU]) if result.changes else 0
-        return write_answer(result, tail.epoch, recipients=recipients)
+    def written(result: Written, query: CountQuery | TriedCountQuery) -> Response:
+        count = query.count
+        reached = recipients.of(count, [rooms.MENU]) if result.changes else recipients.none(count)
+        return write_answer(result, tail.epoch, **reached)
 
-    add_history(routes, service, caller, TriedQuery, lambda result, _query: written(result), MenuWritten)
+    add_history(routes, service, caller, TriedCountQuery, written, MenuWritten)
     return routes
 
 

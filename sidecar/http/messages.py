@@ -9,10 +9,9 @@ from flask import Blueprint, Response, jsonify
 
 from sidecar.domain.access import Identity
 from sidecar.domain.messages import LOCATION_ROOM
-from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.operations import operation
-from sidecar.http.parameters import Anything
+from sidecar.http.recipients import LenientCountQuery, Recipients
 from sidecar.http.requests import Caller, keyed_request, parsed, raw_body
 from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.messages import SCOPE, Messages, Published
@@ -23,7 +22,7 @@ from sidecar.wire.messages import BroadcastBody, LocationBody, NotifyBody, SendB
 Answered = dict[str, Any]
 
 
-def messages(service: Messages, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
+def messages(service: Messages, caller: Caller, recipients: Recipients, tail: Tail) -> Blueprint:
     routes = Blueprint("messages", __name__)
 
     def send(identity: Identity, request: KeyedRequest, given: dict[str, Any]) -> tuple[Published, Answered]:
@@ -53,8 +52,8 @@ def messages(service: Messages, caller: Caller, hub: Hub, tail: Tail) -> Bluepri
         told: Any,
         act: Callable[[Identity, KeyedRequest, dict[str, Any]], tuple[Published, Answered]],
     ) -> None:
-        @operation("messages", summary, scope=SCOPE, query=Anything, body=body, keyed=True, answer=told)
-        def answer() -> Response:
+        @operation("messages", summary, scope=SCOPE, query=LenientCountQuery, body=body, keyed=True, answer=told)
+        def answer(query: LenientCountQuery) -> Response:
             identity = caller.require(SCOPE)
             raw = raw_body()
             sent, said = act(identity, keyed_request(identity, name, raw), parsed(raw))
@@ -64,7 +63,7 @@ def messages(service: Messages, caller: Caller, hub: Hub, tail: Tail) -> Bluepri
                 **said,
                 event_id=str(sent.seq),
                 epoch=tail.epoch,
-                recipients=hub.count([sent.room], sent.target),
+                **recipients.of(query.count, [sent.room], sent.target),
                 duplicate=sent.duplicate,
             )
 

@@ -19,11 +19,14 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from flask import request
+from werkzeug.datastructures import MultiDict
 
 from sidecar.domain.errors import SidecarError
 from sidecar.http.parameters import Nothing, Parameters
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+_NONE: MultiDict[str, str] = MultiDict()
 
 DECLARED = "operation"
 """The attribute of a view that holds its Operation."""
@@ -139,6 +142,6 @@ def _with_query(view: View, query: type[Parameters]) -> View:
 
     @wraps(view)
     def given(**path: Any) -> Any:
-        return view(query=query.read(request.args), **path)
+        return view(query=query.read(request.args if request.query_string else _NONE), **path)
 
     return cast(View, given)

@@ -9,11 +9,11 @@ from flask import Blueprint, Response, jsonify
 from sidecar.domain import rooms
 from sidecar.domain.access import Identity
 from sidecar.domain.errors import BadName, Conflict, NotAllowed
-from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
 from sidecar.http.operations import Who, operation
 from sidecar.http.parameters import Parameters, name, text
+from sidecar.http.recipients import CountQuery, Recipients
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
 from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, write_answer
 from sidecar.services.access import require
@@ -66,7 +66,7 @@ class DeleteRoleQuery(Parameters):
     reason: str | None = text(MAX_REASON_CHARACTERS, "Why, for the history.")
 
 
-def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
+def permissions(service: Permissions, menu: Menu, caller: Caller, recipients: Recipients, tail: Tail) -> Blueprint:
     routes = Blueprint("permissions", __name__)
 
     @routes.get("/api/permissions")
@@ -168,11 +168,12 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         "permissions",
         "Tell a user, a role or all something",
         scope=WRITE,
+        query=CountQuery,
         body=NoticeBody,
         keyed=True,
         answer=NoticeSent,
     )
-    def notify() -> Response:
+    def notify(query: CountQuery) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
         body = read_notice(parsed(raw, unique=True))
@@ -183,7 +184,7 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
             message="Sent.",
             event_id=str(sent.seq),
             epoch=tail.epoch,
-            recipients=hub.count(sent.rooms),
+            **recipients.of(query.count, sent.rooms),
             duplicate=sent.duplicate,
         )
 

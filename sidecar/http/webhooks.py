@@ -10,10 +10,9 @@ from werkzeug.datastructures import Headers
 
 from sidecar.domain import rooms
 from sidecar.domain.errors import SignatureMismatch
-from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.operations import operation
-from sidecar.http.parameters import Anything
+from sidecar.http.recipients import LenientCountQuery, Recipients
 from sidecar.http.requests import Caller, raw_body
 from sidecar.services.deliveries import SCOPE, Deliveries, Posted
 from sidecar.wire.answers_webhooks import WebhookTaken
@@ -37,7 +36,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """What jsonify writes, without making an encoder a request."""
 
 
-def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
+def webhooks(deliveries: Deliveries, caller: Caller, recipients: Recipients, tail: Tail) -> Blueprint:
     routes = Blueprint("webhooks", __name__)
 
     @operation(
@@ -46,13 +45,13 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
         notes=NOTES,
         scope=SCOPE,
         signed=True,
-        query=Anything,
+        query=LenientCountQuery,
         body=DeploymentMessage,
         keyed=True,
         answer=WebhookTaken,
         refusals=(SignatureMismatch,),
     )
-    def receive() -> Response:
+    def receive(query: LenientCountQuery) -> Response:
         caller.identity()  # a wrong token is told before the body is read
         asked = request_ctx.request
         body = raw_body()
@@ -75,7 +74,7 @@ def webhooks(deliveries: Deliveries, caller: Caller, hub: Hub, tail: Tail) -> Bl
             "message": "Deployment webhook processed successfully",
             "event_id": str(receipt.seq),
             "epoch": tail.epoch,
-            "recipients": hub.count(reached),
+            **recipients.of(query.count, reached),
             "duplicate": receipt.duplicate,
             "type": receipt.type,
             "project": receipt.project,

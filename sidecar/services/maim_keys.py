@@ -40,13 +40,22 @@ class NewKey:
 class BotKeys:
     """`secret` keys the hash under which keys are stored: many are short and chosen by people, and whoever reads the
     table shall not be able to try them. Who was asked for is remembered for half a minute, and forgotten when any key
-    changes (`forget`). Every method may raise Unavailable."""
+    changes (`forget`); who comes in by a key is asked for again unless `fresh` says that we would have heard of its
+    end. Every method may raise Unavailable."""
 
-    def __init__(self, database: Database, submit: Submit, secret: bytes, clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        database: Database,
+        submit: Submit,
+        secret: bytes,
+        clock: Callable[[], float] = time.time,
+        fresh: Callable[[], bool] = lambda: True,
+    ):
         self._database = database
         self._submit = submit
         self._secret = secret
         self._clock = clock
+        self._fresh = fresh
         self._cache: OrderedDict[bytes, tuple[float, Account | None]] = OrderedDict()
         self._changes = 0
 
@@ -92,23 +101,27 @@ class BotKeys:
 
     def holder(self, key: str) -> Account | None:
         """Whose this key is, None for one that is unknown or revoked."""
-        return self._remembered(self._hash(key), lambda: self._database.read(lambda c: find_key(c, self._hash(key))))
+        return self._by_key(key, self._fresh())
 
     def receiver(self, named: str) -> Account | None:
         """Whom this key, or the address of a key, stands for as a receiver. An address opens nothing."""
         id = id_of(named)
         if id is None:
-            return self.holder(named)
-        return self._remembered(named.encode(), lambda: self._database.read(lambda c: find_key_by_id(c, id)))
+            return self._by_key(named, True)
+        return self._remembered(named.encode(), lambda: self._database.read(lambda c: find_key_by_id(c, id)), True)
 
     def forget(self) -> None:
         """A key has changed, here or at another process."""
         self._changes += 1
         self._cache.clear()
 
-    def _remembered(self, name: bytes, find: Callable[[], KeyRow | None]) -> Account | None:
+    def _by_key(self, key: str, trusted: bool) -> Account | None:
+        hashed = self._hash(key)
+        return self._remembered(hashed, lambda: self._database.read(lambda c: find_key(c, hashed)), trusted)
+
+    def _remembered(self, name: bytes, find: Callable[[], KeyRow | None], trusted: bool) -> Account | None:
         until, account = self._cache.get(name, (0.0, None))
-        if until > self._clock():
+        if until > self._clock() and trusted:
             return account
         changes = self._changes
         row = find()

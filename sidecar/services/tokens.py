@@ -45,17 +45,20 @@ class NewToken:
 
 class Tokens:
     """`submit` runs a command in the writer. Verified tokens are remembered for half a minute and forgotten at
-    once when they are revoked (`forget`)."""
+    once when they are revoked (`forget`). What is remembered counts only while `fresh` says that we would have heard of
+    a revocation, but of the last moments."""
 
     def __init__(
         self,
         database: Database,
         submit: Submit,
         clock: Callable[[], float] = time.time,
+        fresh: Callable[[], bool] = lambda: True,
     ):
         self._database = database
         self._submit = submit
         self._clock = clock
+        self._fresh = fresh
         self._cache: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
         self._revocations = 0
 
@@ -148,7 +151,7 @@ class Tokens:
 
     def _remembered(self, key: bytes) -> Identity | None:
         until, identity = self._cache.get(key, (0.0, None))
-        return identity if until > self._clock() else None
+        return identity if until > self._clock() and self._fresh() else None
 
     def _remember(self, key: bytes, identity: Identity, revocations: int) -> None:
         """Not when a token was revoked while this one was being read: it may have been this one."""

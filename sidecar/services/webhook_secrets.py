@@ -61,13 +61,22 @@ class Signer:
 
 class WebhookSecrets:
     """`seal` encrypts what is stored. The active ones are remembered for half a minute, and forgotten when one changes
-    (`forget`). Every method may raise Unavailable."""
+    (`forget`); they count only while `fresh` says that we would have heard of it. Every method may raise
+    Unavailable."""
 
-    def __init__(self, database: Database, submit: Submit, seal: Fernet, clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        database: Database,
+        submit: Submit,
+        seal: Fernet,
+        clock: Callable[[], float] = time.time,
+        fresh: Callable[[], bool] = lambda: True,
+    ):
         self._database = database
         self._submit = submit
         self._seal = seal
         self._clock = clock
+        self._fresh = fresh
         self._signers: tuple[float, list[Signer]] = (0.0, [])
         self._changes = 0
 
@@ -137,7 +146,7 @@ class WebhookSecrets:
 
     def _active(self) -> list[Signer]:
         until, signers = self._signers
-        if until > self._clock():
+        if until > self._clock() and self._fresh():
             return signers
         changes = self._changes
         signers = self._opened(self._database.read(active_secrets))

@@ -18,6 +18,7 @@ from sidecar.domain.maim import Account
 from sidecar.domain.times import utc_text
 from sidecar.fanout.engine import drop, engine_socket, offer_frame
 from sidecar.fanout.roster import SOCKETIO_LINE, WEBSOCKET_LINE, Bot, Link
+from sidecar.fanout.tail import Tail
 from sidecar.fanout.websocket import ABNORMAL, NORMAL, Connection, Network
 from sidecar.observability.metrics import Metrics
 from sidecar.services.maim import Bots
@@ -40,9 +41,10 @@ NAMESPACE = "/"
 class BotHouse:
     """What the two lines have in common."""
 
-    def __init__(self, bots: Bots, metrics: Metrics, clock: Callable[[], float] = time.time):
+    def __init__(self, bots: Bots, metrics: Metrics, tail: Tail, clock: Callable[[], float] = time.time):
         self.bots = bots
         self._metrics = metrics
+        self._tail = tail
         self._clock = clock
 
     def admit(self, environ: Mapping[str, Any]) -> Account:
@@ -69,6 +71,7 @@ class BotHouse:
         except Invalid as error:
             self._metrics.socket_error(KIND, REFUSALS[type(error)].code)
             said = None
+        self._tail.refresh()
         pause = self.bots.pace(bot, said)
         if pause:
             gevent.sleep(pause)

@@ -157,6 +157,9 @@ class PlainSocket(TextSocket):
         self.connection.send(json.dumps({"type": type, **fields}, ensure_ascii=False, separators=(",", ":")))
 
     def handle(self, message: str | bytes) -> None:
+        self._endpoint.tail.refresh()
+        if self.subscriber.closed:
+            return
         try:
             body = parse_message(str(message))
             if not isinstance(body, dict):

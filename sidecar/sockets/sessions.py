@@ -106,12 +106,13 @@ class Sessions:
         return len(self._sessions)
 
     def current(self) -> Session:
-        """The session of the Socket.IO event being handled. Raises NotAllowed if it has just ended."""
+        """The session of the Socket.IO event being handled. Raises NotAllowed if it has just ended, elsewhere too."""
+        self._tail.refresh()
         request: Any = flask.request
-        try:
-            return self._sessions[request.namespace, request.sid]
-        except KeyError:
-            raise NotAllowed(ENDED) from None
+        session = self._sessions.get((request.namespace, request.sid))
+        if session is None or session.over:
+            raise NotAllowed(ENDED)
+        return session
 
     def renewal(self, session: Session, token: str) -> Identity:
         """Who the session would be with another token of the same user. Raises Unauthenticated, NotAllowed."""

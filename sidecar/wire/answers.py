@@ -3,7 +3,7 @@ or checked by these in a request; tests compare every answer with them (tests/se
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
@@ -38,9 +38,17 @@ class Done(TypedDict):
     message: str
 
 
+class Nodes(TypedDict):
+    """How many processes `recipients` was asked of, null where that could not be found out, and how many answered."""
+
+    asked: int | None
+    answered: int
+
+
 class Published(TypedDict):
     """What was stored and is on its way. `event_id` is its seq; `recipients` are the connections of this process that
-    it is for; a `duplicate` was stored before and is not sent again."""
+    it is for, with `count=all` those of the `nodes` that answered; a `duplicate` was stored before and is not sent
+    again."""
 
     success: Literal[True]
     status: Literal["success"]
@@ -48,6 +56,7 @@ class Published(TypedDict):
     event_id: str
     epoch: str
     recipients: int
+    nodes: NotRequired[Nodes]
     duplicate: bool
 
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from sidecar.domain.menu import Level
-from sidecar.wire.answers import At, Object, Published, Time
+from sidecar.wire.answers import At, Nodes, Object, Published, Time
 
 ChangeType = Literal["create", "update", "delete"]
 
@@ -139,6 +139,7 @@ class MenuWritten(_Written):
     """`checksum` is the menu's, `item` the one that the address names."""
 
     recipients: int
+    nodes: NotRequired[Nodes]
     checksum: str
     item: NotRequired[VersionedMenuItem]
 

@@ -66,6 +66,35 @@ def test_a_batch_that_follows_is_taken_at_once_and_without_the_journal(follower:
     assert follower.tail.offset == Offset(3, batch[-1].mark)
 
 
+def test_it_is_fresh_only_when_it_has_looked_lately(tmp_path: Path, no_poll):
+    """Whoever goes by what has passed must know whether anything may have been missed: while the journal can't be
+    read, and after the process stood still."""
+    store = Store(tmp_path)
+    now = [100.0]
+    seen: list[bool] = []
+    tail = Tail(store.database, lambda _event: seen.append(tail.fresh), lambda: None, clock=lambda: now[0])
+    assert not tail.fresh, "before it was started"
+
+    def looked() -> bool:
+        tail.look()
+        gevent.sleep(0.01)
+        return tail.fresh
+
+    tail.start()
+    wait_until(looked, "it has looked")
+    now[0] += tail_module.FRESH_SECONDS
+    assert tail.fresh
+    now[0] += 0.1
+    assert not tail.fresh
+    tail.offer([store.append("room:a")])
+    assert not tail.fresh, "what is heard says nothing of what is not"
+    store.append("room:a")
+    wait_until(looked, "it has looked again")
+    assert seen == [False, False], "and has published first what it found"
+    tail.stop()
+    store.close()
+
+
 def test_a_batch_after_a_gap_waits_for_the_journal(follower: Follower, no_poll):
     """Another process wrote 1 and 2: taking 3 first would be out of order, and 1 and 2 would be lost."""
     follower.tail.start()

@@ -121,6 +121,19 @@ def test_who_was_asked_for_is_remembered_for_a_while(core, keys, clock, monkeypa
             keys.holder(key)
 
 
+def test_who_comes_in_is_asked_for_again_unless_the_news_would_have_come(core, clock):
+    """A frame for the key goes on being handed over, also while the database is away."""
+    fresh = True
+    keys = BotKeys(core.database, core.writer.run_alone, b"secret", clock, lambda: fresh)
+    made = make(keys)
+    account = keys.holder(made.key)
+    keys.revoke(made.row.id)
+    assert keys.holder(made.key) == account
+    fresh = False
+    assert keys.receiver(made.key) == account
+    assert keys.holder(made.key) is None
+
+
 def test_a_flood_of_wrong_keys_takes_a_bounded_memory(keys, monkeypatch):
     monkeypatch.setattr(maim_keys, "CACHED", 5)
     for number in range(20):

@@ -106,6 +106,23 @@ def test_without_the_news_the_cache_ends_by_itself(tokens, clock):
         tokens.verify(made.text)
 
 
+def test_what_is_remembered_counts_only_while_the_news_would_have_come(core, clock):
+    """After the process stood still, or while it can't read the journal, a token may be revoked and nobody knows."""
+    fresh = True
+    tokens = Tokens(core.database, core.writer.run_alone, clock, lambda: fresh)
+    made = tokens.create("x", ["admin"])
+    tokens.verify(made.text)
+    tokens.holder(made.id)
+    tokens.revoke(made.id)
+    tokens.verify(made.text)
+    tokens.holder(made.id)
+    fresh = False
+    with pytest.raises(Unauthenticated, match="revoked"):
+        tokens.verify(made.text)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        tokens.holder(made.id)
+
+
 class Interleaved:
     """The database, whose every read is followed by `then` before its reader goes on: as another greenlet may."""
 
