@@ -26,8 +26,8 @@ from sidecar.store.writer import Submit
 log = RateLimited(structlog.get_logger("sidecar.redis_list"))
 
 LEASE = "redis-list"
-LEASE_SECONDS = 10.0
-KEEP_SECONDS = 3.0
+LEASE_SECONDS = 6.0
+KEEP_SECONDS = 2.0
 """Between two looks at the lease."""
 WAIT_SECONDS = 1.5
 """For items, before the next look at whether the lease needs one."""

@@ -74,8 +74,9 @@ class Draft:
 
     identity: Identity
     delivery: NewDelivery
-    request: KeyedRequest
     found: Report | SidecarError
+    mark: KeyedRequest
+    """By which it is known again. It tells nothing of what the body says, so that it may outlive its project."""
 
 
 class Deliveries:
@@ -155,25 +156,25 @@ class Deliveries:
             found = problem or _read(delivery, utc_text(self._clock()))
         except Invalid as error:
             found = error
-        return Draft(identity, delivery, request, found)
+        return Draft(identity, delivery, found, replace(request, body_sha256=""))
 
     def settle(self, transaction: Transaction, draft: Draft) -> str:
         """Store the draft or keep it in quarantine, within a command of the writer. Its verdict: stored, test,
         quarantined, or duplicate of one that was settled before. What is raised leaves the command as it was."""
-        if answered(transaction, draft.request) is not None:
+        if answered(transaction, draft.mark) is not None:
             return "duplicate"
         found = draft.found
         if isinstance(found, Report):
             try:
                 with part(transaction):
                     receipt = self._store(transaction, draft.identity, draft.delivery, found)
-                    remember(transaction, draft.request, receipt.stored())
+                    remember(transaction, draft.mark, {})
                     return "test" if receipt.type == "test" else "stored"
             except (Invalid, Refused, Conflict) as error:
                 found = error
         with part(transaction):
-            number = self._keep(transaction, draft.delivery, "quarantined", reason=_reason(found))
-            remember(transaction, draft.request, {"quarantined": number})
+            self._keep(transaction, draft.delivery, "quarantined", reason=_reason(found))
+            remember(transaction, draft.mark, {})
             return "quarantined"
 
     def settled(self, verdict: str) -> None:
