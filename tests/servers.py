@@ -219,17 +219,17 @@ class RunningSidecar:
 
 @contextmanager
 def two_processes(
-    folder: Path, database_url: str | None, apart: bool, **settings: str
+    folder: Path, database_url: str | None, apart: bool, program: Path = ROOT / "app.py", **settings: str
 ) -> Iterator[list[RunningSidecar]]:
     """Of one installation: on SQLite, or on this PostgreSQL. `apart`: each has a folder of its own, as on two hosts, so
     that they share the database alone (and a Redis, if these further settings name one)."""
     environment = {"SIDECAR_RATE_LIMIT": "off", **settings}
     if database_url is not None:
         environment["SIDECAR_DATABASE_URL"] = database_url
-    with RunningSidecar(folder / "one", environment) as one:
+    with RunningSidecar(folder / "one", environment, program=program) as one:
         instance: Path | None = one.instance
         if apart:
             instance = None
             shutil.copytree(one.instance, folder / "two" / "instance", ignore=shutil.ignore_patterns("doorbells"))
-        with RunningSidecar(folder / "two", environment, instance) as two:
+        with RunningSidecar(folder / "two", environment, instance, program=program) as two:
             yield [one, two]
