@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +19,14 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
 from config.settings import load_settings
 from sidecar.factory import create_app
 from sidecar.jobs.redis_list import ListTaking
+from sidecar.store.redis_list import ReliableList
 from tests.postgres import Postgres
-from tests.programs import ROOT, wait_until
+from tests.programs import ROOT, require, wait_until
 from tests.redis import PASSWORD, RedisServer, program
 from tests.servers import RunningSidecar, two_processes
 
@@ -169,6 +172,45 @@ def test_an_item_is_a_delivery_at_once_at_both(pair, lasting_redis, name):
     answer = pair[0].post(f"/api/deliveries/{kept['number']}/replay")
     assert answer.status_code == 200, answer.text
     assert told(pair[1], name) == ["hello", "hello"]
+
+
+def test_the_commands_of_the_pages_do_what_they_say(pair, lasting_redis):
+    """One pushes an item, one fetches back those that were too large, and one makes a user with just enough rights."""
+    push, user, back = redis_commands("protocol.md", "hosting.md")
+    before = holder(pair, lasting_redis)
+    count = taken_by(before)
+    redis_cli(push, lasting_redis)
+    wait_until(lambda: taken_by(before) == count + 1, "the item is taken")
+    with lasting_redis.client() as client:
+        client.lpush(f"{{{NAME}}}:too_large", "{}")
+        redis_cli(back, lasting_redis)
+        wait_until(lambda: taken_by(before) == count + 2, "the item is taken")
+        redis_cli(user, lasting_redis)
+        with redis.Redis(port=lasting_redis.port, username="sidecar", password="PASSWORD") as limited:
+            limited.client_setname("sidecar")
+            source = ReliableList(limited, NAME, 100)
+            client.set("elsewhere", "secret")
+            source.remove(source.take().items)
+            source.wait(0.01)
+            limited.publish("sidecar:epoch", "")
+            for refused in (lambda: limited.get("elsewhere"), lambda: limited.keys(), lambda: limited.flushall()):
+                with pytest.raises(NoPermissionError):
+                    refused()
+
+
+def redis_commands(*pages: str) -> list[str]:
+    texts = ((ROOT / "docs" / page).read_text() for page in pages)
+    return [command for text in texts for command in re.findall(r"^    (redis-cli .*)$", text, re.MULTILINE)]
+
+
+def redis_cli(command: str, server: RedisServer) -> None:
+    """Run it in a shell as it is written, at this server."""
+    require("redis-cli")
+    if " -u " not in command:
+        command = command.replace("redis-cli", 'redis-cli -u "$SIDECAR_REDIS_URL"', 1)
+    environment = os.environ | {"SIDECAR_REDIS_URL": server.url}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    assert "ERR" not in done.stdout, done.stdout
 
 
 def test_killed_at_any_moment(pair, lasting_redis, name):
