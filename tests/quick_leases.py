@@ -14,5 +14,5 @@ if __name__ == "__main__":
     from sidecar.cli.serve import run_server
     from sidecar.jobs import redis_list
 
-    redis_list.LEASE_SECONDS, redis_list.KEEP_SECONDS = 1.0, 0.2
+    redis_list.LEASE_SECONDS, redis_list.KEEP_SECONDS = 1.5, 0.3
     run_server()

@@ -79,7 +79,10 @@ class Pusher:
         self.bad = [f"{project} item {number}" for number in range(0, items, POISON_EVERY)]
         self.pushed = 0
         self._items = items
+        self._half = items // 2
         self._project = project
+        self._go_on = threading.Event()
+        self._go_on.set()
         self._client = server.client()
         self._thread = threading.Thread(target=self._run, name="pusher")
         self._thread.start()
@@ -95,8 +98,17 @@ class Pusher:
         """So much has been pushed."""
         wait_until(lambda: self.pushed >= share * self._items, "items are pushed")
 
+    def pause(self) -> None:
+        """At half of them, until `go_on`."""
+        self._go_on.clear()
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
     def _run(self) -> None:
         for number in range(self._items):
+            if number == self._half:
+                self._go_on.wait()
             while not self._push(number):
                 time.sleep(0.02)
             self.pushed = number + 1
@@ -177,14 +189,13 @@ def test_an_item_is_a_delivery_at_once_at_both(pair, lasting_redis, name):
 def test_the_commands_of_the_pages_do_what_they_say(pair, lasting_redis):
     """One pushes an item, one fetches back those that were too large, and one makes a user with just enough rights."""
     push, user, back = redis_commands("protocol.md", "hosting.md")
-    before = holder(pair, lasting_redis)
-    count = taken_by(before)
+    count = sum(map(taken_by, pair))
     redis_cli(push, lasting_redis)
-    wait_until(lambda: taken_by(before) == count + 1, "the item is taken")
+    wait_until(lambda: sum(map(taken_by, pair)) == count + 1, "the item is taken")
     with lasting_redis.client() as client:
         client.lpush(f"{{{NAME}}}:too_large", "{}")
         redis_cli(back, lasting_redis)
-        wait_until(lambda: taken_by(before) == count + 2, "the item is taken")
+        wait_until(lambda: sum(map(taken_by, pair)) == count + 2, "the item is taken")
         redis_cli(user, lasting_redis)
         with redis.Redis(port=lasting_redis.port, username="sidecar", password="PASSWORD") as limited:
             limited.client_setname("sidecar")
@@ -241,10 +252,12 @@ def test_the_holder_stands_still_until_another_has_taken_over(pair, lasting_redi
     frozen = holder(pair, lasting_redis)
     [other] = (server for server in pair if server is not frozen)
     with Pusher(lasting_redis, name) as pusher:
-        pusher.until(0.2)
+        pusher.pause()
+        pusher.until(0.4)
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
             count = taken_by(other)
+            pusher.go_on()
             wait_until(lambda: taken_by(other) > count + 10, "the other takes over")
         finally:
             os.kill(frozen.pid, signal.SIGCONT)

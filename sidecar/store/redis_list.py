@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-MOST_ITEMS = 32
+MOST_ITEMS = 16
 """In one commit: what is posted meanwhile waits behind them."""
 MOST_BYTES = 1024 * 1024
 ID_CHARACTERS = 32

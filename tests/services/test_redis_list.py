@@ -31,7 +31,7 @@ from sidecar.store.erasing import begin_erasing
 from sidecar.store.leases import take_lease
 from sidecar.store.redis import open_redis
 from sidecar.store.redis_list import ReliableList
-from sidecar.store.tables import idempotency
+from sidecar.store.tables import idempotency, log_lines
 from sidecar.wire.bodies import ParsedBody
 from tests.redis import RedisServer
 from tests.store.stores import Place, Store
@@ -75,6 +75,11 @@ class Process:
     def told(self, kind: str = "log_entry") -> list[str]:
         """The messages of the journal's events of this kind."""
         return [json.loads(event.payload)["message"] for event in self.store.journal() if event.type == kind]
+
+    def lines(self) -> list[str]:
+        """The log lines that are stored."""
+        query = select(log_lines.c.message).order_by(log_lines.c.number)
+        return list(self.store.database.read(lambda connection: connection.execute(query).scalars()))
 
     def counted(self) -> dict[str, float]:
         verdicts = ("stored", "test", "duplicate", "quarantined")
@@ -227,7 +232,7 @@ def test_what_fails_unexpectedly_is_tried_again_then_put_aside(process, push, mo
             process.work()
         assert process.told() == ["one"]
     process.work()
-    assert process.told() == ["one", "two"]
+    assert process.told() == process.lines() == ["one", "two"]
     assert process.verdicts() == ["stored", "quarantined", "stored"]
     assert process.kept()[1]["body"] == line("bug").encode()
     assert [entry["event"] for entry in logged] == ["redis_list.item_failed"]
