@@ -33,6 +33,7 @@ from sidecar.services.connections import Connections
 from sidecar.services.keys import Keys, load_keys
 from sidecar.services.lark_apps import Apps
 from sidecar.services.maim_keys import BotKeys
+from sidecar.services.redis_list import POSTER as LIST_POSTER
 from sidecar.services.resealing import Resealed, reseal_all
 from sidecar.services.tokens import REVOKED, Tokens
 from sidecar.services.users import Users
@@ -100,6 +101,8 @@ class Core:
     def poster(self, id: str) -> Identity:
         """Who posted a delivery, as its `token_id` says. Raises Unauthenticated when that token or webhook secret is
         gone or revoked."""
+        if id == LIST_POSTER.token_id:
+            return LIST_POSTER
         return (self.webhook_secrets if id.startswith(MARK) else self.tokens).holder(id)
 
     def reseal(self) -> Resealed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from flask import Flask
 from flask_socketio import SocketIO
@@ -46,6 +47,7 @@ from sidecar.jobs.authorizations import AuthorizationUpkeep
 from sidecar.jobs.live_push import LivePushing
 from sidecar.jobs.presence import Presence
 from sidecar.jobs.projects import Deletions
+from sidecar.jobs.redis_list import ListTaking
 from sidecar.jobs.upkeep import Upkeep
 from sidecar.services.access import Access
 from sidecar.services.authorization_cards import Cards
@@ -83,6 +85,7 @@ from sidecar.services.permissions import Permissions
 from sidecar.services.presences import TIMES, Presences
 from sidecar.services.projects import DELETED, Projects
 from sidecar.services.providers import Provider
+from sidecar.services.redis_list import ListItems
 from sidecar.services.role_changes import CHANGED as PERMISSIONS_CHANGED
 from sidecar.services.rooms import Rooms
 from sidecar.services.sources import builtin_sources, user_source
@@ -104,11 +107,20 @@ from sidecar.sockets.rooms import PlainRooms
 from sidecar.sockets.sessions import Sessions
 from sidecar.sockets.subscriptions import Subscriptions
 from sidecar.sockets.watch import Watch
+from sidecar.store.redis_list import ReliableList
 from sidecar.version import VERSION
 from sidecar.wire.origins import Origins
 from sidecar.wire.proxies import Proxies
 from sidecar.wire.spoken import Command
 from sidecar.wire.told import CHAT
+
+
+class Job(Protocol):
+    """What runs by the clock, or waits for something."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,7 @@ class Sidecar:
     health: Health
     watch: Watch
     sessions: Sessions
-    jobs: tuple[Presence, Upkeep, Deletions, LivePushing, AuthorizationUpkeep]
+    jobs: Sequence[Job]
     start_hooks: Callable[[], None]
 
     def start(self) -> None:
@@ -163,7 +175,7 @@ def create_app(settings: Settings) -> Sidecar:
         sockets.sessions.have_all_come_back()
         bots.connections.all_again()
 
-    jobs = (
+    jobs: tuple[Job, ...] = (
         Presence(core.writer.submit, core.node, services.presences, declared_dead, TIMES),
         Upkeep(core.writer.submit, core.node, settings.retention_days, settings.recovery_seconds),
         Deletions(services.projects),
@@ -179,6 +191,7 @@ def create_app(settings: Settings) -> Sidecar:
             core.node,
             settings.lark_user_info_sync_schedule if settings.lark_user_info_sync else None,
         ),
+        *_list_taking(settings, core, services.deliveries),
     )
     app.extensions["sidecar"] = inside = InProcess(services.messages, live.pushes, live.sources)
 
@@ -397,6 +410,14 @@ def _live_push(settings: Settings, core: Core, services: _Services, sockets: _So
     sources |= {name: user_source(path) for name, path in settings.live_source_paths.items()}
     pushes = LivePushes(core.database, core.writer.submit, sources)
     return _LivePush(sources, pushes, LivePushing(pushes, core.writer.submit, core.node, core.publish_volatile))
+
+
+def _list_taking(settings: Settings, core: Core, deliveries: Deliveries) -> list[ListTaking]:
+    """None without a Redis, or when its list is not wanted."""
+    if core.redis is None or settings.redis_list == "off":
+        return []
+    source, submit = ReliableList(core.redis, settings.redis_list, settings.max_body_bytes), core.writer.submit
+    return [ListTaking(source, ListItems(source, deliveries, submit, core.metrics), submit, core.node, core.metrics)]
 
 
 def _obey_controls(core: Core, services: _Services, bots: _Bots, sockets: _Sockets, live: _LivePush) -> None:

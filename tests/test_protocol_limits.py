@@ -31,6 +31,7 @@ from sidecar.services import (
     lark_callbacks,
     maim_hooks,
     presences,
+    redis_list,
     role_changes,
     sources,
     versions,
@@ -119,6 +120,8 @@ def limits() -> Iterator[tuple[str, str]]:
     yield protocol, f"(1 to {idempotency.KEY_MAX_CHARACTERS} characters)"
     yield protocol, f"so many answered within {time(counting.DEADLINE_SECONDS)}"
     yield protocol, f"For {idempotency.KEY_SECONDS // 3_600} hours the same key"
+    yield protocol, f"knows by the number (for {idempotency.KEY_SECONDS // 3_600} hours)"
+    yield protocol, f"is tried {NUMBER_WORDS[redis_list.TRIES]} times"
     yield protocol, f"is kept for {of('retention_days'):g} days"
     yield protocol, f"kept {of('retention_days'):g} days and {int(of('deliveries_bytes') / 2**20)} MiB"
     yield protocol, f"Bounds: {deployments.MAX_STEPS} steps and {deployments.MAX_LINES:,} log lines a deployment"

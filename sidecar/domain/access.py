@@ -36,7 +36,7 @@ class Identity:
     otherwise only rooms matching one of them (`project:axi-*`) may be watched."""
 
     kind: str
-    """token | connection | cookie | signature | process | anonymous"""
+    """token | connection | cookie | signature | process | list | anonymous"""
     name: str
     scopes: frozenset[str] = field(default_factory=frozenset)
     projects: tuple[str, ...] | None = ()

@@ -42,6 +42,8 @@ HANDSHAKE_FAILURES = (
 """How a TLS handshake can fail (docs/monitoring.md says what each means)."""
 HTTP_PHASES = ("unused", "idle", "head", "body", "response")
 """What an HTTP client can take too long over (docs/monitoring.md says what each means)."""
+LIST_VERDICTS = ("stored", "test", "duplicate", "quarantined")
+"""What can become of an item of the Redis list."""
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -148,6 +150,15 @@ class Metrics:
         )
         for phase in HTTP_PHASES:
             self.http_timeouts.labels(phase)
+        self.redis_list_items = Counter(
+            "sidecar_redis_list_items",
+            "Items of the Redis list by what became of them.",
+            ("verdict",),
+            registry=self.registry,
+        )
+        for verdict in LIST_VERDICTS:
+            self.redis_list_items.labels(verdict)
+        self.redis_list_waiting = self._gauge("sidecar_redis_list_waiting", "Items of the Redis list not stored yet.")
         self.lark = LarkMetrics(self.registry)
         self._kinds: set[str] = set()
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}

@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 from sidecar.domain.access import Identity
 from sidecar.domain.deployments import Report
-from sidecar.domain.errors import Conflict, FieldError, Invalid, NotFound
+from sidecar.domain.errors import Conflict, FieldError, Invalid, NotFound, Refused, SidecarError
 from sidecar.domain.redaction import MARK, redact
 from sidecar.domain.times import utc_text
 from sidecar.observability.metrics import Metrics
@@ -25,12 +25,13 @@ from sidecar.store.database import Database
 from sidecar.store.deliveries import DeliveryFilter, NewDelivery
 from sidecar.store.erasing import FORGOTTEN
 from sidecar.store.journal import Transaction
-from sidecar.store.writer import Submit
+from sidecar.store.writer import Submit, part
 from sidecar.wire.bodies import clean_text, parse_body
 from sidecar.wire.deployments import read_report
 
 SCOPE = "webhooks:write"
 MAX_HEADERS, MAX_HEADER_CHARACTERS = 60, 500
+SOURCE_CHARACTERS = 200
 _SECRETS = re.compile(r"(?i)auth|token|key|secret|signature|cookie|password|credential|session|jwt")
 
 
@@ -64,6 +65,18 @@ class Receipt:
             "deployment_id": self.deployment_id,
             "repaired": self.repaired,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A body of a sender who hears no answer, as it was read before the writer's turn: what it reports, or why it can't
+    be used."""
+
+    identity: Identity
+    delivery: NewDelivery
+    found: Report | SidecarError
+    mark: KeyedRequest
+    """By which it is known again. It tells nothing of what the body says, so that it may outlive its project."""
 
 
 class Deliveries:
@@ -134,6 +147,40 @@ class Deliveries:
 
         return self._submit(command)
 
+    def draft(self, identity: Identity, posted: Posted, source: str, problem: SidecarError | None = None) -> Draft:
+        """Read it. `source` is the kind of sender, which no header tells; with a `problem` it is not even read."""
+        request = KeyedRequest.of(identity, posted.address, posted.path, posted.key, posted.body)
+        delivery = replace(_delivery(identity, posted, request), source=source[:SOURCE_CHARACTERS])
+        found: Report | SidecarError
+        try:
+            found = problem or _read(delivery, utc_text(self._clock()))
+        except Invalid as error:
+            found = error
+        return Draft(identity, delivery, found, replace(request, body_sha256=""))
+
+    def settle(self, transaction: Transaction, draft: Draft) -> str:
+        """Store the draft or keep it in quarantine, within a command of the writer. Its verdict: stored, test,
+        quarantined, or duplicate of one that was settled before. What is raised leaves the command as it was."""
+        if answered(transaction, draft.mark) is not None:
+            return "duplicate"
+        found = draft.found
+        if isinstance(found, Report):
+            try:
+                with part(transaction):
+                    receipt = self._store(transaction, draft.identity, draft.delivery, found)
+                    remember(transaction, draft.mark, {})
+                    return "test" if receipt.type == "test" else "stored"
+            except (Invalid, Refused, Conflict) as error:
+                found = error
+        with part(transaction):
+            self._keep(transaction, draft.delivery, "quarantined", reason=_reason(found))
+            remember(transaction, draft.mark, {})
+            return "quarantined"
+
+    def settled(self, verdict: str) -> None:
+        """Count one whose command is committed."""
+        self._metrics.deliveries.labels(verdict).inc()
+
     def find(self, number: int) -> dict[str, Any]:
         """Raises NotFound."""
         row = self._database.read(lambda c: store.find_delivery(c, number))
@@ -178,11 +225,7 @@ class Deliveries:
 
     def _quarantine(self, delivery: NewDelivery, error: Invalid) -> None:
         """Keep what could not be used, and say so in the error."""
-        reason = {
-            "code": error.code,
-            "detail": error.detail,
-            "errors": [asdict(field) for field in error.fields],
-        }
+        reason = _reason(error)
         number = self._submit(lambda transaction: self._keep(transaction, delivery, "quarantined", reason=reason))
         self._metrics.deliveries.labels("quarantined").inc()
         error.detail = f"{error.detail} Kept in quarantine as delivery {number}."
@@ -205,6 +248,10 @@ class Deliveries:
             self._kept_bytes -= freed
 
 
+def _reason(problem: SidecarError) -> dict[str, Any]:
+    return {"code": problem.code, "detail": problem.detail, "errors": [asdict(field) for field in problem.fields]}
+
+
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers without secrets: those that are named like one are there, and say nothing."""
     found: dict[str, str] = {}
@@ -224,7 +271,7 @@ def _delivery(identity: Identity, posted: Posted, request: KeyedRequest) -> NewD
     headers = _kept(posted.headers)
     return NewDelivery(
         path=posted.path,
-        source=headers.get("User-Agent", "")[:200],
+        source=headers.get("User-Agent", "")[:SOURCE_CHARACTERS],
         address=posted.address,
         token_id=identity.token_id,
         delivery_id=posted.key,

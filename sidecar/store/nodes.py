@@ -24,12 +24,6 @@ def other_nodes(connection: Connection, id: str) -> dict[str, str]:
     return {row.id: row.seen_at for row in rows}
 
 
-def other_nodes(connection: Connection, id: str) -> dict[str, str]:
-    """The others, and when each last said that it lives."""
-    rows = connection.execute(select(nodes.c.id, nodes.c.seen_at).where(nodes.c.id != id))
-    return {row.id: row.seen_at for row in rows}
-
-
 def remove_node(connection: Connection, id: str) -> None:
     """With what only lives as long as it does. (Its presences go by and by: store/presences.py.)"""
     connection.execute(delete(nodes).where(nodes.c.id == id))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -50,6 +50,9 @@ SETTLE_PAUSE_SECONDS = 0.1
 _SAVEPOINT = Statement(text("SAVEPOINT command"))
 _ROLL_BACK = Statement(text("ROLLBACK TO SAVEPOINT command"))
 _RELEASE = Statement(text("RELEASE SAVEPOINT command"))
+_PART = Statement(text("SAVEPOINT part"))
+_ROLL_BACK_PART = Statement(text("ROLLBACK TO SAVEPOINT part"))
+_RELEASE_PART = Statement(text("RELEASE SAVEPOINT part"))
 
 
 class _Pending:
@@ -260,6 +263,23 @@ def _run_under_savepoint(transaction: Transaction, pending: _Pending) -> None:
     if pending.error is not None:
         _ROLL_BACK.run(connection)
     _RELEASE.run(connection)
+
+
+@contextmanager
+def part(transaction: Transaction) -> Iterator[None]:
+    """A part of a command that may fail alone: the command gets what it raises, and may go on as if the part had not
+    been. (Not so when the database itself fails.)"""
+    connection, count = transaction.connection, len(transaction.events)
+    _PART.run(connection)
+    try:
+        yield
+    except Exception as error:
+        if not lost(error):
+            transaction.forget(count)
+            _ROLL_BACK_PART.run(connection)
+            _RELEASE_PART.run(connection)
+        raise
+    _RELEASE_PART.run(connection)
 
 
 def _unavailable(error: Exception, known: bool) -> Unavailable:
