@@ -23,7 +23,7 @@ def server() -> Iterator[Running]:
 
 def load(server: Running, kind: Kind | None = None) -> Load:
     kind = kind or server.kind
-    return Load(server.address, kind.path, kind.body, kind.events_a_post)
+    return Load([server.address], kind.path, kind.body, kind.events_a_post)
 
 
 def test_a_closed_loop_delivers_each_event_to_each_client(server: Running) -> None:

@@ -1,0 +1,125 @@
+"""What single steps cost, seen from inside of a process of the sidecar: to commit, to read the journal, to hear of a
+batch. A program of its own for benchmarks/costs.py, because gevent's patch has to come before all else. Usage:
+python -m benchmarks.inside STEP PIDS with settings in the environment and process ids by name in JSON; prints JSON:
+milliseconds p50 and p99, and microseconds of CPU by name."""
+
+# ruff: noqa: E402
+from gevent import monkey
+
+monkey.patch_all()
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.servers import event
+from benchmarks.services import tree_cpu_seconds
+from config.settings import load_settings
+from sidecar.core import Core, open_core
+from sidecar.domain.events import Event
+from sidecar.fanout.doorbells import decode, encode
+from sidecar.store.journal import Transaction, events_after, read_head
+from sidecar.wire.news import DEPLOYMENT_STARTED
+
+COMMITS = 300
+READS = 300
+BATCHES = 2_000
+WARM = 50
+PAYLOAD = json.loads(event(0, 0))["payload"]
+ROOMS = ["project:bench", "deployment:bench-1"]
+
+Figures = dict[str, float]
+Pids = dict[str, int]
+
+
+def commits(pids: Pids) -> Figures:
+    """Batches of one bare event, one after the other, told to others by whatever the settings name."""
+    return _measured(_running(), pids, COMMITS, _commit)
+
+
+def unannounced(pids: Pids) -> Figures:
+    """As `commits`, and nobody is told."""
+    core = open_core(load_settings(), running=True)
+    core.database.backend.announce = lambda connection: None  # type: ignore[method-assign]
+    core.writer.start()
+    return _measured(core, pids, COMMITS, _commit)
+
+
+def reads(pids: Pids) -> Figures:
+    """What a tail reads that was told to look, one event being new."""
+    core = _running()
+    for _ in range(2):
+        _commit(core)
+
+    def look(core: Core) -> None:
+        head = core.database.read(read_head)
+        core.database.read(lambda connection: events_after(connection, head.seq - 1, 500))
+
+    return _measured(core, pids, READS, look)
+
+
+def hearing_1(pids: Pids) -> Figures:
+    """A batch of one event from another process, as far as the hub, which has no subscribers."""
+    return _hearing(1)
+
+
+def hearing_16(pids: Pids) -> Figures:
+    return _hearing(16)
+
+
+def _running() -> Core:
+    core = open_core(load_settings(), running=True)
+    core.start()
+    return core
+
+
+def _commit(core: Core) -> None:
+    def append(transaction: Transaction) -> None:
+        transaction.append(DEPLOYMENT_STARTED, PAYLOAD, ROOMS)
+
+    core.writer.submit(append)
+
+
+def _hearing(events: int) -> Figures:
+    core = open_core(load_settings(), running=True)
+    messages = [encode(_batch(number * events, events), core.tail.epoch) for number in range(BATCHES)]
+    begin = time.process_time()
+    for message in messages:
+        heard = decode(message, core.tail.epoch)
+        assert isinstance(heard, list)
+        core.tail.heard(heard)
+    used = time.process_time() - begin
+    assert core.tail.last == BATCHES * events
+    return {"process": used / BATCHES * 1e6}
+
+
+def _batch(after: int, events: int) -> list[Event]:
+    text = json.dumps(PAYLOAD, separators=(",", ":"))
+    at = PAYLOAD["timestamp"]
+    return [Event(after + each + 1, 7, DEPLOYMENT_STARTED, text, tuple(ROOMS), at) for each in range(events)]
+
+
+def _measured(core: Core, pids: Pids, times: int, act: Callable[[Core], None]) -> Figures:
+    for _ in range(WARM):
+        act(core)
+    before = _used(pids)
+    taken = []
+    for _ in range(times):
+        begin = time.monotonic()
+        act(core)
+        taken.append(time.monotonic() - begin)
+    used = {name: (seconds - before[name]) / times * 1e6 for name, seconds in _used(pids).items()}
+    core.close()
+    taken.sort()
+    return {"p50 ms": taken[times // 2] * 1e3, "p99 ms": taken[times * 99 // 100] * 1e3, **used}
+
+
+def _used(pids: Pids) -> Figures:
+    return {"process": time.process_time(), **{name: tree_cpu_seconds(pid) for name, pid in pids.items()}}
+
+
+STEPS = {step.__name__: step for step in (commits, unannounced, reads, hearing_1, hearing_16)}
+
+if __name__ == "__main__":
+    print(json.dumps(STEPS[sys.argv[1]](json.loads(sys.argv[2]))))
