@@ -21,9 +21,11 @@ from sidecar.domain.authorizations import App
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.catchup import CatchUp
-from sidecar.fanout.doorbells import Datagrams, Doorbell
+from sidecar.fanout.datagrams import Datagrams
+from sidecar.fanout.doorbells import Batch, Doorbell
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.notices import Notices
+from sidecar.fanout.redis_bell import RedisBell
 from sidecar.fanout.tail import Tail
 from sidecar.observability.metrics import Metrics
 from sidecar.services.connections import Connections
@@ -73,7 +75,9 @@ class Core:
     keys: Keys
     redis: Redis | None
     """A client of the Redis of the settings, which may be away at any time."""
+    redis_bell: RedisBell | None
     bells: tuple[Doorbell, ...]
+    """The widest road first."""
     node: str
     """Names this process to the others, and is another at each start."""
     controls: dict[str, list[Control]]
@@ -87,10 +91,10 @@ class Core:
         self.controls.setdefault(type, []).append(act)
 
     def publish_volatile(self, news: Volatile) -> None:
-        """To the subscribers of this process, and of the others that hear our doorbells."""
+        """To the subscribers of this process, and of the others that hear our doorbells: by one road, so that none gets
+        it twice."""
         self.hub.publish_volatile(news)
-        for bell in self.bells:
-            bell.tell(news)
+        any(bell.tell(news) for bell in self.bells)
 
     def poster(self, id: str) -> Identity:
         """Who posted a delivery, as its `token_id` says. Raises Unauthenticated when that token or webhook secret is
@@ -106,7 +110,7 @@ class Core:
         self.writer.start()
         self.tail.start()
         for bell in self.bells:
-            bell.start(self.tail.heard, self.hub.publish_volatile)
+            bell.start(self.tail, self.hub.publish_volatile)
 
     def close(self) -> None:
         """Commit what waits, then end."""
@@ -143,7 +147,8 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         for act in gaps:
             act()
 
-    tail = Tail(database, publish, missed)
+    bells: list[Doorbell] = []
+    tail = Tail(database, publish, missed, lambda: any(bell.carries for bell in bells))
     catchup = CatchUp(database, tail)
     hub = Hub(catchup.congested)
     gaps.append(hub.cut_off_all)
@@ -159,19 +164,25 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         if running:
             gevent.spawn(forget, dead).name = "dead-node"
 
-    bells: list[Doorbell] = [Datagrams(instance, node, database.read(read_head).epoch, died)]
+    keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
+    redis = open_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None
+    epoch = database.read(read_head).epoch
+    redis_bell = RedisBell(redis, node, epoch, keys.derive("redis-doorbell")) if redis else None
+    if redis_bell is not None:
+        bells.append(redis_bell)
+    bells.append(Datagrams(instance, node, epoch, died))
     if isinstance(database.backend, Postgres):
         bells.append(Notices(database.engine, database.backend))
 
     def committed(events: list[Event]) -> None:
         if running:
             tail.offer(events)
+        batch = Batch(events)
         for bell in bells:
-            bell.ring(events)
+            bell.ring(batch)
 
     writer = Writer(database, committed)
     submit = writer.submit if running else writer.run_alone
-    keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
     tokens = Tokens(database, submit)
     webhook_secrets = WebhookSecrets(database, submit, keys.seal("webhook-secrets"))
     vault = Vault([*map(Fernet, settings.lark_fernet_keys), keys.seal("lark")])
@@ -191,7 +202,8 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         Apps(database, submit, vault, _first_app(settings)),
         vault,
         keys,
-        open_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None,
+        redis,
+        redis_bell,
         tuple(bells),
         node,
         controls,

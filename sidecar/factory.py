@@ -419,6 +419,8 @@ def _register_routes(
         tail,
         hub,
         core.catchup,
+        core.bells,
+        core.redis_bell,
         sockets.connections,
         sockets.subscribers,
         sockets.recovered,

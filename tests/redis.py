@@ -82,6 +82,15 @@ class RedisServer:
         self._process = None
 
     @contextmanager
+    def away(self, how: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+        """Meanwhile nobody listens at its port."""
+        self.stop(how)
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
     def frozen(self) -> Iterator[None]:
         """It stands still: connections stay, and nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)

@@ -43,7 +43,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 def test_it_says_that_it_lives_and_is_ready(sidecar):
     assert sidecar.get("/healthz", token="").json() == {"status": "ok"}
-    assert sidecar.get("/readyz", token="").json() == {"ready": True, "problems": []}
+    assert sidecar.get("/readyz", token="").json() == {"ready": True, "problems": [], "warnings": []}
 
 
 def test_it_says_what_it_is(sidecar):

@@ -1,8 +1,9 @@
 """The tail: follows the journal by seq and hands its events to this process's hub, in order and once.
 
-Events reach the hub this way alone, also those that this process wrote itself. What the writer hands over is taken
-only if it starts at last + 1, and so is what other processes tell by a doorbell; whatever is missing is read from the
-journal, which a poll also looks at, because a doorbell may be missed.
+Events reach the hub this way alone, also those that this process wrote itself. What the writer hands over, and what
+other processes tell by a doorbell, is taken if it starts at last + 1. What comes too early is kept until what is before
+it has come, or was read from the journal: at once, or after PATIENCE_SECONDS where a doorbell brings all batches, which
+then are on their way. A poll looks at the journal as well, because a doorbell may be missed.
 """
 
 from __future__ import annotations
@@ -28,16 +29,34 @@ EVENT_BYTES = 600
 """What an event takes in memory beside its payload."""
 READ_EVENTS = 500
 REACH_SECONDS = 1.0
+PATIENCE_SECONDS = 0.02
+PARKED_BYTES = 4 * 1024 * 1024
+"""What is kept of batches that came too early; beyond it they are read from the journal."""
+OFFERED, HEARD, READ = "offered", "heard", "read"
+"""By which road events came: from our own writer, by a doorbell, from the journal."""
 
 
 class Tail:
     """`publish` is called with each event once `last` has moved to it; it must not yield to the event loop.
-    `on_gap` is called when events are gone from the journal before they could be published."""
+    `on_gap` is called when events are gone from the journal before they could be published. `carried` says whether a
+    doorbell brings all that other processes commit. `taken` counts the events by the road on which they came."""
 
-    def __init__(self, database: Database, publish: Callable[[Event], None], on_gap: Callable[[], None]):
+    def __init__(
+        self,
+        database: Database,
+        publish: Callable[[Event], None],
+        on_gap: Callable[[], None],
+        carried: Callable[[], bool] = lambda: False,
+    ):
         self._database = database
         self._publish = publish
         self._on_gap = on_gap
+        self._carried = carried
+        self._parked: dict[int, tuple[list[Event], str]] = {}
+        self._parked_bytes = 0
+        self._expected = 0
+        self._patience: gevent.Greenlet | None = None
+        self.taken = dict.fromkeys((OFFERED, HEARD, READ), 0)
         self._signal = Signal()
         self._read_once = Signal()
         self._reading = False
@@ -63,23 +82,24 @@ class Tail:
         self._greenlet.name = "tail"
 
     def stop(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        for greenlet in (self._greenlet, self._patience):
+            if greenlet is not None:
+                greenlet.kill()
 
-    def heard(self, events: list[Event] | None) -> None:
-        """What a doorbell tells: a batch that another process has committed, or None: look."""
-        if events is None:
-            self._signal.set()
-        elif events[-1].seq > self.last:
-            self.offer(events)
+    def heard(self, events: list[Event]) -> None:
+        """A batch that another process has committed."""
+        self._take(events, HEARD)
 
     def offer(self, events: list[Event]) -> None:
-        """A batch that has just been committed. One that is not what comes next only says that there is more."""
-        if not self._reading and events[0].seq == self.last + 1:
-            for event in events:
-                self._apply(event)
-        else:
+        """A batch that this process has committed."""
+        self._take(events, OFFERED)
+
+    def look(self, seq: int | None = None) -> None:
+        """There is more in the journal: up to this seq, if that is known."""
+        if seq is None:
             self._signal.set()
+        elif seq > self.last:
+            self._expect(seq)
 
     def since(self, seq: int, limit: int) -> list[Event] | None:
         """The events after `seq` up to `last`, if they are no more than `limit` and the ring of recent events still
@@ -105,6 +125,58 @@ class Tail:
                 self._signal.set()
                 self._read_once.wait()
 
+    def _take(self, events: list[Event], road: str) -> None:
+        if events[-1].seq <= self.last:
+            return
+        if self._reading or events[0].seq > self.last + 1:
+            self._park(events, road)
+        else:
+            self._apply_all(events, road)
+            self._unpark()
+
+    def _park(self, events: list[Event], road: str) -> None:
+        if events[0].seq not in self._parked:
+            self._parked[events[0].seq] = (events, road)
+            self._parked_bytes += sum(len(event.payload) + EVENT_BYTES for event in events)
+        if self._parked_bytes > PARKED_BYTES:
+            self._clear_parked()
+            self._signal.set()
+        elif not self._reading:
+            self._expect(events[-1].seq)
+
+    def _unpark(self) -> None:
+        """Apply what has come too early and is next now."""
+        if not self._parked:
+            return
+        for first in sorted(self._parked):
+            events, road = self._parked[first]
+            if first > self.last + 1:
+                self._expect(events[-1].seq)
+                return
+            del self._parked[first]
+            if events[-1].seq > self.last:
+                self._apply_all(events, road)
+        self._parked_bytes = 0
+
+    def _clear_parked(self) -> None:
+        self._parked.clear()
+        self._parked_bytes = 0
+
+    def _expect(self, seq: int) -> None:
+        """Look into the journal for this seq; a little later, if it is likely to come by itself."""
+        if not self._carried():
+            self._signal.set()
+            return
+        self._expected = max(self._expected, seq)
+        if self._patience is None:
+            self._patience = gevent.spawn_later(PATIENCE_SECONDS, self._patience_is_over)
+
+    def _patience_is_over(self) -> None:
+        self._patience = None
+        if self.last < self._expected:
+            self._signal.set()
+        self._expected = 0
+
     def _run(self) -> None:
         while True:
             self._signal.wait(timeout=POLL_SECONDS)
@@ -117,17 +189,32 @@ class Tail:
 
     def _read(self) -> None:
         self._reading = True
+        before = set(self._parked)
         try:
             head: Head = self._database.read(read_head)
             self.lag = max(0, head.seq - self.last)
+            if head.seq < self.last or (head.seq == self.last and self.last_mark not in (None, head.mark)):
+                self._go_back(head)
             while self.last < head.seq:
                 events = self._database.read(lambda c: events_after(c, self.last, READ_EVENTS))
                 if not events or events[0].seq != self.last + 1:
                     self._skip_to(events[0].seq - 1 if events else head.seq)
-                for event in events:
-                    self._apply(event)
+                self._apply_all(events, READ)
+            for first in before:  # it was said to be committed, and is not to be seen
+                if first > self.last + 1:
+                    self._parked.pop(first, None)
         finally:
             self._reading = False
+            self._unpark()
+
+    def _go_back(self, head: Head) -> None:
+        """The journal has lost what was already published (a standby took over that had not heard of it): what comes
+        now takes its numbers again, and whoever got the old ones must be told."""
+        log.error("tail.journal_went_back", last=self.last, head=head.seq)
+        self.forget_recent()
+        self._clear_parked()
+        self.last, self.last_mark = head.seq, head.mark
+        self._on_gap()
 
     def _skip_to(self, seq: int) -> None:
         """The journal no longer holds what comes next (retention overtook us): say so and go on behind it."""
@@ -135,6 +222,13 @@ class Tail:
         self.forget_recent()
         self.last, self.last_mark = seq, None
         self._on_gap()
+
+    def _apply_all(self, events: list[Event], road: str) -> None:
+        """Those of them that are not known yet; the first of those must be next."""
+        new = events[self.last + 1 - events[0].seq :] if events else events
+        self.taken[road] += len(new)
+        for event in new:
+            self._apply(event)
 
     def _apply(self, event: Event) -> None:
         self.last, self.last_mark = event.seq, event.mark

@@ -39,7 +39,8 @@ def operating(
     )
     def readyz() -> tuple[Response, int]:
         problems = health.problems()
-        return jsonify(ready=not problems, problems=problems), 503 if problems else 200
+        answer = {"ready": not problems, "problems": problems, "warnings": health.warnings()}
+        return jsonify(answer), 503 if problems else 200
 
     @routes.get("/metrics")
     @operation("operating", "Figures for Prometheus", scope=Who.ALL, query=Anything, answer=Media("text/plain"))

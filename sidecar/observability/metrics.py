@@ -93,6 +93,19 @@ class Metrics:
         )
         self.tail_seq = self._gauge("sidecar_journal_tail_seq", "Last event handed to the hub.")
         self.tail_lag = self._gauge("sidecar_journal_tail_lag_events", "Events the tail was behind when it looked.")
+        self.tail_events = Counter(
+            "sidecar_journal_tail_events",
+            "Events that the tail took, by road: own writer, a doorbell, or read from the journal.",
+            ("road",),
+            registry=self.registry,
+        )
+        self.volatile_dropped = Counter(
+            "sidecar_volatile_dropped", "Volatile news that could not be passed on to others.", registry=self.registry
+        )
+        self.redis_refused = Counter(
+            "sidecar_redis_refused", "Messages over Redis that were not ours, or came again.", registry=self.registry
+        )
+        self._redis_connected: Gauge | None = None
         self.writer_waiting = self._gauge("sidecar_journal_writer_waiting", "Commands waiting for the writer.")
 
         self.writer_healthy = self._gauge(
@@ -164,6 +177,14 @@ class Metrics:
     def socket_error(self, kind: str, code: str) -> None:
         """`code` is one of our errors'."""
         self.socket_errors.labels(kind, code).inc()
+
+    def redis_is(self, connected: bool) -> None:
+        """Where the settings name a Redis; elsewhere there is no such figure, which would alarm for nothing."""
+        if self._redis_connected is None:
+            self._redis_connected = self._gauge(
+                "sidecar_redis_connected", "1 if other processes are told and heard over Redis, else 0."
+            )
+        self._redis_connected.set(connected)
 
     def _gauge(self, name: str, help: str) -> Gauge:
         return Gauge(name, help, registry=self.registry)

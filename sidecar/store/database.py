@@ -77,8 +77,8 @@ class Backend(Protocol):
     def lock_schema(self, connection: Connection) -> None:
         """Keep others that would migrate out until the transaction ends."""
 
-    def announce(self, connection: Connection) -> None:
-        """Wake the other processes if and when this transaction commits."""
+    def announce(self, connection: Connection, seq: int) -> None:
+        """Tell the other processes, if and when this transaction commits, that the journal has come to this seq."""
 
 
 class Database:

@@ -44,7 +44,7 @@ _SET_UP = (
     + "set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'local'), false)"
 )
 _SET = text("SELECT set_config(:name, :value, true)")
-_NOTIFY = Statement(select(func.pg_notify(CHANNEL, bindparam("voice"))))
+_NOTIFY = Statement(select(func.pg_notify(CHANNEL, bindparam("notice"))))
 
 
 class Postgres:
@@ -107,23 +107,30 @@ class Postgres:
             connection.execute(_SET, {"name": name, "value": value})
         connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
 
-    def announce(self, connection: Connection) -> None:
+    def announce(self, connection: Connection, seq: int) -> None:
         """Tell the other processes if and when this transaction commits."""
-        _NOTIFY.first(connection, {"voice": self.voice})
+        _NOTIFY.first(connection, {"notice": f"{self.voice} {seq}"})
 
     @contextmanager
-    def listening(self, engine: Engine) -> Iterator[Iterator[None]]:
-        """What the other processes announce from now on, each with a None. Raises SQLAlchemyError or psycopg's Error
-        when the connection can't be made or is lost. It is none of the pool's."""
+    def listening(self, engine: Engine) -> Iterator[Iterator[int | None]]:
+        """What the other processes announce from now on: the seq up to which the journal has come, None from one of an
+        older release. Raises SQLAlchemyError or psycopg's Error when the connection can't be made or is lost. It is
+        none of the pool's."""
         taken = engine.raw_connection()
         driver: Any = taken.dbapi_connection
         taken.detach()
         try:
             driver.autocommit = True
             driver.execute(f"LISTEN {CHANNEL}")
-            yield (None for notice in driver.notifies() if notice.payload != self.voice)
+            notices = (notice.payload.partition(" ") for notice in driver.notifies())
+            yield (_seq(seq) for voice, _, seq in notices if voice != self.voice)
         finally:
             driver.close()
+
+
+def _seq(text: str) -> int | None:
+    """Anybody with a login at the database may notify."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 class Here:

@@ -61,7 +61,7 @@ class Sqlite:
     def lock_schema(self, connection: Connection) -> None:
         """Nothing: `write_lock` and BEGIN IMMEDIATE keep other starts out."""
 
-    def announce(self, connection: Connection) -> None:
+    def announce(self, connection: Connection, seq: int) -> None:
         """Nothing: a file wakes nobody."""
 
 

@@ -197,7 +197,7 @@ class Writer:
                     _run_under_savepoint(transaction, pending)
             if transaction.events:
                 transaction.flush()
-                self._database.backend.announce(connection)
+                self._database.backend.announce(connection, transaction.seq)
             self._commit_sent = True
             if whole.is_active:
                 whole.commit()

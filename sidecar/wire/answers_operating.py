@@ -12,10 +12,11 @@ class Alive(TypedDict):
 
 
 class Readiness(TypedDict):
-    """`problems` says in a sentence each why it is not ready."""
+    """`problems` says in a sentence each why it is not ready, `warnings` what only makes it slower."""
 
     ready: bool
     problems: list[str]
+    warnings: list[str]
 
 
 class Info(TypedDict):

@@ -79,6 +79,140 @@ def test_a_batch_after_a_gap_waits_for_the_journal(follower: Follower, no_poll):
     assert follower.seen == follower.store.journal()
 
 
+class Hearing(Follower):
+    """As long as `carried`, a doorbell brings what other processes commit."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.carried = True
+        self.reads = 0
+        self.tail = Tail(self.store.database, self.seen.append, on_gap=self._gap, carried=lambda: self.carried)
+        self.tail.start()
+        read = self.store.database.read
+
+        def counted(query):
+            self.reads += 1
+            return read(query)
+
+        self.store.database.read = counted
+
+
+@pytest.fixture
+def hearing(tmp_path: Path, no_poll, monkeypatch: pytest.MonkeyPatch):
+    """Its patience ends when a test says so."""
+    monkeypatch.setattr(tail_module, "PATIENCE_SECONDS", 3_600)
+    opened = Hearing(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_what_is_heard_in_order_needs_no_journal(hearing: Hearing):
+    for _ in range(3):
+        hearing.tail.heard([hearing.store.append("room:a") for _ in range(2)])
+    assert hearing.seqs == [1, 2, 3, 4, 5, 6]
+    assert hearing.reads == 0
+    assert hearing.tail.taken == {"offered": 0, "heard": 6, "read": 0}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_batches_that_come_in_any_order_and_twice_need_no_journal(hearing: Hearing, seed: int):
+    """Our own commit comes at once, that of another host before it a moment later."""
+    chooser = random.Random(seed)
+    batches = [[hearing.store.append("room:a") for _ in range(chooser.randint(1, 4))] for _ in range(20)]
+    told = [batch for batch in batches for _ in range(chooser.randint(1, 2))]
+    for place in range(len(told)):  # a little out of order, as roads of different lengths make it
+        other = min(len(told) - 1, place + chooser.randint(0, 4))
+        told[place], told[other] = told[other], told[place]
+    for batch in told:
+        (hearing.tail.offer if chooser.random() < 0.5 else hearing.tail.heard)(batch)
+    assert hearing.reads == 0
+    assert hearing.seen == hearing.store.journal()
+
+
+def test_a_batch_of_which_a_part_is_known_gives_the_rest(hearing: Hearing):
+    events = [hearing.store.append("room:a") for _ in range(4)]
+    hearing.tail.heard(events[:2])
+    hearing.tail.heard(events[1:])
+    hearing.tail.heard(events[:3])
+    assert hearing.seqs == [1, 2, 3, 4]
+
+
+def test_what_does_not_come_is_read_once_patience_is_over(hearing: Hearing, monkeypatch):
+    monkeypatch.setattr(tail_module, "PATIENCE_SECONDS", 0.001)
+    events = [hearing.store.append("room:a") for _ in range(3)]
+    hearing.tail.heard(events[2:])
+    assert hearing.seqs == []
+    wait_until(lambda: hearing.seqs == [1, 2, 3], "the gap is read")
+    assert hearing.tail.taken["read"] == 3
+
+
+def test_without_a_road_for_all_it_looks_at_once(hearing: Hearing):
+    hearing.carried = False
+    hearing.store.append("room:a")
+    hearing.tail.heard([hearing.store.append("room:a")])
+    wait_until(lambda: hearing.seqs == [1, 2], "the gap is read")
+    hearing.store.append("room:a")
+    hearing.tail.look(3)
+    wait_until(lambda: hearing.seqs == [1, 2, 3], "the word is enough")
+
+
+def test_a_word_of_what_is_known_costs_nothing(hearing: Hearing):
+    hearing.carried = False
+    hearing.tail.heard([hearing.store.append("room:a")])
+    hearing.tail.look(1)
+    gevent.sleep(0)
+    gevent.idle()
+    assert hearing.reads == 0
+
+
+def test_a_word_is_waited_for_while_batches_come(hearing: Hearing, monkeypatch):
+    """A notice of PostgreSQL overtakes the batch that Redis brings."""
+    event = hearing.store.append("room:a")
+    monkeypatch.setattr(tail_module, "PATIENCE_SECONDS", 0.001)
+    hearing.tail.look(1)
+    hearing.tail.heard([event])
+    wait_until(lambda: hearing.tail._patience is None, "patience is over")
+    gevent.idle()
+    assert (hearing.seqs, hearing.reads) == ([1], 0)
+
+
+def test_too_much_that_came_too_early_is_read_instead(hearing: Hearing, monkeypatch):
+    monkeypatch.setattr(tail_module, "PARKED_BYTES", 3 * tail_module.EVENT_BYTES)
+    events = [hearing.store.append("room:a") for _ in range(9)]
+    for event in events[1:]:
+        hearing.tail.heard([event])
+    wait_until(lambda: hearing.seqs == [*range(1, 10)], "all are read")
+
+
+def test_a_batch_that_the_journal_does_not_know_is_not_waited_for(hearing: Hearing, monkeypatch):
+    """What was committed is to be seen by whoever reads after that: this one is forged, or was lost since."""
+    monkeypatch.setattr(tail_module, "PATIENCE_SECONDS", 0.001)
+    event = hearing.store.append("room:a")
+    hearing.tail.heard([Event(9, 1, "t", "{}", ("room:a",), event.at)])
+    wait_until(lambda: hearing.seqs == [1], "the journal is read")
+    wait_until(lambda: not hearing.tail._parked and hearing.tail._patience is None, "nothing is kept of it")
+    reads = hearing.reads
+    for _ in range(20):
+        gevent.sleep(0.001)
+    assert hearing.reads == reads, "and it is not looked for again and again"
+
+
+def test_a_journal_that_went_back_is_told(follower: Follower):
+    """A standby took over that had not heard of the last commits: their numbers are given out again."""
+    follower.tail.start()
+    for _ in range(4):
+        follower.tail.offer([follower.store.append("room:a")])
+    follower.store.lose(after=2)
+    wait_until(lambda: follower.gaps == 1, "everybody is told")
+    assert follower.tail.last == 2
+    assert follower.tail.since(1, 9) is None, "what was lost is in no memory"
+    follower.tail.offer([follower.store.append("room:a")])
+    assert follower.seqs == [1, 2, 3, 4, 3]
+    follower.store.lose(after=2)
+    follower.store.append("room:a")
+    wait_until(lambda: follower.gaps == 2, "another event under the same number")
+
+
 def test_what_is_forgotten_comes_from_the_journal_from_then_on(follower: Follower):
     """What was said in a project that is deleted must not stay in memory for who asks for the past."""
     follower.tail.start()

@@ -304,7 +304,7 @@ def test_a_database_that_takes_no_writes_answers_503(start_sidecar):
     finally:
         other.close()
     assert server.post(WEBHOOK, body).status_code == 200
-    assert server.get("/readyz").json() == {"ready": True, "problems": []}
+    assert server.get("/readyz").json() == {"ready": True, "problems": [], "warnings": []}
     assert len(server.get("/api/deployments/1/events").json()["items"]) == 1
 
 

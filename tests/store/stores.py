@@ -12,12 +12,12 @@ from typing import Any
 
 import gevent
 from flask import Flask
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, delete, event, select, update
 
 from sidecar.domain.events import Event
 from sidecar.store.database import Database, open_database
 from sidecar.store.journal import events_after, found_journal, read_head
-from sidecar.store.tables import event_rooms
+from sidecar.store.tables import event_rooms, events, journal_head
 from sidecar.store.writer import Command, Writer
 
 APPENDER = """
@@ -100,6 +100,14 @@ class Store:
 
     def head(self) -> int:
         return self.database.read(read_head).seq
+
+    def lose(self, after: int) -> None:
+        """The journal forgets what it was given last, as a standby does that had not heard of it."""
+        with self.database.connect_to_write() as connection, connection.begin():
+            connection.execute(delete(event_rooms).where(event_rooms.c.seq > after))
+            connection.execute(delete(events).where(events.c.seq > after))
+            mark = connection.execute(select(events.c.mark).where(events.c.seq == after)).scalar()
+            connection.execute(update(journal_head).values(seq=after, mark=mark))
 
     def room_rows(self) -> set[tuple[str, int]]:
         rows = self.database.read(lambda c: c.execute(select(event_rooms.c.room, event_rooms.c.seq)).all())

@@ -1,4 +1,4 @@
-"""Doorbells of processes on one host, each with a socket of its own in one folder."""
+"""Datagrams between processes of one host, each with a socket of its own in one folder."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import gevent
 import pytest
 
-import sidecar.fanout.doorbells as doorbells_module
+import sidecar.fanout.datagrams as datagrams_module
 from sidecar.domain.events import Event, Volatile
-from sidecar.fanout.doorbells import BATCH_BYTES, FOLDER, Datagrams, decode, encode, encode_volatile
-from tests.fanout.stages import Stage, wait_until
+from sidecar.fanout.datagrams import BATCH_BYTES, FOLDER, Datagrams, decode, encode
+from sidecar.fanout.doorbells import Batch
+from tests.fanout.ears import Ear
+from tests.fanout.stages import wait_until
 
 
 class Process:
     def __init__(self, instance: Path, node: str):
         self.now = 0.0
-        self.heard: list[list[Event] | None] = []
+        self.ear = Ear()
         self.news: list[Volatile] = []
         self.dead: list[str] = []
         self.bell = Datagrams(instance, node, "e", self.dead.append, lambda: self.now)
 
     def start(self) -> Process:
-        self.bell.start(self.heard.append, self.news.append)
+        self.bell.start(self.ear, self.news.append)
         return self
+
+    @property
+    def heard(self) -> list[list[Event] | int | None]:
+        return self.ear.heard_of
 
     def ring(self, events: list[Event]) -> None:
         self.now += 2  # looks who is there
-        self.bell.ring(events)
+        self.bell.ring(Batch(events))
 
 
 @pytest.fixture
@@ -80,9 +85,9 @@ def test_nobody_is_there(process, tmp_path):
 @pytest.mark.parametrize("size", [BATCH_BYTES - 10, BATCH_BYTES, 10 * BATCH_BYTES])
 def test_a_large_batch_only_says_that_there_is_more(process, size: int):
     one, two = process("a").start(), process("b")
-    two.ring([event(1, json.dumps("x" * size))])
+    two.ring([event(7, json.dumps("x" * size))])
     wait_until(lambda: bool(one.heard), "it is heard")
-    assert one.heard == [None]
+    assert one.heard == [7]
 
 
 def test_the_socket_of_a_dead_process_is_removed_and_its_end_told(process, tmp_path):
@@ -115,7 +120,7 @@ def test_who_does_not_read_holds_nobody_up_and_is_told_later(process):
     for seq in range(5_000):
         ringing.ring([event(seq)])
     assert slow.heard == []
-    wait_until(lambda: slow.heard[-1:] == [None], "it is told that there is more")
+    wait_until(lambda: slow.heard[-1:] == [4_999], "it is told how far the journal has come")
     assert slow.heard[0] == [event(0)]
 
 
@@ -131,7 +136,7 @@ def test_who_does_not_read_holds_nobody_up_and_is_told_later(process):
 )  # fmt: skip
 def test_rubbish_is_dropped_and_told_once(process, tmp_path, monkeypatch, message: bytes):
     told = []
-    monkeypatch.setattr(doorbells_module.log, "warning", lambda *args, **facts: told.append(facts))
+    monkeypatch.setattr(datagrams_module.log, "warning", lambda *args, **facts: told.append(facts))
     one = process("a").start()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
         stranger.sendto(message, f"/proc/self/fd/{one.bell._folder}/a")
@@ -143,23 +148,21 @@ def test_rubbish_is_dropped_and_told_once(process, tmp_path, monkeypatch, messag
 
 def test_a_folder_with_a_long_name(tmp_path):
     instance = tmp_path / ("x" * 120) / ("y" * 120)
-    heard: list[list[Event] | None] = []
+    ear = Ear()
     one, two = Datagrams(instance, "a", "e"), Datagrams(instance, "b", "e")
-    one.start(heard.append, lambda news: None)
-    two.ring([event(1)])
-    wait_until(lambda: bool(heard), "it is heard")
+    one.start(ear, lambda news: None)
+    two.ring(Batch([event(1)]))
+    wait_until(lambda: bool(ear.heard_of), "it is heard")
     one.stop()
     two.stop()
 
 
 def test_what_is_sent_is_what_is_read():
     batch = [event(seq) for seq in range(3, 20)]
-    assert decode(encode(batch, "e"), "e") == batch
-    assert decode(encode([event(1, "x" * BATCH_BYTES)], "e"), "e") is None
-    assert decode(encode(None, "e"), "e") is None
+    assert decode(encode(Batch(batch), "e"), "e") == batch
+    assert decode(encode(Batch([event(5, "x" * BATCH_BYTES)]), "e"), "e") == 5
     targeted = [replace(event(20), target="ada")]
-    assert decode(encode(targeted, "e"), "e") == targeted
-    assert decode(encode_volatile(NEWS, "e"), "e") == NEWS
+    assert decode(encode(Batch(targeted), "e"), "e") == targeted
 
 
 def test_volatile_news_comes_to_the_others_and_is_lost_where_there_is_no_room(process):
@@ -171,47 +174,7 @@ def test_volatile_news_comes_to_the_others_and_is_lost_where_there_is_no_room(pr
     one.ring([event(1)])
     wait_until(lambda: two.heard == [[event(1)]], "what comes behind it")
     assert (one.news, two.news) == ([], [NEWS])
-
-
-class TestTail:
-    """What a tail makes of what it hears."""
-
-    @pytest.fixture
-    def stages(self, tmp_path, monkeypatch) -> Iterator[list[Stage]]:
-        """Two processes whose polls never come."""
-        monkeypatch.setattr("sidecar.fanout.tail.POLL_SECONDS", 3_600)
-        made = [Stage(tmp_path), Stage(tmp_path)]
-        yield made
-        for stage in made:
-            stage.close()
-
-    def test_a_batch_that_comes_next_is_published_without_a_read(self, stages: list[Stage], monkeypatch):
-        one, two = stages
-        monkeypatch.setattr(two.store.database, "read", None)
-        for _ in range(3):
-            two.tail.heard([one.store.append("room:a")])
-        assert [event.seq for event in two.published] == [1, 2, 3]
-
-    def test_a_gap_is_read(self, stages: list[Stage]):
-        one, two = stages
-        one.store.append("room:a")
-        two.tail.heard([one.store.append("room:a")])
-        wait_until(lambda: len(two.published) == 2, "both are published")
-
-    def test_what_is_known_already_is_passed_over(self, stages: list[Stage]):
-        one, two = stages
-        event = one.store.append("room:a")
-        two.tail.heard([event])
-        two.tail.heard([event])
-        for _ in range(5):
-            gevent.sleep(0.001)
-        assert [event.seq for event in two.published] == [1]
-
-    def test_the_bare_word_has_it_look(self, stages: list[Stage]):
-        one, two = stages
-        one.store.append("room:a")
-        two.tail.heard(None)
-        wait_until(lambda: len(two.published) == 1, "it is published")
+    assert (one.bell.dropped, two.bell.dropped) == (1, 0), "what was lost is counted"
 
 
 @pytest.mark.parametrize("broken", ["os.listdir", "socket.socket"])
