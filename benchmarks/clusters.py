@@ -3,6 +3,9 @@ hosts, on one PostgreSQL, with and without Redis, and behind nginx."""
 
 from __future__ import annotations
 
+import re
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +21,7 @@ PATH = "/project-dashboard" + OURS.path
 """nginx leaves /api/ to the application beside it."""
 
 SIDECARS = "sidecars"
+TAKEN = re.compile(r'^sidecar_journal_tail_events_total\{road="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,15 @@ class Cluster:
 
     def cpu_seconds(self) -> dict[str, float]:
         return {name: seconds() for name, seconds in self.parts.items()}
+
+    def taken(self) -> Counter[str]:
+        """How many events the tails of all have taken so far, by the road on which they came."""
+        roads: Counter[str] = Counter()
+        for server in self.sidecars:
+            with urllib.request.urlopen("http://{}:{}/metrics".format(*server.address), timeout=30) as answer:
+                for road, count in TAKEN.findall(answer.read().decode()):
+                    roads[road] += int(float(count))
+        return roads
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -20,15 +20,28 @@ from benchmarks.load import Address, Load
 from benchmarks.rows import CONNECT_SECONDS, DRAIN_SECONDS, FLOOD_CONNECTIONS, WARM_SECONDS
 from benchmarks.servers import OURS, ROOT, ServerFailed, webhook
 
-ALONE, TWO = (next(setup for setup in SETUPS if setup.name == name) for name in ("notices", "two"))
+ONE, ALONE, TWO = (next(setup for setup in SETUPS if setup.name == name) for name in ("one", "notices", "two"))
+SETTLE_SECONDS = 1.0
+QUIET_SECONDS = 2.0
+CROWD = 200
+MANY_LISTENERS = 64
+MESSAGES = 500
+MESSAGE_BYTES = 600
 LISTENERS = 16
 RATE = 50
 QUESTIONS = 100
 INSIDE_SECONDS = 60
 
 P50, P99 = "p50 ms", "p99 ms"
-PROCESS, POSTGRES, REDIS = "process", "PostgreSQL", "Redis"
-COLUMNS = {P50: P50, P99: P99, PROCESS: "CPU µs: process", POSTGRES: "CPU µs: PostgreSQL", REDIS: "CPU µs: Redis"}
+PROCESS, POSTGRES, REDIS, STATEMENTS = "process", "PostgreSQL", "Redis", "statements"
+COLUMNS = {
+    P50: P50,
+    P99: P99,
+    PROCESS: "CPU µs: process",
+    POSTGRES: "CPU µs: PostgreSQL",
+    REDIS: "CPU µs: Redis",
+    STATEMENTS: "statements",
+}
 """Names of figures, and their titles."""
 
 
@@ -43,8 +56,11 @@ class Cost:
 def measure(machine: Machine, seconds: float) -> Iterator[Cost]:
     """One round."""
     yield from _inside(machine)
+    yield from _listeners(machine)
+    yield from _statements(machine)
     for setup, by in ((ALONE, "NOTIFY and a read"), (TWO, "Redis")):
         with cluster(setup, machine) as it:
+            time.sleep(SETTLE_SECONDS)
             yield from _idle(it, by, seconds)
             yield from _hearing(it, by, seconds)
             yield from _latency(it, by, seconds)
@@ -78,8 +94,8 @@ def _inside(machine: Machine) -> Iterator[Cost]:
             )
             if done.returncode:
                 raise ServerFailed(f"benchmarks.inside {step} failed:\n{done.stderr}")
-            found: dict[str, float] = json.loads(done.stdout)
-            return found
+            figures: dict[str, float] = json.loads(done.stdout)
+            return figures if more else {name: value for name, value in figures.items() if name != REDIS}
 
         redis = {"SIDECAR_REDIS_URL": machine.redis.url}
         yield Cost("a commit of one event that nobody is told of", inside("unannounced"))
@@ -91,6 +107,42 @@ def _inside(machine: Machine) -> Iterator[Cost]:
             yield Cost(title, inside(f"hearing_{events}", **redis))
 
 
+def _listeners(machine: Machine) -> Iterator[Cost]:
+    """What it costs the services that more processes hear."""
+    for count in (1, MANY_LISTENERS):
+        with machine.postgres.listeners(count):
+            before = machine.postgres.cpu_seconds()
+            machine.postgres.announce(MESSAGES)
+            used = machine.postgres.cpu_seconds() - before
+        yield Cost(f"a NOTIFY heard by {count}", {POSTGRES: used / MESSAGES * 1e6})
+    for count in (1, MANY_LISTENERS):
+        before = machine.redis.cpu_seconds()
+        machine.redis.publish(bytes(MESSAGE_BYTES), MESSAGES, count)
+        used = machine.redis.cpu_seconds() - before
+        yield Cost(f"a PUBLISH of {MESSAGE_BYTES} bytes heard by {count}", {REDIS: used / MESSAGES * 1e6})
+
+
+def _statements(machine: Machine) -> Iterator[Cost]:
+    """What PostgreSQL is sent, less what one process sends when nothing happens."""
+    count = machine.postgres.statements
+    with cluster(ONE, machine) as it, Load(it.addresses, PATH, OURS.body) as load:
+        load.closed(FLOOD_CONNECTIONS, WARM_SECONDS, DRAIN_SECONDS)
+
+        def beside(act: Callable[[], object]) -> float:
+            begin = time.monotonic()
+            sent = count(act)
+            return sent - quiet * (time.monotonic() - begin)
+
+        quiet = count(lambda: time.sleep(QUIET_SECONDS)) / QUIET_SECONDS
+        yield Cost("a second in which nothing happens, one process", {STATEMENTS: quiet})
+        yield Cost("a post alone", {STATEMENTS: beside(lambda: _asked(it.addresses[0], PATH)) / QUESTIONS})
+        posts: list[int] = []
+        sent = beside(lambda: posts.append(load.closed(FLOOD_CONNECTIONS, WARM_SECONDS, DRAIN_SECONDS).posts))
+        yield Cost(f"a post of {FLOOD_CONNECTIONS} at a time", {STATEMENTS: sent / max(1, posts[0])})
+        sent = beside(lambda: load.connect(CROWD, CONNECT_SECONDS))
+        yield Cost("a client that connects and subscribes, in a crowd", {STATEMENTS: sent / CROWD})
+
+
 def _idle(it: Cluster, by: str, seconds: float) -> Iterator[Cost]:
     before = it.cpu_seconds()
     time.sleep(seconds)
@@ -99,18 +151,22 @@ def _idle(it: Cluster, by: str, seconds: float) -> Iterator[Cost]:
 
 
 def _hearing(it: Cluster, by: str, seconds: float) -> Iterator[Cost]:
-    """What all that is posted to one process costs another one that has no subscriber for it."""
+    """What all that is posted to one process costs another one that has no subscriber for it, beside what it uses when
+    nothing happens."""
     first, second = it.sidecars
+    before = second.cpu_seconds()
+    time.sleep(seconds)
+    quiet = (second.cpu_seconds() - before) / seconds
     with Load([first.address], PATH, OURS.body) as load:
         load.closed(FLOOD_CONNECTIONS, WARM_SECONDS, DRAIN_SECONDS)
-        for title, run in (
-            (f"{RATE} a second", lambda: load.offered(RATE, seconds, DRAIN_SECONDS)),
-            ("without a pause", lambda: load.closed(FLOOD_CONNECTIONS, seconds, DRAIN_SECONDS)),
-        ):
+        for title in (f"{RATE} a second", "without a pause"):
             before = second.cpu_seconds()
-            posts = run().posts
-            used = second.cpu_seconds() - before
-            figures = {PROCESS: used / max(1, posts) * 1e6}
+            if title == "without a pause":
+                outcome = load.closed(FLOOD_CONNECTIONS, seconds, DRAIN_SECONDS)
+            else:
+                outcome = load.offered(RATE, seconds, DRAIN_SECONDS)
+            used = second.cpu_seconds() - before - quiet * outcome.seconds
+            figures = {PROCESS: used / max(1, outcome.posts) * 1e6}
             yield Cost(f"an event posted elsewhere, {title}, no subscribers, by {by}", figures)
 
 

@@ -4,6 +4,7 @@ python -m benchmarks.inside STEP PIDS with settings in the environment and proce
 milliseconds p50 and p99, and microseconds of CPU by name."""
 
 # ruff: noqa: E402
+import gevent
 from gevent import monkey
 
 monkey.patch_all()
@@ -17,8 +18,9 @@ from benchmarks.servers import event
 from benchmarks.services import tree_cpu_seconds
 from config.settings import load_settings
 from sidecar.core import Core, open_core
-from sidecar.domain.events import Event
-from sidecar.fanout.doorbells import decode, encode
+from sidecar.domain.events import Event, Volatile
+from sidecar.fanout.doorbells import Batch
+from sidecar.fanout.redis_bell import RedisBell
 from sidecar.store.journal import Transaction, events_after, read_head
 from sidecar.wire.news import DEPLOYMENT_STARTED
 
@@ -26,6 +28,8 @@ COMMITS = 300
 READS = 300
 BATCHES = 2_000
 WARM = 50
+CONNECT_SECONDS = 10
+KEY = b"of two processes of the benchmark"
 PAYLOAD = json.loads(event(0, 0))["payload"]
 ROOMS = ["project:bench", "deployment:bench-1"]
 
@@ -41,7 +45,7 @@ def commits(pids: Pids) -> Figures:
 def unannounced(pids: Pids) -> Figures:
     """As `commits`, and nobody is told."""
     core = open_core(load_settings(), running=True)
-    core.database.backend.announce = lambda connection: None  # type: ignore[method-assign]
+    core.database.backend.announce = lambda connection, seq: None  # type: ignore[method-assign]
     core.writer.start()
     return _measured(core, pids, COMMITS, _commit)
 
@@ -71,6 +75,9 @@ def hearing_16(pids: Pids) -> Figures:
 def _running() -> Core:
     core = open_core(load_settings(), running=True)
     core.start()
+    with gevent.Timeout(CONNECT_SECONDS):
+        while core.redis_bell is not None and not core.redis_bell.connected:
+            gevent.sleep(0.01)
     return core
 
 
@@ -83,15 +90,19 @@ def _commit(core: Core) -> None:
 
 def _hearing(events: int) -> Figures:
     core = open_core(load_settings(), running=True)
-    messages = [encode(_batch(number * events, events), core.tail.epoch) for number in range(BATCHES)]
+    assert core.redis is not None
+    there, here = (RedisBell(core.redis, node, core.tail.epoch, KEY) for node in ("there", "here"))
+    messages = [there._batch_message(Batch(_batch(number * events, events))) for number in range(BATCHES)]
     begin = time.process_time()
     for message in messages:
-        heard = decode(message, core.tail.epoch)
-        assert isinstance(heard, list)
-        core.tail.heard(heard)
+        here._take(message, core.tail, _no_news)
     used = time.process_time() - begin
     assert core.tail.last == BATCHES * events
     return {"process": used / BATCHES * 1e6}
+
+
+def _no_news(news: Volatile) -> None:
+    raise AssertionError(news)
 
 
 def _batch(after: int, events: int) -> list[Event]:

@@ -10,13 +10,14 @@ import signal
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import costs, host, report, services
 from benchmarks.__main__ import Names
-from benchmarks.clusters import PATH, SETUPS, Machine, Setup, cluster
+from benchmarks.clusters import PATH, SETUPS, Cluster, Machine, Setup, cluster
 from benchmarks.frames import BadFrame
 from benchmarks.load import Load, LoadFailed, Outcome
 from benchmarks.rows import CONNECT_SECONDS, DRAIN_SECONDS, FLOOD_CONNECTIONS, WARM_SECONDS, fsync_seconds
@@ -47,6 +48,9 @@ class Row:
     run: Callable[[Load, float], Outcome]
     figures: Callable[[Outcome], dict[str, float]]
     clients: bool = True
+
+
+START, CONNECT = "start", "connect"
 
 
 def _flood(load: Load, seconds: float) -> Outcome:
@@ -107,25 +111,44 @@ def measure(setup: Setup, machine: Machine, arguments: argparse.Namespace, resul
         load.closed(len(it.addresses), WARM_SECONDS, DRAIN_SECONDS)
         for row in ROWS:
             if row.clients and not load.subscribed:
-                load.connect(arguments.clients, CONNECT_SECONDS)
+                _connect(setup, it, load, arguments.clients, results)
                 load.closed(FLOOD_CONNECTIONS, WARM_SECONDS, DRAIN_SECONDS)
             others = host.OtherLoad(
                 machine.cores | {machine.load_core}, lambda: time.process_time() + sum(it.cpu_seconds().values())
             )
-            before = it.cpu_seconds()
+            taken, before = it.taken(), it.cpu_seconds()
             outcome = row.run(load, arguments.seconds)
-            used = {name: seconds - before[name] for name, seconds in it.cpu_seconds().items()}
-            each = {f"CPU ms a post: {name}": 1e3 * used[name] / max(1, outcome.posts) for name in used}
-            results.add(row.name, setup.name, row.figures(outcome) | each, outcome.problems)
+            each = _each(it, before, outcome.posts, "post")
+            results.add(row.name, setup.name, row.figures(outcome) | _read(it, taken) | each, outcome.problems)
             results.other_load.append(others.share())
+
+
+def _connect(setup: Setup, it: Cluster, load: Load, clients: int, results: Results) -> None:
+    before = it.cpu_seconds()
+    rate = clients / load.connect(clients, CONNECT_SECONDS)
+    results.add(CONNECT, setup.name, {"connects/s": rate} | _each(it, before, clients, "connect"), ())
+
+
+def _each(it: Cluster, before: Mapping[str, float], count: int, what: str) -> dict[str, float]:
+    """What each part has used since."""
+    used = {name: seconds - before[name] for name, seconds in it.cpu_seconds().items()}
+    return {f"CPU ms a {what}: {name}": 1e3 * seconds / max(1, count) for name, seconds in used.items()}
+
+
+def _read(it: Cluster, before: Counter[str]) -> dict[str, float]:
+    """How many of the events that others had stored were read from the journal, because no doorbell brought them."""
+    taken = it.taken() - before
+    others = taken["heard"] + taken["read"]
+    return {"of others' events read from the journal, %": 100 * taken["read"] / others} if others else {}
 
 
 def table(results: Results, setups: list[Setup], clients: int) -> list[str]:
     lines = [f"| | {' | '.join(setup.title for setup in setups)} |", "|---|" + "---:|" * len(setups)]
-    for row in ROWS:
-        lines.append(f"| **{row.title.format(clients=f'{clients:,}')}** |" + " |" * len(setups))
-        for figure in dict.fromkeys(figure for name, figure, _ in results.values if name == row.name):
-            cells = [results.cell(row.name, figure, setup.name) for setup in setups]
+    titles = {CONNECT: "{clients} clients connect and subscribe", **{row.name: row.title for row in ROWS}}
+    for row, title in titles.items():
+        lines.append(f"| **{title.format(clients=f'{clients:,}')}** |" + " |" * len(setups))
+        for figure in dict.fromkeys(figure for name, figure, _ in results.values if name == row):
+            cells = [results.cell(row, figure, setup.name) for setup in setups]
             lines.append(f"| {figure} | {' | '.join(cells)} |")
     if results.problems:
         lines += ["", f"{report.FLAG} not as it should be in one round or more:", ""]
@@ -193,7 +216,7 @@ def _setups(machine: Machine, arguments: argparse.Namespace) -> str:
             try:
                 measure(setup, machine, arguments, results)
             except (BadFrame, LoadFailed, ServerFailed, OSError) as error:
-                results.add("start", setup.name, {}, (str(error),))
+                results.add(START, setup.name, {}, (str(error),))
             print(f"{number + 1} {setup.name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
     lines = circumstances(machine, arguments.rounds, arguments.seconds, results.other_load)
     return "\n".join([*lines, *table(results, setups, arguments.clients)]) + "\n"

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ import redis
 from benchmarks.servers import ROOT, START_SECONDS, ServerFailed, cpu_seconds, end, free_port
 
 USER = "sidecar"
+CHANNEL = "sidecar"
+RELOAD_SECONDS = 0.5
 NGINX_CONF = """\
 daemon off;
 pid {folder}/nginx.pid;
@@ -80,6 +82,35 @@ class Postgres(Service):
         with closing(self._connect()) as connection:
             connection.execute("CHECKPOINT")
 
+    def statements(self, act: Callable[[], object]) -> int:
+        """How many the clients of its databases send while `act` works."""
+        with closing(self._connect()) as connection:
+            connection.execute("ALTER SYSTEM SET log_line_prefix = '%d '")
+            connection.execute("ALTER SYSTEM SET log_statement = 'all'")
+            connection.execute("SELECT pg_reload_conf()")
+            time.sleep(RELOAD_SECONDS)
+            begin = (self.folder / "output.log").stat().st_size
+            act()
+            text = (self.folder / "output.log").read_bytes()[begin:].decode()
+            connection.execute("ALTER SYSTEM RESET ALL")
+            connection.execute("SELECT pg_reload_conf()")
+        return len(re.findall(r"^bench\d+ LOG:  (?:statement|execute)", text, re.MULTILINE))
+
+    @contextmanager
+    def listeners(self, count: int) -> Iterator[None]:
+        """So many more connections that hear what sidecars announce."""
+        with ExitStack() as stack:
+            for _ in range(count):
+                connection = stack.enter_context(closing(self._connect()))
+                connection.execute(f"LISTEN {CHANNEL}")
+            yield
+
+    def announce(self, times: int) -> None:
+        """As a sidecar does, in transactions that do nothing else."""
+        with closing(self._connect()) as connection:
+            for number in range(times):
+                connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"0123456789abcdef {number}"))
+
     def answers(self) -> bool:
         try:
             self._connect().close()
@@ -96,6 +127,16 @@ class Redis(Service):
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def publish(self, message: bytes, times: int, listeners: int) -> None:
+        """One after the other, heard by so many connections."""
+        with ExitStack() as stack:
+            client = stack.enter_context(redis.Redis.from_url(self.url))
+            ears = [stack.enter_context(client.pubsub()) for _ in range(listeners)]
+            for ear in ears:
+                ear.subscribe("bench")
+            for _ in range(times):
+                client.publish("bench", message)
 
     def answers(self) -> bool:
         try:
