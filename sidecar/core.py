@@ -14,11 +14,12 @@ import structlog
 from cryptography.fernet import Fernet
 from flask import Flask
 from redis import Redis
+from sqlalchemy import Connection
 
 from config.settings import ROOT, Settings
 from sidecar.domain.access import Identity
 from sidecar.domain.authorizations import App
-from sidecar.domain.errors import Unavailable
+from sidecar.domain.errors import Conflict, Unavailable
 from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.catchup import CatchUp
 from sidecar.fanout.datagrams import Datagrams
@@ -39,7 +40,7 @@ from sidecar.services.vault import Vault
 from sidecar.services.webhook_secrets import CHANGED as SECRETS_CHANGED
 from sidecar.services.webhook_secrets import MARK, WebhookSecrets
 from sidecar.store.database import Database, open_database
-from sidecar.store.journal import found_journal, read_head
+from sidecar.store.journal import found_journal, read_head, same_secret
 from sidecar.store.nodes import remove_node
 from sidecar.store.postgres import Postgres
 from sidecar.store.redis import open_redis
@@ -123,13 +124,29 @@ class Core:
         self.database.close()
 
 
-def open_core(settings: Settings, running: bool = False) -> Core:
+WRITTEN_BY_ANOTHER = (
+    "This database was written with another secret key. All hosts need the same one: SIDECAR_SECRET_KEY, or a copy of "
+    "the file secret_key of the first host's instance folder. If it was changed on purpose: python -m sidecar db "
+    "adopt-secret (keys of bots, webhook secrets and tokens of users made under the old one are lost)."
+)
+
+
+def open_core(settings: Settings, running: bool = False, adopt_secret: bool = False) -> Core:
     """The store and the tokens of an installation, made or upgraded if need be. With `running` the commands go
-    through the writer's greenlet (after `writer.start`), otherwise each is committed at once by the caller."""
+    through the writer's greenlet (after `writer.start`), otherwise each is committed at once by the caller. Raises
+    Unavailable for a database that can't be used, and Conflict for one written with another master secret, unless
+    that one is to be adopted."""
     app = Flask("sidecar", static_folder=None, template_folder=str(ROOT / "sidecar" / "web" / "templates"))
     instance = settings.instance_path
     database = open_database(app, settings.resolved_database_url, instance)
-    database.upgrade(found_journal)
+    keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
+
+    def found(connection: Connection) -> None:
+        found_journal(connection)
+        if not same_secret(connection, keys.fingerprint, adopt_secret):
+            raise Conflict(WRITTEN_BY_ANOTHER)
+
+    database.upgrade(found)
     metrics = Metrics()
     controls: dict[str, list[Control]] = {}
 
@@ -164,7 +181,6 @@ def open_core(settings: Settings, running: bool = False) -> Core:
         if running:
             gevent.spawn(forget, dead).name = "dead-node"
 
-    keys = load_keys(instance, settings.secret_key.get_secret_value() if settings.secret_key else None)
     redis = open_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None
     epoch = database.read(read_head).epoch
     redis_bell = RedisBell(redis, node, epoch, keys.derive("redis-doorbell")) if redis else None

@@ -22,12 +22,13 @@ from sidecar.observability.logs import configure_logs
 INTERRUPTED = 130
 
 
-def with_core(work: Callable[[Core, Settings], object]) -> None:
-    """Run `work` on this installation's store, beside a running server or without one."""
+def with_core(work: Callable[[Core, Settings], object], adopt_secret: bool = False) -> None:
+    """Run `work` on this installation's store, beside a running server or without one. `adopt_secret`: the present
+    master secret is the database's from now on."""
     settings = read_settings()
     configure_logs("warning", settings.log_format)
     try:
-        core = open_core(settings)
+        core = open_core(settings, adopt_secret=adopt_secret)
         try:
             work(core, settings)
         finally:

@@ -105,7 +105,10 @@ class Metrics:
         self.redis_refused = Counter(
             "sidecar_redis_refused", "Messages over Redis that were not ours, or came again.", registry=self.registry
         )
-        self._redis_connected: Gauge | None = None
+        self.redis_configured = self._gauge("sidecar_redis_configured", "1 if SIDECAR_REDIS_URL is set, else 0.")
+        self.redis_connected = self._gauge(
+            "sidecar_redis_connected", "1 if other processes are told and heard over Redis, else 0."
+        )
         self.writer_waiting = self._gauge("sidecar_journal_writer_waiting", "Commands waiting for the writer.")
 
         self.writer_healthy = self._gauge(
@@ -177,14 +180,6 @@ class Metrics:
     def socket_error(self, kind: str, code: str) -> None:
         """`code` is one of our errors'."""
         self.socket_errors.labels(kind, code).inc()
-
-    def redis_is(self, connected: bool) -> None:
-        """Where the settings name a Redis; elsewhere there is no such figure, which would alarm for nothing."""
-        if self._redis_connected is None:
-            self._redis_connected = self._gauge(
-                "sidecar_redis_connected", "1 if other processes are told and heard over Redis, else 0."
-            )
-        self._redis_connected.set(connected)
 
     def _gauge(self, name: str, help: str) -> Gauge:
         return Gauge(name, help, registry=self.registry)

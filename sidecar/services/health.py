@@ -94,7 +94,8 @@ class Health:
             metrics.tail_events.labels(road).inc(count - self._taken.get(road, 0))
         self._taken = dict(self._tail.taken)
         if self._redis_bell is not None:
-            metrics.redis_is(self._redis_bell.connected)
+            metrics.redis_configured.set(1)
+            metrics.redis_connected.set(self._redis_bell.connected)
             metrics.redis_refused.inc(self._redis_bell.refused - self._refused)
             self._refused = self._redis_bell.refused
         metrics.tail_seq.set(self._tail.last)

@@ -118,6 +118,15 @@ def found_journal(connection: Connection) -> None:
         connection.execute(insert(journal_head).values(id=1, seq=0, floor=0, epoch=secrets.token_hex(4)))
 
 
+def same_secret(connection: Connection, fingerprint: str, adopt: bool) -> bool:
+    """Is the database written by the master secret of this fingerprint? The first is noted down; with `adopt` any."""
+    known = connection.execute(select(journal_head.c.secret)).scalar()
+    if known is None or adopt:
+        connection.execute(update(journal_head).values(secret=fingerprint))
+        return True
+    return bool(known == fingerprint)
+
+
 def read_head(connection: Connection) -> Head:
     return _head(_HEAD.first(connection))
 

@@ -34,9 +34,10 @@ journal_head = Table(
     Column("floor", BigInteger, nullable=False),
     Column("epoch", text, nullable=False),
     Column("mark", BigInteger),
+    Column("secret", text),
 )
 """One row. `seq` is the last one given out and `mark` that event's; events up to `floor` are no longer kept; `epoch`
-names this journal."""
+names this journal; `secret` is the fingerprint of the master secret by which the database is written."""
 
 events = Table(
     "events",
