@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchmarks import costs, host, report, services
 from benchmarks.__main__ import Names
@@ -23,20 +22,9 @@ from benchmarks.load import Load, LoadFailed, Outcome
 from benchmarks.rows import CONNECT_SECONDS, DRAIN_SECONDS, FLOOD_CONNECTIONS, WARM_SECONDS, fsync_seconds
 from benchmarks.servers import OURS, ServerFailed
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a table stands."""
-
-    page: Path
-    markers: tuple[str, str]
-
-
-SCALE = Place(report.PAGE, ("<!-- scale: written by python -m benchmarks.scale --write -->", "<!-- end of scale -->"))
-COSTS = Place(
-    report.PAGE.parent / "design" / "scale-out.md",
-    ("<!-- costs: written by python -m benchmarks.scale --costs --write -->", "<!-- end of costs -->"),
-)
+SCALE = ("<!-- scale: written by python -m benchmarks.scale --write -->", "<!-- end of scale -->")
+COSTS = ("<!-- costs: written by python -m benchmarks.scale --costs --write -->", "<!-- end of costs -->")
+"""Between which the tables stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +168,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=2.5, help="of posting in each run")
     parser.add_argument("--costs", action="store_true", help="what single steps cost, in place of these setups")
-    parser.add_argument("--write", action="store_true", help="replace the table in its page of docs/")
+    parser.add_argument("--write", action="store_true", help=f"replace the table in docs/{report.PAGE.name}")
     parser.set_defaults(setups=[setup.name for setup in SETUPS if setup.usual])
     return parser.parse_args()
 
@@ -198,12 +186,12 @@ def main() -> int:
     with services.postgres(cores) as postgres, services.redis_server(cores) as redis:
         machine = Machine(cores, load_core, postgres, redis)
         if arguments.costs:
-            text, place = _costs(machine, arguments), COSTS
+            text, markers = _costs(machine, arguments), COSTS
         else:
-            text, place = _setups(machine, arguments), SCALE
+            text, markers = _setups(machine, arguments), SCALE
     print(text)
     if arguments.write:
-        report.write(text, place.page, place.markers)
+        report.write(text, markers=markers)
     return 0
 
 
