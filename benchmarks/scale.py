@@ -127,7 +127,9 @@ def _read(it: Cluster, before: Counter[str]) -> dict[str, float]:
     """How many of the events that others had stored were read from the journal, because no doorbell brought them."""
     taken = it.taken() - before
     others = taken["heard"] + taken["read"]
-    return {"of others' events read from the journal, %": 100 * taken["read"] / others} if others else {}
+    if len(it.sidecars) == 1 or not others:
+        return {}
+    return {"of others' events read from the journal, %": 100 * taken["read"] / others}
 
 
 def table(results: Results, setups: list[Setup], clients: int) -> list[str]:
