@@ -148,18 +148,18 @@ def table(results: Results, setups: list[Setup], clients: int) -> list[str]:
 
 def circumstances(machine: Machine, rounds: int, seconds: float, other_load: list[float]) -> list[str]:
     """When and where."""
-    served = (
-        f"{len(machine.cores)} cores for all that serves" if len(machine.cores) > 1 else "one core for all that serves"
-    )
-    return [
+    count = len(machine.cores)
+    served = f"{count} cores for all that serves" if count > 1 else "one core for all that serves"
+    lines = [
         f"{time.strftime('%Y-%m-%d', time.gmtime())}; {host.processor()}: {served}, another one for the load.  ",
         f"Medians of {rounds} rounds, {seconds:g} s a run.  ",
         f"{', '.join([*services.versions(), *host.commit()])}.  ",
         f"fsync of 4 KiB where PostgreSQL writes: {fsync_seconds(machine.postgres.folder) * 1e3:.2g} ms.  ",
-        f"Other programs took {statistics.median(other_load):.0%} of these cores in the median run, "
-        f"{max(other_load):.0%} in the worst.",
-        "",
     ]
+    if other_load:
+        usual, most = statistics.median(other_load), max(other_load)
+        lines.append(f"Other programs took {usual:.0%} of these cores in the median run, {most:.0%} in the worst.  ")
+    return [*lines, ""]
 
 
 def _arguments() -> argparse.Namespace:
