@@ -335,7 +335,7 @@ class Settings(BaseSettings):
     )
     lark_redirect_uri: Annotated[str | None, AfterValidator(_redirect_uri)] = Field(
         None,
-        description="Where users come back, as in Lark's console. Default: /api/authorizations/callback of ours.",
+        description="Where users come back, as in Lark's console. Default: an address of ours (docs/lark.md).",
     )
     lark_scopes: str = Field("offline_access", description="What users are asked to grant: words, spaces between.")
     lark_encryption_keys: Annotated[SecretStr | None, AfterValidator(_fernet_keys)] = Field(
@@ -513,7 +513,7 @@ OLD_NAMES = {
     "WEBSOCKET_HEARTBEAT_INTERVAL": "lark_heartbeat_seconds",
     "WEBSOCKET_FALLBACK_TO_HTTP": "lark_fallback_to_http",
 }
-"""Variables of the service whose users come to us with system 5 (UPSTREAMS.md 5.2), and our fields."""
+"""Variables of the older service for users' authorizations, and our fields."""
 
 
 def _old_names(environment: Mapping[str, str]) -> dict[str, str]:

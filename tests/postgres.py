@@ -19,7 +19,7 @@ import gevent.selectors
 import psycopg
 import psycopg.waiting
 
-from tests.servers import free_port
+from tests.programs import free_port
 
 STOP_SECONDS = 60
 """An orderly stop writes everything down; a disk that others use may take its time."""

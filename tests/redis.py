@@ -14,7 +14,7 @@ from pathlib import Path
 
 import redis
 
-from tests.servers import free_port
+from tests.programs import free_port
 
 START_SECONDS = 120
 STOP_SECONDS = 60

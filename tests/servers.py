@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -14,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import httpx
 
 from tests.contract import answers
 from tests.preloaded import Preloaded, Process
+from tests.programs import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 TLS = ssl.create_default_context()
@@ -45,14 +45,6 @@ def run(*command: str, environment: dict[str, str], stdin: bytes = b"") -> subpr
         output.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(command, code, output.read().decode(), errors.read().decode())
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RunningSidecar:
@@ -118,6 +110,15 @@ class RunningSidecar:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it; there is no traceback in its log."""
+        self.stop()
+        assert "Traceback" not in self.output(), self.output()
 
     def kill(self) -> None:
         """kill -9, as a crash would."""
@@ -220,15 +221,10 @@ def two_processes(
     environment = {"SIDECAR_RATE_LIMIT": "off", **settings}
     if database_url is not None:
         environment["SIDECAR_DATABASE_URL"] = database_url
-    one = RunningSidecar(folder / "one", environment)
-    one.start()
-    instance: Path | None = one.instance
-    if apart:
-        instance = None
-        shutil.copytree(one.instance, folder / "two" / "instance", ignore=shutil.ignore_patterns("doorbells"))
-    two = RunningSidecar(folder / "two", environment, instance)
-    two.start()
-    yield [one, two]
-    for server in (one, two):
-        server.stop()
-        assert "Traceback" not in server.output(), server.output()
+    with RunningSidecar(folder / "one", environment) as one:
+        instance: Path | None = one.instance
+        if apart:
+            instance = None
+            shutil.copytree(one.instance, folder / "two" / "instance", ignore=shutil.ignore_patterns("doorbells"))
+        with RunningSidecar(folder / "two", environment, instance) as two:
+            yield [one, two]

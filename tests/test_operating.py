@@ -24,7 +24,8 @@ import pytest
 import websocket
 
 from sidecar.version import VERSION
-from tests.servers import PRELOADED, ROOT, RunningSidecar, free_port, run
+from tests.programs import free_port
+from tests.servers import PRELOADED, ROOT, RunningSidecar, run
 
 WEBHOOK = "/api/webhooks/deployment"
 END_SECONDS = 10

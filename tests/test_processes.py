@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.programs import ROOT, JsClient, running_nginx
-from tests.servers import RunningSidecar
+from tests.servers import RunningSidecar, two_processes
 from tests.sockets.clients import Page, RawWebSockets, closed_by_server, post_step, wait_until
 
 SITE = (ROOT / "nginx" / "sidecar.conf").read_text()
@@ -23,15 +23,8 @@ _names = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningSidecar]]:
-    folder = tmp_path_factory.mktemp("pair")
-    first = RunningSidecar(folder / "a", {"SIDECAR_RATE_LIMIT": "off"})
-    second = RunningSidecar(folder / "b", {"SIDECAR_RATE_LIMIT": "off"}, first.instance)
-    first.start()
-    second.start()
-    yield [first, second]
-    for server in (first, second):
-        server.stop()
-        assert "Traceback" not in server.output(), server.output()
+    with two_processes(tmp_path_factory.mktemp("pair"), None, apart=False) as both:
+        yield both
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from sidecar.fanout import catchup, engine
 from sidecar.fanout.websocket import TRY_LATER, UNSUPPORTED
 from sidecar.http import deliveries as http_deliveries
 from sidecar.http import deployments as http_deployments
-from sidecar.http import menu as http_menu
 from sidecar.http import requests
+from sidecar.http import versions as http_versions
 from sidecar.http.errors import STATUS
 from sidecar.http.parameters import Parameters
 from sidecar.jobs import authorizations as authorization_jobs
@@ -169,7 +169,7 @@ def limits() -> Iterator[tuple[str, str]]:
     yield "menu.md", f"up to {menu.MAX_DEPTH} levels deep"
     texts = (wire_menu.MAX_ICON_CHARACTERS, wire_menu.MAX_URL_CHARACTERS, wire_menu.MAX_DESCRIPTION_CHARACTERS)
     yield "menu.md", "up to {:,}, {:,} and {:,} characters".format(*texts)
-    yield "menu.md", f"`limit` is 1 to {http_menu.MAX_PAGE}"
+    yield "menu.md", f"`limit` is 1 to {http_versions.MAX_PAGE}"
     yield "menu.md", {100: "the first hundred, then with `more`"}[role_changes.TOLD_KEYS]
     yield "menu.md", {1_000: "more than a thousand users of a role"}[role_changes.TOLD_USERS]
 

@@ -22,8 +22,8 @@ import pytest
 import websocket
 
 from tests.certificates import Authority, Pair
-from tests.programs import JsClient, require, wait_until
-from tests.servers import ROOT, RunningSidecar, free_port, run
+from tests.programs import JsClient, free_port, require, wait_until
+from tests.servers import ROOT, RunningSidecar, run
 from tests.sockets.clients import Page, Plain
 
 SEND = "/api/send-websocket/"

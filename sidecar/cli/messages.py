@@ -10,6 +10,7 @@ import click
 from sidecar.cli.installation import with_client
 from sidecar.client.demo import play
 from sidecar.client.listener import follow
+from sidecar.domain.deployments import LEVELS
 
 
 @click.command(help="Send a message to a free room, or a log line of a deployment.")
@@ -18,7 +19,7 @@ from sidecar.client.listener import follow
 @click.option("--data", help="With --room: more fields of the message, a JSON object.")
 @click.option("--project", help="With --deployment: a log line of this project.")
 @click.option("--deployment", help="The deployment's id.")
-@click.option("--level", default="info", type=click.Choice(["debug", "info", "warn", "error"]), help="Of a log line.")
+@click.option("--level", default="info", type=click.Choice(LEVELS), help="Of a log line.")
 @click.argument("message")
 def send(
     room: str | None,

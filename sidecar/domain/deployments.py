@@ -1,7 +1,7 @@
 """What a report about a deployment means: status words, times, and the rules by which reports merge into a state.
 
 Delivery is unordered and repeated, so merging is a pure function that gives the same state whatever the order, as
-far as the reports' own times allow (SENDERS, section 4, merge rules).
+far as the reports' own times allow (docs/protocol.md, 3.3).
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from sidecar.domain.errors import FieldError
 
-STATUSES = ("queued", "waiting", "running", "success", "failed", "cancelled", "skipped", "timed_out", "unknown")
+Status = Literal["queued", "waiting", "running", "success", "failed", "cancelled", "skipped", "timed_out", "unknown"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+Level = Literal["debug", "info", "warn", "error"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""Of log lines."""
 TERMINAL = frozenset({"success", "failed", "cancelled", "skipped", "timed_out"})
 
 _WORDS: dict[str, str] = {
@@ -54,7 +58,7 @@ def normalise_status(word: str | None) -> str:
 
 
 STEP_WORDS = ("started", "running", "completed", "failed", "retrying")
-"""A step's status as the guide's front end knows them (UPSTREAMS, 1.1)."""
+"""A step's status as the guide's front end knows them (docs/protocol.md, 5)."""
 
 
 def step_word(status: str, reported: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The maim_message protocol (UPSTREAMS, section 4): what its envelopes are, whom a message is for, and why it may reach
+"""The maim_message protocol (docs/maim.md): what its envelopes are, whom a message is for, and why it may reach
 nobody. Bots go by an API key and a platform; a key belongs to a user of a tenant."""
 
 from __future__ import annotations

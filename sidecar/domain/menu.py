@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from typing import Literal, get_args
 
 from sidecar.domain.errors import FieldError
 
-LEVELS = ("root", "level1", "level2")
+Level = Literal["root", "level1", "level2"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 RESERVED_KEYS = frozenset({"version", "history", "sync", "versions"})
 """Words that follow /api/menu/ and are no items."""
 
@@ -77,7 +79,7 @@ def in_order(items: Iterable[MenuItem]) -> list[MenuItem]:
 
 
 def checksum(items: Iterable[MenuItem]) -> str:
-    """MD5, as clients of the older server know it, over what is shown of the active items (CONTRACTS, 3)."""
+    """MD5, as clients of the older server know it, over what is shown of the active items (docs/menu.md)."""
     rows = [
         {
             "key": item.key,

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, jsonify, request
 
 from sidecar.domain.access import Identity
-from sidecar.domain.deployments import STATUSES
+from sidecar.domain.deployments import LEVELS, STATUSES
 from sidecar.http.operations import Media, operation
 from sidecar.http.paging import decode_cursor, encode_cursor
 from sidecar.http.parameters import MAX_NUMBER, Parameters, moment, names, parsed, text, whole, word, words
@@ -27,7 +27,6 @@ from sidecar.wire.answers_deployments import (
 )
 from sidecar.wire.envelopes import envelope_object
 
-LEVELS = ("debug", "info", "warn", "error")
 DOWNLOAD_LINES = 5_000
 UI_LINES = 1_000
 """As many as are told in the shape of the guide's front end; `/logs` has them all."""

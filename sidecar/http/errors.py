@@ -50,7 +50,7 @@ STATUS: dict[type[errors.SidecarError], int] = {
 
 
 OLD_PATHS = frozenset({"/api/send-websocket", "/api/push-location", "/api/start-live-push", "/api/stop-live-push"})
-"""Their clients were written for another server's errors: there and under /ashe/ `status` is a word (CONTRACTS, 0)."""
+"""Their clients were written for another server's errors: there and under /ashe/ `status` is a word."""
 
 
 def is_old(path: str) -> bool:

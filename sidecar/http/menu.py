@@ -12,48 +12,28 @@ from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
 from sidecar.http.operations import Who, operation
-from sidecar.http.parameters import Anything, Parameters, flag, parsed, text, whole
-from sidecar.http.requests import Caller, json_body, keyed_request, raw_body
-from sidecar.http.requests import parsed as parsed_body
+from sidecar.http.parameters import Anything, Parameters, flag, text
+from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
+from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, write_answer
 from sidecar.services.menu import WRITE, Menu, shown_item
-from sidecar.services.versions import SYSTEM, Written, named_change, shown_change, shown_past
+from sidecar.services.versions import SYSTEM, Written
 from sidecar.wire.answers_versions import (
     MenuSeen,
     MenuThen,
     MenuWritten,
-    RevisionList,
     VersionAnswer,
     VersionedMenuItem,
 )
-from sidecar.wire.checks import read
 from sidecar.wire.menu import (
     MAX_REASON_CHARACTERS,
     EditBody,
     ItemPutBody,
     MenuBody,
-    ReasonBody,
     read_edit,
     read_whole,
 )
 
-MAX_PAGE = 100
 KEY = {"key": "The item's key; `version`, `history`, `sync` and `versions` can't be one."}
-NUMBER = {"number": "A version."}
-
-
-def _version(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise ValueError("is not a cursor of this server")
-    return int(text)
-
-
-class HistoryQuery(Parameters):
-    limit: int = whole(20, 1, MAX_PAGE, "At most so many items.")
-    cursor: int | None = parsed(_version, {}, "The `next` of the page before.")
-
-
-class TriedQuery(Parameters):
-    dry_run: bool = flag("Only say what it would change.")
 
 
 class SeenQuery(Parameters):
@@ -170,70 +150,22 @@ def menu(service: Menu, caller: Caller, hub: Hub, tail: Tail) -> Blueprint:
     def sync(query: TriedQuery) -> Response:
         identity = caller.require(WRITE)
         raw = raw_body()
-        whole = read_whole(parsed_body(raw, unique=True))
+        whole = read_whole(parsed(raw, unique=True))
         keyed = keyed_request(identity, "menu-sync", raw)
         return written(service.sync(identity, keyed, whole, condition(), query.dry_run))
 
-    @routes.get("/api/menu/history")
-    @operation("menu", "All changes, the newest first", scope=WRITE, query=HistoryQuery, answer=RevisionList)
-    def history(query: HistoryQuery) -> Response:
-        return jsonify(shown_past(service.past(caller.require(WRITE), query.cursor, query.limit)))
-
-    @routes.get("/api/menu/versions/<int(max=9223372036854775807):number>")
+    @routes.get(f"/api/menu/{VERSION}")
     @operation("menu", "The menu as it was", scope=WRITE, path=NUMBER, answer=MenuThen)
     def then(number: int) -> Response:
         items = service.at(caller.require(WRITE), number)
         return jsonify(version=number, items=tree(items))
 
-    @routes.post("/api/menu/versions/<int(max=9223372036854775807):number>/rollback")
-    @operation(
-        "menu",
-        "Make the menu as it was",
-        notes="As a new version.",
-        scope=WRITE,
-        query=TriedQuery,
-        path=NUMBER,
-        body=ReasonBody,
-        body_optional=True,
-        keyed=True,
-        conditional=True,
-        answer=MenuWritten,
-    )
-    def rollback(number: int, query: TriedQuery) -> Response:
-        identity = caller.require(WRITE)
-        raw = raw_body()
-        reason = read(ReasonBody, parsed_body(raw, unique=True) if raw else {}).reason
-        keyed = keyed_request(identity, f"menu-rollback-{number}", raw)
-        return written(service.rollback(identity, keyed, number, reason, condition(), query.dry_run))
-
     def written(result: Written) -> Response:
         recipients = hub.count([rooms.MENU]) if result.changes else 0
-        return told(result, tail.epoch, recipients=recipients)
+        return write_answer(result, tail.epoch, recipients=recipients)
 
+    add_history(routes, service, caller, TriedQuery, lambda result, _query: written(result), MenuWritten)
     return routes
-
-
-def told(result: Written, epoch: str, **more: object) -> Response:
-    """What every write of something versioned is answered."""
-    seq, revision = result.seq, result.revision
-    body = {
-        "success": True,
-        "status": "success",
-        "message": "Changed." if seq is not None else "This would change." if result.changes else "Nothing to change.",
-        "version": result.version,
-        "changed": seq is not None,
-        "event_id": None if seq is None else str(seq),
-        "epoch": epoch,
-        "duplicate": result.duplicate,
-        **more,
-        "changes": [
-            named_change(change) if revision is None else shown_change(revision, change) for change in result.changes
-        ],
-        **result.said,
-    }
-    response = jsonify(body)
-    response.set_etag(str(result.version))
-    return response
 
 
 def _unreadable(error: Unavailable) -> Response:

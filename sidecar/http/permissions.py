@@ -12,15 +12,15 @@ from sidecar.domain.errors import BadName, Conflict, NotAllowed
 from sidecar.fanout.hub import Hub
 from sidecar.fanout.tail import Tail
 from sidecar.http.conditions import condition, tagged
-from sidecar.http.menu import NUMBER, HistoryQuery, TriedQuery, told
 from sidecar.http.operations import Who, operation
 from sidecar.http.parameters import Parameters, name, text
 from sidecar.http.requests import Caller, json_body, keyed_request, parsed, raw_body
+from sidecar.http.versions import NUMBER, VERSION, TriedQuery, add_history, write_answer
 from sidecar.services.access import require
 from sidecar.services.menu import Menu
 from sidecar.services.permissions import READ, WRITE, Permissions
-from sidecar.services.role_changes import said_role
-from sidecar.services.versions import Written, shown_past, version_answer
+from sidecar.services.role_changes import role_content
+from sidecar.services.versions import Written, version_answer
 from sidecar.store.permissions import RoleRow
 from sidecar.store.versions import PERMISSIONS
 from sidecar.wire.answers_versions import (
@@ -29,14 +29,12 @@ from sidecar.wire.answers_versions import (
     PermissionsOf,
     PermissionsThen,
     PermissionsWritten,
-    RevisionList,
     RoleList,
     UserRoles,
     VersionAnswer,
     VersionedRole,
 )
-from sidecar.wire.checks import read
-from sidecar.wire.menu import MAX_REASON_CHARACTERS, ReasonBody
+from sidecar.wire.menu import MAX_REASON_CHARACTERS
 from sidecar.wire.permissions import (
     MAX_ACTION_CHARACTERS,
     MAX_RESOURCE_CHARACTERS,
@@ -140,37 +138,11 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
             version=found.version,
         )
 
-    @routes.get("/api/permissions/history")
-    @operation("permissions", "All changes, the newest first", scope=READ, query=HistoryQuery, answer=RevisionList)
-    def history(query: HistoryQuery) -> Response:
-        return jsonify(shown_past(service.past(caller.identity(), query.cursor, query.limit)))
-
-    @routes.get("/api/permissions/versions/<int(max=9223372036854775807):number>")
+    @routes.get(f"/api/permissions/{VERSION}")
     @operation("permissions", "Roles and who had them, as it was", scope=READ, path=NUMBER, answer=PermissionsThen)
     def then(number: int) -> Response:
         roles, users = service.at(caller.identity(), number)
-        return jsonify(version=number, roles=[said_role(role) for role in roles], users=users)
-
-    @routes.post("/api/permissions/versions/<int(max=9223372036854775807):number>/rollback")
-    @operation(
-        "permissions",
-        "Make the permissions as they were",
-        notes="As a new version.",
-        scope=WRITE,
-        query=TriedQuery,
-        path=NUMBER,
-        body=ReasonBody,
-        body_optional=True,
-        keyed=True,
-        conditional=True,
-        answer=PermissionsWritten,
-    )
-    def rollback(number: int, query: TriedQuery) -> Response:
-        identity = caller.require(WRITE)
-        raw = raw_body()
-        reason = read(ReasonBody, parsed(raw, unique=True) if raw else {}).reason
-        keyed = keyed_request(identity, f"permissions-rollback-{number}", raw)
-        return written(service.rollback(identity, keyed, number, reason, condition(), query.dry_run))
+        return jsonify(version=number, roles=[role_content(role) for role in roles], users=users)
 
     @routes.post("/api/permissions/sync")
     @operation(
@@ -297,13 +269,14 @@ def permissions(service: Permissions, menu: Menu, caller: Caller, hub: Hub, tail
         return written(service.put_user(identity, user, roles, reason, condition()))
 
     def written(result: Written) -> Response:
-        return told(result, tail.epoch)
+        return write_answer(result, tail.epoch)
 
+    add_history(routes, service, caller, TriedQuery, lambda result, _query: written(result), PermissionsWritten)
     return routes
 
 
 def _role(row: RoleRow) -> dict[str, Any]:
-    return said_role(row.role) | {"version": row.version}
+    return role_content(row.role) | {"version": row.version}
 
 
 def _is(identity: Identity, user: str) -> bool:

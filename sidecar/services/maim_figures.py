@@ -85,7 +85,7 @@ class Figures:
         return sent
 
     def stats(self) -> dict[str, object]:
-        """By the names of the original server (UPSTREAMS, 4.5)."""
+        """By the names of the original server (docs/maim.md)."""
         auths, kinds, roster = self._auths, self._kinds, self._roster
         return {
             "total_auth_requests": auths.total(),

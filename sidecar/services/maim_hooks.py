@@ -21,14 +21,14 @@ log = RateLimited(structlog.get_logger("sidecar.maim"))
 HOOK_SECONDS = 10.0
 """For so long a hook is waited for."""
 
-NAMES = ("on_auth", "on_auth_extract_user", "on_message", "on_connect", "on_disconnect")
 Handler = Callable[[dict[str, Any], dict[str, Any]], Any]
 Metadata = dict[str, Any]
 
 
 class Hooks:
-    """`embedded` is the embedder's object; of the names above, and of `custom_handlers` (a mapping of types) and
-    `use(server)`, it has those that it wants. None has no hooks."""
+    """`embedded` is the embedder's object; of `on_auth`, `on_auth_extract_user`, `on_message`, `on_connect`,
+    `on_disconnect`, `custom_handlers` (a mapping of types) and `use(server)` it has those that it wants. None has no
+    hooks."""
 
     def __init__(self, metrics: Metrics, embedded: object = None):
         self._metrics = metrics

@@ -22,7 +22,6 @@ from sidecar.services.permissions import Permissions
 from sidecar.services.versions import (
     SHOWN_CHANGES,
     Edit,
-    Past,
     Versioned,
     Written,
     edit_by,
@@ -89,7 +88,7 @@ class Menu(Versioned[MenuState, MenuPlan]):
     Unavailable. Of each is said the `checksum` that the menu has then."""
 
     def __init__(self, database: Database, submit: Submit, permissions: Permissions):
-        super().__init__(database, submit, MENU, WRITE, load_state, carry_out_menu, _said, _said_of_tried)
+        super().__init__(database, submit, MENU, WRITE, WRITE, load_state, carry_out_menu, _said, _said_of_tried)
         self._permissions = permissions
 
     def seen(self, identity: Identity, all: bool = False) -> Seen:
@@ -200,10 +199,6 @@ class Menu(Versioned[MenuState, MenuPlan]):
 
         edit = edit_by(identity, f"rollback to {version}", reason)
         return self._change(identity, edit, change, condition, None, request, dry_run)
-
-    def past(self, identity: Identity, below: int | None, limit: int) -> Past:
-        require(identity, WRITE)
-        return self._history(below, limit)
 
     def at(self, identity: Identity, version: int) -> Items:
         """The menu as it was at that version. Raises NotFound."""

@@ -14,11 +14,11 @@ from sidecar.domain.events import Control
 from sidecar.domain.menu import ItemChange, Items, MenuItem
 from sidecar.domain.permissions import ANONYMOUS, rights_of, rights_of_all
 from sidecar.services.role_changes import rules_of
-from sidecar.services.versions import then
+from sidecar.services.versions import state_at
 from sidecar.store.journal import Transaction
 from sidecar.store.menu import delete_items, save_items
 from sidecar.store.permissions import load_roles
-from sidecar.store.versions import MENU, Changed, Said, log_changes
+from sidecar.store.versions import MENU, Changed, Content, log_changes
 from sidecar.wire.news import MENU_UPDATED
 
 CHANGED = Control("control.menu")
@@ -50,7 +50,7 @@ class MenuPlan:
     @property
     def logged(self) -> list[Changed]:
         return [
-            Changed("menu", change.item.key, change.item.name, _said(change.before), _said(change.after))
+            Changed("menu", change.item.key, change.item.name, _content(change.before), _content(change.after))
             for change in self.changes
         ]
 
@@ -123,8 +123,8 @@ def made_item(items: Items, key: str, given: Given, now: str) -> MenuItem:
 def menu_at(connection: Connection, items: Items, version: int) -> dict[str, MenuItem]:
     """The menu as it was at this version, given how it is. Raises NotFound."""
     now = {("menu", key): asdict(item) for key, item in items.items()}
-    return {key: MenuItem(**said) for (_, key), said in then(connection, MENU, version, now).items()}
+    return {key: MenuItem(**content) for (_, key), content in state_at(connection, MENU, version, now).items()}
 
 
-def _said(item: MenuItem | None) -> Said | None:
+def _content(item: MenuItem | None) -> Content | None:
     return None if item is None else asdict(item)

@@ -31,11 +31,11 @@ from sidecar.services.role_changes import (
     carry_out,
     plan_change,
     read_role,
+    role_content,
     roles_in,
     rules_of,
-    said_role,
 )
-from sidecar.services.versions import Edit, Past, Versioned, Written, edit_by, then
+from sidecar.services.versions import SHOWN_CHANGES, Edit, Versioned, Written, edit_by, state_at
 from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.permissions import (
@@ -47,8 +47,8 @@ from sidecar.store.permissions import (
 )
 from sidecar.store.versions import (
     PERMISSIONS,
+    Content,
     Logged,
-    Said,
     changed_since,
     has_version,
     newest_changes,
@@ -60,7 +60,6 @@ from sidecar.wire.permissions import NoticeBody, WholePermissions
 
 READ = "permissions:read"
 WRITE = "permissions:write"
-SHOWN_CHANGES = 10
 MAX_REMEMBERED = 20_000
 
 
@@ -95,7 +94,7 @@ class Notified:
 
 
 @dataclass(frozen=True, slots=True)
-class Mine:
+class UserRights:
     """What a user (None: who has no name here) may, and sees of the menu."""
 
     user: str | None
@@ -115,7 +114,7 @@ class Permissions(Versioned[PermissionsState, Plan]):
     Unavailable."""
 
     def __init__(self, database: Database, submit: Submit):
-        super().__init__(database, submit, PERMISSIONS, WRITE, load_permissions, carry_out)
+        super().__init__(database, submit, PERMISSIONS, READ, WRITE, load_permissions, carry_out)
 
     def rights(self, identity: Identity) -> Rights:
         """What the holder of this identity may. Raises Unavailable."""
@@ -129,20 +128,20 @@ class Permissions(Versioned[PermissionsState, Plan]):
         """The roles that this user was given."""
         return self._held(self.state, user)
 
-    def of(self, identity: Identity, user: str | None) -> Mine:
+    def of(self, identity: Identity, user: str | None) -> UserRights:
         """What this user may, or without one the caller. Raises NotAllowed for who may not ask about others."""
         state = self.state
         if user is None or (user == identity.user and not identity.admin):
-            return Mine(identity.user, self.rights(identity), state.version, state.at)
+            return UserRights(identity.user, self.rights(identity), state.version, state.at)
         require(identity, READ)
-        return Mine(user, state.rights_with((*self._held(state, user), AUTHENTICATED)), state.version, state.at)
+        return UserRights(user, state.rights_with((*self._held(state, user), AUTHENTICATED)), state.version, state.at)
 
-    def newest_changes(self, mine: Mine) -> list[Logged]:
+    def newest_changes(self, held: UserRights) -> list[Logged]:
         """The last changes of what this user may: of their roles, and of those roles themselves; all, of who may
         everything."""
         of = None
-        if mine.rights is not EVERYTHING:
-            of = {"role": mine.rights.roles, "user": () if mine.user is None else (mine.user,)}
+        if held.rights is not EVERYTHING:
+            of = {"role": held.rights.roles, "user": () if held.user is None else (held.user,)}
         return self._database.read(lambda c: newest_changes(c, PERMISSIONS, SHOWN_CHANGES, of))
 
     def role(self, name: str) -> RoleRow:
@@ -221,24 +220,19 @@ class Permissions(Versioned[PermissionsState, Plan]):
                     wanted[name] = read_role(name, before)
             return Wanted(wanted, users)
 
-        return self._change(
-            identity, edit_by(identity, f"rollback to {version}", reason), change, condition, request=request
-        )
-
-    def past(self, identity: Identity, below: int | None, limit: int) -> Past:
-        require(identity, READ)
-        return self._history(below, limit)
+        edit = edit_by(identity, f"rollback to {version}", reason)
+        return self._change(identity, edit, change, condition, request=request, dry_run=dry_run)
 
     def at(self, identity: Identity, version: int) -> tuple[list[Role], dict[str, Held]]:
         """All roles, and who had which, at that version. Raises NotFound."""
         require(identity, READ)
 
         def query(connection: Connection) -> tuple[list[Role], dict[str, Held]]:
-            now: dict[tuple[str, str], Said] = {
-                ("role", name): said_role(row.role) for name, row in load_roles(connection).items()
+            now: dict[tuple[str, str], Content] = {
+                ("role", name): role_content(row.role) for name, row in load_roles(connection).items()
             }
             now |= {("user", user): {"roles": list(held)} for user, held in load_user_roles(connection).items()}
-            found = then(connection, PERMISSIONS, version, now)
+            found = state_at(connection, PERMISSIONS, version, now)
             roles = [read_role(name, said) for (kind, name), said in sorted(found.items()) if kind == "role"]
             return roles, {name: tuple(said["roles"]) for (kind, name), said in found.items() if kind == "user"}
 

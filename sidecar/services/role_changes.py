@@ -32,7 +32,7 @@ from sidecar.store.permissions import (
     save_user_roles,
     users_with_roles,
 )
-from sidecar.store.versions import PERMISSIONS, Changed, Said, ever_changed, log_changes
+from sidecar.store.versions import PERMISSIONS, Changed, Content, ever_changed, log_changes
 from sidecar.wire.news import CACHE_INVALIDATION, MENU_ACCESS_CHANGED, PERMISSION_CHANGED, ROLE_UPDATED
 from sidecar.wire.spoken import EventType
 
@@ -100,13 +100,12 @@ def plan_change(connection: Connection, version: int, rows: Mapping[str, RoleRow
             before[user], after[user] = had, has
     roles = {name: role for name, role in wanted.roles.items() if name not in rows or rows[name].role != role}
     changes = [
-        Changed("role", name, name, said_role(rows[name].role) if name in rows else None, said_role(role))
+        Changed("role", name, name, role_content(rows[name].role) if name in rows else None, role_content(role))
         for name, role in sorted(roles.items())
     ]
-    changes += [Changed("role", name, name, said_role(rows[name].role), None) for name in gone]
+    changes += [Changed("role", name, name, role_content(rows[name].role), None) for name in gone]
     changes += [
-        Changed("user", user, user, said_held(before[user]) if before[user] else None, said_held(has) if has else None)
-        for user, has in after.items()
+        Changed("user", user, user, held_content(before[user]), held_content(has)) for user, has in after.items()
     ]
     return Plan(version, rules_of(connection, rows), wanted.roles, roles, gone, before, after, changes)
 
@@ -218,7 +217,7 @@ def roles_in(rows: Mapping[str, RoleRow]) -> dict[str, Role]:
     return {name: row.role for name, row in rows.items()}
 
 
-def said_role(role: Role) -> Said:
+def role_content(role: Role) -> Content:
     """A role as it is sent and logged."""
     return {
         "name": role.name,
@@ -228,12 +227,12 @@ def said_role(role: Role) -> Said:
     }
 
 
-def read_role(name: str, said: Said) -> Role:
-    """The role that `said_role` told."""
-    grants = tuple(permissions.Grant(**grant) for grant in said["grants"])
-    return Role(name, tuple(said["inherits"]), grants, tuple(said["menus"]))
+def read_role(name: str, content: Content) -> Role:
+    """The role of this content."""
+    grants = tuple(permissions.Grant(**grant) for grant in content["grants"])
+    return Role(name, tuple(content["inherits"]), grants, tuple(content["menus"]))
 
 
-def said_held(held: Held) -> Said | None:
+def held_content(held: Held) -> Content | None:
     """What somebody was given as it is logged; None for nothing."""
     return {"roles": list(held)} if held else None

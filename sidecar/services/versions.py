@@ -19,9 +19,9 @@ from sidecar.store.database import Database
 from sidecar.store.journal import Transaction
 from sidecar.store.versions import (
     Changed,
+    Content,
     Logged,
     Revision,
-    Said,
     Thing,
     add_revision,
     changed_since,
@@ -154,7 +154,8 @@ class Written:
 class Versioned(Generic[State, Plan]):
     """A subject that is versioned: its newest state, and writes, each of which is one version or none.
 
-    `submit` runs a command in the writer; `scope` is what a writer needs. `load` reads the state, `carry_out` stores a
+    `submit` runs a command in the writer; `read_scope` is what who looks into its past needs, `write_scope` what a
+    writer does. `load` reads the state, `carry_out` stores a
     plan under a new version and tells it. `say` gives what is said of a plan that was carried out, as JSON can hold it,
     and `say_tried` of one that was not."""
 
@@ -163,7 +164,8 @@ class Versioned(Generic[State, Plan]):
         database: Database,
         submit: Submit,
         subject: str,
-        scope: str,
+        read_scope: str,
+        write_scope: str,
         load: Callable[[Connection], State],
         carry_out: Callable[[Transaction, Plan, int], Plan],
         say: Callable[[Plan], Mapping[str, Any]] = lambda _plan: {},
@@ -171,8 +173,9 @@ class Versioned(Generic[State, Plan]):
     ):
         self._database = database
         self._submit = submit
-        self._subject = subject
-        self._scope = scope
+        self.subject = subject
+        self.read_scope = read_scope
+        self.write_scope = write_scope
         self._latest = Latest(database, load)
         self._carry_out = carry_out
         self._say = say
@@ -191,8 +194,10 @@ class Versioned(Generic[State, Plan]):
         """The newest there is, from memory unless it has changed. Raises Unavailable if it was never read."""
         return self._latest.get()
 
-    def _history(self, below: int | None, limit: int) -> Past:
-        return self._database.read(lambda c: history(c, self._subject, below, limit))
+    def history(self, identity: Identity, below: int | None, limit: int) -> HistoryPage:
+        """Its revisions below this version. Raises Unauthenticated or NotAllowed for who may not, and Unavailable."""
+        require(identity, self.read_scope)
+        return self._database.read(lambda c: history(c, self.subject, below, limit))
 
     def _write(
         self,
@@ -205,17 +210,17 @@ class Versioned(Generic[State, Plan]):
         """Carry out what `plan` makes of what there is, at this time. With `dry_run` only say what it would change.
         Raises Unauthenticated or NotAllowed for who may not, what `plan` raises, Conflict for a key that was used with
         another body, and Unavailable."""
-        require(identity, self._scope)
+        require(identity, self.write_scope)
 
         def command(transaction: Transaction) -> Written:
             connection = transaction.connection
             first = answered(transaction, request)
             if first is not None:
-                found = revised(connection, self._subject, first)
+                found = revised(connection, self.subject, first)
                 return Written(first["version"], *found, first["seq"], first["said"], duplicate=True)
             planned = plan(connection, transaction.now)
             if planned.logged:
-                revision = revise(transaction, self._subject, edit)
+                revision = revise(transaction, self.subject, edit)
                 planned = self._carry_out(transaction, planned, revision.version)
                 seq, said = transaction.seq, self._say(planned)
                 written = Written(revision.version, revision, planned.logged, seq, said)
@@ -226,7 +231,7 @@ class Versioned(Generic[State, Plan]):
             return written
 
         if dry_run:
-            planned = self._database.read(lambda c: plan(c, read_version(c, self._subject).at))
+            planned = self._database.read(lambda c: plan(c, read_version(c, self.subject).at))
             return Written(planned.version, None, planned.logged, None, self._say_tried(planned))
         written = self._submit(command)
         self.heard(written.version)
@@ -263,18 +268,18 @@ def shown_change(revision: Revision, change: Changed, full: bool = True) -> dict
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class HistoryPage:
     """Revisions, the newest first, with what each changed; `next` is the version under which it goes on."""
 
     revisions: list[tuple[Revision, list[Changed]]]
     next: int | None
 
 
-def history(connection: Connection, subject: str, below: int | None, limit: int) -> Past:
+def history(connection: Connection, subject: str, below: int | None, limit: int) -> HistoryPage:
     found = list_revisions(connection, subject, below, limit + 1)
     page = _bounded(found[:limit], count_changes(connection, subject, [revision.version for revision in found]))
     made = changes_of(connection, subject, [revision.version for revision in page])
-    return Past(
+    return HistoryPage(
         [(revision, made[revision.version]) for revision in page], page[-1].version if len(found) > len(page) else None
     )
 
@@ -289,11 +294,11 @@ def _bounded(page: list[Revision], counts: Mapping[int, int]) -> list[Revision]:
     return page
 
 
-def then(connection: Connection, subject: str, version: int, now: Mapping[Thing, Said]) -> dict[Thing, Said]:
+def state_at(connection: Connection, subject: str, version: int, now: Mapping[Thing, Content]) -> dict[Thing, Content]:
     """How all things were at `version`, given how they are. Raises NotFound."""
     if version > MAX_VERSION or not has_version(connection, subject, version):
         raise NotFound("There was no such version.")
-    found: dict[Thing, Said] = dict(now)
+    found: dict[Thing, Content] = dict(now)
     for thing, before in changed_since(connection, subject, version).items():
         if before is None:
             found.pop(thing, None)
@@ -302,7 +307,7 @@ def then(connection: Connection, subject: str, version: int, now: Mapping[Thing,
     return found
 
 
-def shown_past(past: Past) -> dict[str, Any]:
+def shown_history(page: HistoryPage) -> dict[str, Any]:
     return {
         "items": [
             {
@@ -315,7 +320,7 @@ def shown_past(past: Past) -> dict[str, Any]:
                     shown_change(revision, change) | {"before": change.before, "after": change.after} for change in made
                 ],
             }
-            for revision, made in past.revisions
+            for revision, made in page.revisions
         ],
-        "next": None if past.next is None else str(past.next),
+        "next": None if page.next is None else str(page.next),
     }

@@ -61,7 +61,7 @@ class Views:
         return self.summary(view.row) | {"steps": [_state(step) for step in view.steps], "last_seq": view.row.seq}
 
     def for_ui(self, view: DeploymentView, messages: Sequence[str]) -> dict[str, object]:
-        """A deployment in the two shapes that the guide's front end declares (UPSTREAMS, 1.1), with these log lines."""
+        """A deployment in the two shapes that the guide's front end declares (protocol.md, 5), with these log lines."""
         shown = self.summary(view.row)
         return {
             "id": shown["id"],

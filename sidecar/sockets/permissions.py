@@ -1,5 +1,5 @@
 """What a user may, over plain WebSockets (`/ws/permissions/<user>`): in the frames of the older server, which its
-clients know (UPSTREAMS, 3.3 to 3.5)."""
+clients know (docs/menu.md)."""
 
 from __future__ import annotations
 

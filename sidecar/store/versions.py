@@ -19,7 +19,7 @@ PERMISSIONS = "permissions"
 
 Thing = tuple[str, str]
 """Kind and name of what is versioned: ("role", "editor")."""
-Said = dict[str, Any]
+Content = dict[str, Any]
 """Such a thing as JSON can hold it."""
 
 
@@ -50,8 +50,8 @@ class Changed:
     kind: str
     name: str
     label: str
-    before: Said | None
-    after: Said | None
+    before: Content | None
+    after: Content | None
 
     @property
     def type(self) -> str:
@@ -174,7 +174,7 @@ def has_version(connection: Connection, subject: str, version: int) -> bool:
     return find_revision(connection, subject, version) is not None
 
 
-def changed_since(connection: Connection, subject: str, version: int) -> dict[Thing, Said | None]:
+def changed_since(connection: Connection, subject: str, version: int) -> dict[Thing, Content | None]:
     """How each thing was at `version` that has been changed since; None if there was none of it."""
     first = (
         select(func.min(changes.c.number))
@@ -184,20 +184,20 @@ def changed_since(connection: Connection, subject: str, version: int) -> dict[Th
     rows = connection.execute(
         select(changes.c.kind, changes.c.name, changes.c.before).where(changes.c.number.in_(first))
     )
-    return {(kind, name): _said(before) for kind, name, before in rows}
+    return {(kind, name): _content(before) for kind, name, before in rows}
 
 
-def _text(said: Said | None) -> str | None:
-    return None if said is None else json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+def _text(content: Content | None) -> str | None:
+    return None if content is None else json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def _said(text: str | None) -> Said | None:
+def _content(text: str | None) -> Content | None:
     return None if text is None else json.loads(text)
 
 
 def _changed(row: Any) -> Changed:
     kind, name, label, before, after = row
-    return Changed(kind, name, label, _said(before), _said(after))
+    return Changed(kind, name, label, _content(before), _content(after))
 
 
 def _logged(row: Any) -> Logged:

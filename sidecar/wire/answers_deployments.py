@@ -6,10 +6,8 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from sidecar.domain.deployments import Level, Status
 from sidecar.wire.answers import At, Envelope, Object, Time
-
-Status = Literal["queued", "waiting", "running", "success", "failed", "cancelled", "skipped", "timed_out", "unknown"]
-Level = Literal["debug", "info", "warn", "error"]
 
 
 class Project(TypedDict):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired
 
+from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from sidecar.domain.menu import Level
 from sidecar.wire.answers import At, Object, Published, Time
 
 ChangeType = Literal["create", "update", "delete"]
@@ -88,10 +90,13 @@ class PermissionsWritten(_Written):
     pass
 
 
+@with_config(ConfigDict(extra="forbid"))
 class MenuItem(TypedDict):
+    """As answers and events show it."""
+
     key: str
     name: str
-    menu_level: Literal["root", "level1", "level2"]
+    menu_level: Level
     icon: str
     url: str
     sort_order: int

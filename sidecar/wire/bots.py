@@ -1,4 +1,4 @@
-"""The frames of bots (maim_message), with the form of each (CONTRACTS, section 4)."""
+"""The frames of bots (maim_message), with the form of each (docs/maim.md)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Deployment webhooks as senders write them, read into one Report: typed messages and the untyped older shapes.
 
-Tolerant where real senders are sloppy (UPSTREAMS 1.5, SENDERS 0), strict in naming every field that can't be used.
+Tolerant where real senders are sloppy, strict in naming every field that can't be used.
 It decides nothing about rights and knows nothing that is stored.
 """
 

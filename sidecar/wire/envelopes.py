@@ -9,7 +9,7 @@ from sidecar.domain.messages import API_MESSAGE
 
 
 def envelope(event: Event, epoch: str) -> str:
-    """`{"type","payload","timestamp","seq","epoch","offset"}` (CONTRACTS, section 0) as JSON text."""
+    """`{"type","payload","timestamp","seq","epoch","offset"}` (docs/protocol.md, 4.2) as JSON text."""
     return (
         f'{{"type":{json.dumps(event.type)},"payload":{event.payload},"timestamp":"{event.at}",'
         f'"seq":{event.seq},"epoch":"{epoch}","offset":"{event.offset}"}}'
@@ -34,7 +34,7 @@ def volatile_envelope(news: Volatile) -> str:
 
 
 def notice(event: Event, offset: str) -> str:
-    """What a plain WebSocket about permissions gets (UPSTREAMS, 3.4) as JSON text; it goes on after this offset."""
+    """What a plain WebSocket about permissions gets (docs/menu.md) as JSON text; it goes on after this offset."""
     return (
         f'{{"type":{json.dumps(event.type)},"data":{event.payload},"timestamp":"{event.at}",'
         f'"seq":{event.seq},"offset":"{offset}"}}'
@@ -42,7 +42,7 @@ def notice(event: Event, offset: str) -> str:
 
 
 def bare_message(type: str, payload: str, at: str, offset: str | None = None) -> str:
-    """What a plain WebSocket gets (CONTRACTS, section 2) as JSON text: of an `api_message` the message within a frame
+    """What a plain WebSocket gets (docs/messages.md) as JSON text: of an `api_message` the message within a frame
     of its own, of anything else (a chat message) the fields themselves. `payload` is a JSON object's text."""
     last = f',"offset":"{offset}"}}' if offset is not None else "}"
     if type == API_MESSAGE:

@@ -1,4 +1,4 @@
-"""Frames of bots and the bodies of `/api/maim/…`, read and bounded (CONTRACTS, section 4)."""
+"""Frames of bots and the bodies of `/api/maim/…`, read and bounded (docs/maim.md)."""
 
 from __future__ import annotations
 

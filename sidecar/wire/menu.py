@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from sidecar.domain.errors import FieldError
-from sidecar.domain.menu import CONTENT, MAX_ITEMS, RESERVED_KEYS
+from sidecar.domain.menu import CONTENT, MAX_ITEMS, RESERVED_KEYS, Level
 from sidecar.wire.checks import Model, StrictBody, field_errors, invalid, read, text, word
 
 MAX_KEY_CHARACTERS = 50
@@ -67,7 +67,7 @@ class ItemBody(StrictBody):
 
     key: Key = ""
     name: Annotated[str, word(MAX_NAME_CHARACTERS)] = ""
-    menu_level: Literal["root", "level1", "level2"] | None = None
+    menu_level: Level | None = None
     icon: Annotated[str, text(MAX_ICON_CHARACTERS)] = ""
     url: Url = ""
     sort_order: Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)] = 0

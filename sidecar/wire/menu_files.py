@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from sidecar.domain.errors import FieldError, Invalid, Unparsable
+from sidecar.domain.menu import level_at
 
 BOOL = "tag:yaml.org,2002:bool"
 PARTS = ("menu", "roles", "users")
 _WRITTEN = ("key", "name", "menu_level", "icon", "url", "sort_order", "is_active", "description")
 _NEW = {"icon": "", "url": "", "is_active": True, "description": ""}
-_LEVELS = ("root", "level1", "level2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _items(items: list[Any], depth: int) -> list[dict[str, Any]]:
 
 
 def _item(item: Mapping[str, Any], depth: int, place: int) -> dict[str, Any]:
-    follows = {**_NEW, "menu_level": _LEVELS[min(depth, len(_LEVELS) - 1)], "sort_order": place}
+    follows = {**_NEW, "menu_level": level_at(depth), "sort_order": place}
     said = {name: item[name] for name in _WRITTEN if name not in follows or item[name] != follows[name]}
     if item.get("children"):
         said["children"] = _items(item["children"], depth + 1)

@@ -8,14 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from sidecar.domain.authorizations import State
-from sidecar.domain.deployments import STATUSES
+from sidecar.domain.deployments import Level, Status
 from sidecar.domain.messages import API_MESSAGE as API_MESSAGE_NAME
 from sidecar.domain.messages import CHAT_MESSAGE as CHAT_MESSAGE_NAME
+from sidecar.wire.answers_versions import ChangeType, MenuItem
 from sidecar.wire.fields import DeploymentMessage, Line
 from sidecar.wire.spoken import EventType, Said
-
-Status = Annotated[str, Field(json_schema_extra={"enum": list(STATUSES)})]
-Level = Literal["debug", "info", "warn", "error"]
 
 
 class Reported(DeploymentMessage):
@@ -99,23 +97,9 @@ class ChatMessage(Said):
     source: Literal["websocket_chat"]
 
 
-class MenuItem(Said):
-    key: str
-    name: str
-    menu_level: Literal["root", "level1", "level2"]
-    icon: str
-    url: str
-    sort_order: int
-    is_active: bool
-    description: str
-    parent: str | None
-    created_at: str
-    updated_at: str
-
-
 class MenuUpdated(Said):
     menuId: str
-    action: Literal["create", "update", "delete"]
+    action: ChangeType
     menuData: Annotated[MenuItem | None, Field(description="null if not all who hear it see it.")]
     version: int
     affectedUsers: Annotated[list[str], Field(description="Empty: ask.")]

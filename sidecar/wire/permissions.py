@@ -37,7 +37,6 @@ RoleName = Annotated[
         json_schema_input_type=Annotated[str, Field(min_length=1, max_length=MAX_ROLE_CHARACTERS)] | int,
     ),
 ]
-KeyPattern = Annotated[str, word(MAX_PATTERN_CHARACTERS)]
 Reason = Annotated[str, text(MAX_REASON_CHARACTERS)]
 RoleNames = Annotated[list[RoleName], Field(max_length=MAX_ROLES_OF_ONE)]
 

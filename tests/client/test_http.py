@@ -40,7 +40,10 @@ def test_every_call_reaches_a_real_sidecar(client: SidecarClient, name: str):
     assert name not in [room["room"] for room in client.rooms()]
     assert client.disconnect_user(name)["disconnected"] == 0
     assert client.connection_token(sub=name, rooms=["room:*"])["ttl_seconds"] > 0
-    assert client.webhook({"type": "test", "project": name})["type"] == "test"
+    assert client.check_permission("anything", "read") is True
+    step = {"type": "step_started", "project": name, "deployment_id": name, "step_name": "build"}
+    assert client.webhook(step)["type"] == "step_started"
+    assert client.project_metrics(name)["counts"]["running"] == 1
     assert client.info()["name"] == "sidecar"
 
 

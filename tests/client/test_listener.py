@@ -11,7 +11,7 @@ import pytest
 from sidecar.client.http import ApiError, SidecarClient
 from sidecar.client.listener import Listener, follow
 from tests.client.following import Following, following
-from tests.servers import free_port
+from tests.programs import free_port
 
 EVENTS = 50
 WAIT_SECONDS = 60

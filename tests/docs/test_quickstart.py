@@ -15,8 +15,7 @@ import yaml
 from tests.chromium import Browser
 from tests.docs import pages
 from tests.docs.stranger import Stranger
-from tests.programs import require, running, wait_until
-from tests.servers import free_port
+from tests.programs import free_port, require, running, wait_until
 
 PAGE = pages.read("docs/quickstart.md")
 HERE = [block for block in pages.commands(PAGE) if block.section[:2] in ("1.", "2.")]

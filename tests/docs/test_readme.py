@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tests.chromium import Browser
 from tests.docs import pages
 from tests.docs.stranger import Stranger
-from tests.servers import free_port
+from tests.programs import free_port
 
 README = pages.read("README.md")
 OTHER_TESTS = {

@@ -18,11 +18,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
     folder: Path = tmp_path_factory.mktemp("badges")
-    started = RunningSidecar(folder, {"SIDECAR_RATE_LIMIT": "off", "SIDECAR_PUBLIC_BADGES": "shop, axi-*"})
-    started.start()
-    yield started
-    started.stop()
-    assert "Traceback" not in started.output(), started.output()
+    with RunningSidecar(folder, {"SIDECAR_RATE_LIMIT": "off", "SIDECAR_PUBLIC_BADGES": "shop, axi-*"}) as started:
+        yield started
 
 
 def post(server: RunningSidecar, project: str, id: str, status: str) -> None:

@@ -23,11 +23,8 @@ EMPTY = "d751713988987e9331980363e24189ce"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
     """One of its own: a menu is its installation's."""
-    running = RunningSidecar(tmp_path_factory.mktemp("menu"), {"SIDECAR_RATE_LIMIT": "off"})
-    running.start()
-    yield running
-    running.stop()
-    assert "Traceback" not in running.output(), running.output()
+    with RunningSidecar(tmp_path_factory.mktemp("menu"), {"SIDECAR_RATE_LIMIT": "off"}) as running:
+        yield running
 
 
 @pytest.fixture

@@ -19,11 +19,8 @@ SYNC, NOTIFY, HISTORY = "/api/permissions/sync", "/api/permissions/notify", "/ap
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
     """One of its own: roles are its installation's."""
-    running = RunningSidecar(tmp_path_factory.mktemp("permissions"), {"SIDECAR_RATE_LIMIT": "off"})
-    running.start()
-    yield running
-    running.stop()
-    assert "Traceback" not in running.output(), running.output()
+    with RunningSidecar(tmp_path_factory.mktemp("permissions"), {"SIDECAR_RATE_LIMIT": "off"}) as running:
+        yield running
 
 
 GRANTS = [{"resource": "doc:*", "action": "read"}, {"resource": "doc:secret", "action": "*", "effect": "deny"}]
@@ -391,7 +388,10 @@ class TestPast:
         old = house.get(f"/api/permissions/versions/{version}").json()
         assert {role["name"] for role in old["roles"]} == {"anonymous", "authenticated", "editor", "reader"}
         assert old["users"] == {"ada": ["editor"], "bob": ["reader"]}
+        tried = house.post(f"/api/permissions/versions/{version}/rollback?dry_run=1", {"reason": "back"}).json()
+        assert (tried["changed"], house.get(VERSION).json()["version"]) == (False, tried["version"])
         body = house.post(f"/api/permissions/versions/{version}/rollback", {"reason": "back"}).json()
+        assert [change["targetId"] for change in tried["changes"]] == [c["targetId"] for c in body["changes"]]
         assert body["version"] > version
         assert house.get("/api/users/ada/roles").json()["roles"] == ["editor"]
         assert check(house, "doc:1", "write", as_user(house, "ada"))

@@ -24,16 +24,10 @@ from sidecar.store.leases import give_up_lease, take_lease
 from sidecar.store.live_pushes import LivePushRow, list_live_pushes
 from sidecar.wire.checks import read
 from sidecar.wire.messages import StartPushBody, StopPushBody
+from tests.fanout.stages import wait_until
 from tests.store.stores import Store
 
 WHO = Identity(kind="token", name="shop", scopes=frozenset({"push:manage"}), projects=None, token_id="t1", number=7)
-
-
-def wait(condition: Callable[[], bool], what: str) -> None:
-    """As `wait_until`, letting greenlets run."""
-    with gevent.Timeout(15, AssertionError(f"still not: {what}")):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 class Process:
@@ -259,7 +253,7 @@ def test_a_bad_source_is_logged_and_costs_nobody_anything(process, capsys, what:
         one.start(room)
     one.start("m", "bad")
     one.job.look()
-    wait(lambda: "live_push." in capsys.readouterr().out, "it is logged")
+    wait_until(lambda: "live_push." in capsys.readouterr().out, "it is logged")
     assert one.rooms_pushed() == {"room:a", "room:z"}
     assert all(not greenlet.dead for _, greenlet in one.job._running.values())
 
@@ -275,8 +269,8 @@ def test_a_source_that_hangs_costs_nobody_anything(process, monkeypatch, capsys)
     one.start("good", "good")
     one.job.look()
     try:
-        wait(lambda: one.rooms_pushed() == {"room:good"}, "the good one")
-        wait(lambda: "live_push.source_failed" in capsys.readouterr().out, "it is logged")
+        wait_until(lambda: one.rooms_pushed() == {"room:good"}, "the good one")
+        wait_until(lambda: "live_push.source_failed" in capsys.readouterr().out, "it is logged")
         assert all(not greenlet.dead for _, greenlet in one.job._running.values())
     finally:
         gate.set()
@@ -304,7 +298,7 @@ class TestLease:
         one, two = process("a"), process("b")
         one.start("r")
         one.job.start()
-        wait(lambda: one.job.rooms == ["r"], "it runs")
+        wait_until(lambda: one.job.rooms == ["r"], "it runs")
         one.job.stop()
         two.look()
         assert (one.job.rooms, two.job.rooms) == ([], ["r"])

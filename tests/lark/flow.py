@@ -13,8 +13,8 @@ from sqlalchemy.pool import NullPool
 
 from examples.fake_lark import FakeLark, Message
 from tests.lark.stage import APP_ID, APP_SECRET, ENCRYPT_KEY, HTTP, VERIFICATION_TOKEN, console, query_of
-from tests.programs import wait_until
-from tests.servers import RunningSidecar, free_port
+from tests.programs import free_port, wait_until
+from tests.servers import RunningSidecar
 
 Json = dict[str, Any]
 SCOPES = "offline_access contact:user.email:readonly contact:user.phone:readonly"

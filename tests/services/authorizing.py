@@ -40,7 +40,7 @@ from sidecar.services.authorizations import Authorizations, Options, Outcome, St
 from sidecar.services.lark_apps import Apps
 from sidecar.services.lark_callbacks import Callbacks
 from sidecar.services.lark_handlers import EventHandlers
-from sidecar.services.user_tokens import Handed, TokenStore
+from sidecar.services.user_tokens import TokenStore, UserToken
 from sidecar.services.vault import Vault
 from sidecar.store.authorizations import SessionRow, UseRow
 from sidecar.store.tables import authorization_uses, user_auth_sessions
@@ -243,7 +243,7 @@ class Desk:
     def send_card(self, started: Started, who: Identity = SHOP, **body: Any) -> tuple[str, bool]:
         return self.service.send_card(who, started.row.session_id, read(CardBody, body))
 
-    def token(self, user: str = "u1", app: str = APP.id, who: Identity = SHOP) -> Handed:
+    def token(self, user: str = "u1", app: str = APP.id, who: Identity = SHOP) -> UserToken:
         return self.tokens.token(who, app, user)
 
     def row(self, session_id: str) -> dict[str, Any]:

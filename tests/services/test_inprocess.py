@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent
 import pytest
 from flask import current_app
 
@@ -21,6 +20,7 @@ from sidecar.fanout.hub import Subscriber
 from sidecar.jobs.live_push import LivePushing
 from sidecar.services.inprocess import InProcess
 from sidecar.store.journal import events_after
+from tests.fanout.stages import wait_until
 
 
 @pytest.fixture
@@ -68,13 +68,6 @@ class Listener:
         return True
 
 
-def wait(condition: Callable[[], bool], what: str) -> None:
-    """As `wait_until`, letting greenlets run."""
-    with gevent.Timeout(15, AssertionError(f"still not: {what}")):
-        while not condition():
-            gevent.sleep(0.005)
-
-
 def stored(sidecar: Sidecar) -> list[Event]:
     return sidecar.core.database.read(lambda connection: events_after(connection, 0, 1_000))
 
@@ -82,7 +75,7 @@ def stored(sidecar: Sidecar) -> list[Event]:
 def test_a_message_to_a_room(sidecar, push):
     listener = Listener(sidecar, "r")
     assert push.send_websocket_message("r", {"type": "note", "content": "hello", "level": 3}) is True
-    wait(lambda: bool(listener.got), "the message")
+    wait_until(lambda: bool(listener.got), "the message")
     (message,) = listener.got
     assert message.pop("timestamp").endswith("Z")
     assert message == {"content": "hello", "sender": "sidecar", "sender_id": 0, "type": "note", "level": 3}
@@ -93,7 +86,7 @@ def test_a_message_to_a_user_in_a_room(sidecar, push):
     assert push.send_websocket_message("r", {"content": "psst"}, user_id="ada") is True
     assert push.send_websocket_message("r", {"content": "seven"}, user_id=7) is True
     assert push.send_websocket_message("r", {"content": "all"}) is True
-    wait(lambda: len(bob.got) == 1, "the last")
+    wait_until(lambda: len(bob.got) == 1, "the last")
     assert [message["content"] for message in ada.got] == ["psst", "all"]
     assert [event.target for event in stored(sidecar)] == ["ada", "7", None]
 
@@ -149,7 +142,7 @@ def test_a_live_push(sidecar, push, kind: str):
     pusher = getattr(push, kind)(room_name="live", interval=0.2)
     listener = Listener(sidecar, "live")
     pusher.start_pushing()
-    wait(lambda: len(listener.got) > 1, "two beats")
+    wait_until(lambda: len(listener.got) > 1, "two beats")
     message = listener.got[0]
     assert (message["type"], message["sender"]) == ("live_stats", "sidecar")
     assert {"devices", "dots", "sessions", "connections", "deployments", "timestamp", "formatted_time"} <= set(
@@ -157,7 +150,7 @@ def test_a_live_push(sidecar, push, kind: str):
     )
     pusher.stop_pushing()
     (pushing,) = (job for job in sidecar.jobs if isinstance(job, LivePushing))
-    wait(lambda: not pushing.rooms, "it stops")
+    wait_until(lambda: not pushing.rooms, "it stops")
     pusher.stop_pushing()
 
 
@@ -173,7 +166,7 @@ def test_a_source_of_ones_own(sidecar, push):
         push.LivePusher("sales").start_pushing("sales")
     push.add_live_source("sales", lambda: {"type": "sales", "content": "today", "sum": 12.5})
     push.LivePusher("sales", 0.2).start_pushing("sales")
-    wait(lambda: bool(listener.got), "it is asked")
+    wait_until(lambda: bool(listener.got), "it is asked")
     assert (listener.got[0]["type"], listener.got[0]["sum"]) == ("sales", 12.5)
     assert all(event.control for event in stored(sidecar)), "a push is in no journal"
     push.LivePusher("sales").stop_pushing()
@@ -183,7 +176,7 @@ def test_a_source_of_ones_own(sidecar, push):
 def test_the_sources_that_are_there(sidecar, push, source: str):
     listener = Listener(sidecar, source)
     push.LivePusher(source, 3_600).start_pushing(source)
-    wait(lambda: bool(listener.got), "it is asked")
+    wait_until(lambda: bool(listener.got), "it is asked")
     assert listener.got[0]["content"] == "Live system update"
     assert ("cpu_percent" in listener.got[0]["stats"]) is (source != "live_stats")
     assert ("devices" in listener.got[0]["stats"]) is (source != "system")

@@ -13,7 +13,7 @@ from gevent.event import Event as Signal
 from sidecar.domain.errors import Invalid, Unauthenticated
 from sidecar.services import maim_hooks
 from sidecar.services.maim_embedded import EmbeddedServer
-from sidecar.services.maim_hooks import NAMES, Hooks, load_hooks
+from sidecar.services.maim_hooks import Hooks, load_hooks
 from tests.fanout.stages import wait_until
 from tests.services.bots import House, frame, message
 
@@ -234,10 +234,6 @@ def test_hooks_that_can_not_be_imported_are_told(path: str):
 def test_handlers_that_are_no_mapping_are_told(house):
     with pytest.raises(AttributeError):
         Hooks(house.core.metrics, Embedder(custom_handlers=lambda: None))
-
-
-def test_the_names_are_those_of_the_original():
-    assert NAMES == ("on_auth", "on_auth_extract_user", "on_message", "on_connect", "on_disconnect")
 
 
 class TestEmbedded:

@@ -18,7 +18,7 @@ from sidecar.domain.errors import (
     Unavailable,
     UserTokenExpired,
 )
-from sidecar.services import user_tokens
+from sidecar.services import token_renewal, user_tokens
 from tests.fanout.stages import wait_until
 from tests.services.authorizing import LIFE_SECONDS, SCOPES, SHOP, browser, outcome_of, together
 
@@ -32,8 +32,8 @@ def unavailable(*given):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(user_tokens, "SAVE_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(user_tokens, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(token_renewal, "SAVE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(token_renewal, "LOOK_SECONDS", 0.01)
 
 
 def test_handed_out_while_it_holds(desk):
@@ -157,7 +157,7 @@ def test_the_platform_is_away_while_the_old_token_holds(desk):
         assert desk.token().text == old
     assert desk.platform.count("refresh") == 1, "each caller would wait for the time-out of its own call"
     desk.platform.failing.clear()
-    desk.clock.ahead += user_tokens.AGAIN_SECONDS + 1
+    desk.clock.ahead += token_renewal.AGAIN_SECONDS + 1
     assert desk.token().text != old
 
 
@@ -201,14 +201,14 @@ def test_a_save_that_fails_after_the_platform_answered_is_repeated(desk):
 
 def test_a_save_that_is_repeated_for_long_goes_on_behind(desk, monkeypatch):
     """Who asks again meanwhile waits for it, and does not use up the old refresh token a second time."""
-    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(token_renewal, "WAIT_SECONDS", 0.05)
     desk.authorized()
     desk.clock.ahead += NEAR_THE_END
     with desk.broken(lambda number: number > 0):
         with pytest.raises(Unavailable):
             desk.token()
-        desk.clock.ahead += user_tokens.CLAIM_SECONDS + 1
-    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 12.0)
+        desk.clock.ahead += token_renewal.CLAIM_SECONDS + 1
+    monkeypatch.setattr(token_renewal, "WAIT_SECONDS", 12.0)
     assert not desk.token().is_expiring
     assert desk.platform.count("refresh") == 1
     assert "authorization_revoked" not in desk.told_types()
@@ -216,17 +216,17 @@ def test_a_save_that_is_repeated_for_long_goes_on_behind(desk, monkeypatch):
 
 def test_while_a_save_is_repeated_nobody_here_renews_again(desk, monkeypatch):
     """Not when its claim has ended, either: the store takes the claim of another one, and the refresh token is used."""
-    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(token_renewal, "WAIT_SECONDS", 0.05)
     desk.authorized()
     desk.clock.ahead += NEAR_THE_END
     with monkeypatch.context() as patch:
-        patch.setattr(user_tokens, "_store", unavailable)
+        patch.setattr(token_renewal, "_store", unavailable)
         for _ in range(3):
             with pytest.raises(Unavailable):
                 desk.token()
-            desk.clock.ahead += user_tokens.CLAIM_SECONDS + 1
+            desk.clock.ahead += token_renewal.CLAIM_SECONDS + 1
     assert desk.platform.count("refresh") == 1
-    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 12.0)
+    monkeypatch.setattr(token_renewal, "WAIT_SECONDS", 12.0)
     assert not desk.token().is_expiring
     assert "authorization_revoked" not in desk.told_types()
 
@@ -264,13 +264,13 @@ def test_a_token_that_the_platform_neither_takes_nor_renews(desk):
 @pytest.mark.parametrize("number", range(3))
 def test_the_store_is_away_at_one_of_the_steps(desk, number, monkeypatch):
     """0: the claim, 1: the save, 2: the audit log. No token is handed out that isn't noted, and none is lost."""
-    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(token_renewal, "WAIT_SECONDS", 0.05)
     desk.authorized()
     desk.clock.ahead += NEAR_THE_END
     with desk.broken(lambda at: at >= number), pytest.raises(Unavailable):
         desk.token()
     assert desk.all_uses() == 0
-    monkeypatch.setattr(user_tokens, "WAIT_SECONDS", 12.0)
+    monkeypatch.setattr(token_renewal, "WAIT_SECONDS", 12.0)
     assert not desk.token().is_expiring
     assert (desk.platform.count("refresh"), desk.all_uses()) == (1, 1)
 
@@ -309,7 +309,7 @@ def test_a_claim_whose_owner_died_ends(desk):
         wait_until(lambda: desk.platform.count("refresh") == 1, "it is being renewed")
         dying.kill()
     assert desk.row(row.session_id)["refreshing_until"] is not None
-    desk.clock.ahead += user_tokens.CLAIM_SECONDS + 1
+    desk.clock.ahead += token_renewal.CLAIM_SECONDS + 1
     assert not desk.token().is_expiring
 
 
@@ -321,7 +321,7 @@ def test_who_was_overtaken_leaves_the_other_one_s_claim_alone(desks):
     with one.platform.held("refresh") as first_gate:
         late = gevent.spawn(outcome_of, one.token)
         wait_until(lambda: one.platform.count("refresh") == 1, "the first asks")
-        one.clock.ahead += user_tokens.CLAIM_SECONDS + 1
+        one.clock.ahead += token_renewal.CLAIM_SECONDS + 1
         with one.platform.held("refresh"):
             second = gevent.spawn(outcome_of, two.token)
             wait_until(lambda: one.platform.count("refresh") == 2, "the second asks")
@@ -343,7 +343,7 @@ def test_what_comes_late_for_a_token_that_was_refused_meanwhile_is_kept(desks):
     with one.broken(lambda number: number > 0):
         late = gevent.spawn(outcome_of, one.token)
         wait_until(lambda: one.commands > 1, "the first has new tokens, and can't store them")
-        one.clock.ahead += user_tokens.CLAIM_SECONDS + 1
+        one.clock.ahead += token_renewal.CLAIM_SECONDS + 1
         assert isinstance(outcome_of(two.token), TokenRefreshFailed)
     assert not late.get().is_expiring
     assert two.token().text == late.get().text
@@ -356,7 +356,7 @@ def test_what_comes_late_does_not_undo_a_revocation(desks):
     with one.broken(lambda number: number > 0):
         late = gevent.spawn(outcome_of, one.token)
         wait_until(lambda: one.commands > 1, "the first has new tokens, and can't store them")
-        one.clock.ahead += user_tokens.CLAIM_SECONDS + 1
+        one.clock.ahead += token_renewal.CLAIM_SECONDS + 1
         assert outcome_of(two.token).is_expiring, "the second is refused"
         assert two.tokens.revoke(SHOP, "cli_a", "u1")
     assert isinstance(late.get(), AuthenticationRequired)
@@ -473,7 +473,7 @@ def test_a_platform_that_is_away_is_not_asked_for_each_token(desk):
     desk.tokens.renew_ending()
     assert desk.platform.count("refresh") == 1
     desk.platform.failing.clear()
-    desk.clock.ahead += user_tokens.AGAIN_SECONDS + 1
+    desk.clock.ahead += token_renewal.AGAIN_SECONDS + 1
     desk.tokens.renew_ending()
     assert desk.platform.count("refresh") == 6
 

@@ -32,12 +32,9 @@ Told = list[tuple[str, Answer]]
 def governed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
     """A server of this file's own, because what everybody may changes. Strangers may open Socket.IO there."""
     settings = {"SIDECAR_RATE_LIMIT": "off", "SIDECAR_ANONYMOUS_READ": "true"}
-    server = RunningSidecar(tmp_path_factory.mktemp("governed"), settings)
-    server.start()
-    put_role(server, "authenticated")
-    yield server
-    server.stop()
-    assert "Traceback" not in server.output(), server.output()
+    with RunningSidecar(tmp_path_factory.mktemp("governed"), settings) as server:
+        put_role(server, "authenticated")
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,8 @@ QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 
 @pytest.fixture(scope="module")
 def governed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    server = RunningSidecar(tmp_path_factory.mktemp("governed"), {"SIDECAR_RATE_LIMIT": "off"})
-    server.start()
-    yield server
-    server.stop()
-    assert "Traceback" not in server.output(), server.output()
+    with RunningSidecar(tmp_path_factory.mktemp("governed"), {"SIDECAR_RATE_LIMIT": "off"}) as server:
+        yield server
 
 
 def upheaval(server: RunningSidecar, ada: str) -> list[tuple[str, Any]]:

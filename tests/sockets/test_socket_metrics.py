@@ -27,7 +27,7 @@ SAID = "what-was-said-stays-here"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]:
     """One whose debug log is read, and whose figures nobody else moves."""
-    made = RunningSidecar(
+    with RunningSidecar(
         tmp_path_factory.mktemp("sidecar"),
         {
             "SIDECAR_RATE_LIMIT": "off",
@@ -35,11 +35,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSidecar]
             "SIDECAR_LOG_FORMAT": "json",
             "SIDECAR_MAX_CONNECTIONS": "321",
         },
-    )
-    made.start()
-    yield made
-    made.stop()
-    assert "Traceback" not in made.output()
+    ) as made:
+        yield made
 
 
 def figures(server: RunningSidecar) -> Counter[str]:

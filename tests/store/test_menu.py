@@ -170,7 +170,7 @@ class TestPast:
         house.sync("a", "b")
         house.menu.patch(EDITOR, "a", {"name": "新"}, "because")
         house.menu.delete(EDITOR, "b", "no more")
-        past = house.menu.past(EDITOR, None, 10)
+        past = house.menu.history(EDITOR, None, 10)
         told = [
             (revision.action, revision.author, revision.token_id, revision.reason, [(c.type, c.name) for c in changes])
             for revision, changes in past.revisions
@@ -190,13 +190,13 @@ class TestPast:
         versions = [house.menu.state.version, *(house.put(key).version for key in "abcde")]
         below, found = None, []
         while True:
-            page = house.menu.past(EDITOR, below, 4)
+            page = house.menu.history(EDITOR, below, 4)
             found += [revision.version for revision, _ in page.revisions]
             below = page.next
             if below is None:
                 break
         assert found == versions[::-1]
-        assert house.menu.past(EDITOR, None, 6).next is None, "no page without anything on it"
+        assert house.menu.history(EDITOR, None, 6).next is None, "no page without anything on it"
 
     def test_the_newest_ten_changes_are_told(self, house: House):
         house.sync(*(f"k{n:02}" for n in range(12)))
@@ -374,7 +374,7 @@ class TestEdits:
             lambda: house.menu.sync(who, None, read_whole({"items": []})),
             lambda: house.menu.sync(who, None, read_whole({"items": []}), dry_run=True),
             lambda: house.menu.rollback(who, None, 1, ""),
-            lambda: house.menu.past(who, None, 1),
+            lambda: house.menu.history(who, None, 1),
             lambda: house.menu.at(who, 1),
             lambda: house.menu.seen(who, all=True),
         ):

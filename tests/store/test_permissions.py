@@ -19,7 +19,7 @@ from sidecar.domain.versions import Condition
 from sidecar.services import role_changes, versions
 from sidecar.services.idempotency import KeyedRequest
 from sidecar.services.permissions import Notified
-from sidecar.services.role_changes import said_role
+from sidecar.services.role_changes import role_content
 from sidecar.wire.permissions import read_all, read_notice
 from tests.store.menus import EDITOR, STRANGER, Broken, House, failing, user
 from tests.store.stores import Store
@@ -43,7 +43,7 @@ def give(house: House, who: str, *held: str, **more: Any):
 def state(house: House) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """All roles, and who has which."""
     roles, users = house.permissions.at(EDITOR, house.permissions.state.version)
-    return {role.name: said_role(role) for role in roles}, users
+    return {role.name: role_content(role) for role in roles}, users
 
 
 def denied(resource: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class TestPast:
             known.setdefault(house.permissions.state.version, state(house))
         for version in chooser.sample(sorted(known), 6):
             roles, users = house.permissions.at(EDITOR, version)
-            assert ({role.name: said_role(role) for role in roles}, users) == known[version]
+            assert ({role.name: role_content(role) for role in roles}, users) == known[version]
             last, before = house.permissions.state.version, state(house)
             written = house.permissions.rollback(EDITOR, None, version, "back")
             assert state(house) == known[version]
@@ -291,7 +291,7 @@ class TestWrites:
                 call(STRANGER)
         for who, error in ((user("ada"), NotAllowed), (STRANGER, Unauthenticated)):
             with pytest.raises(error):
-                house.permissions.past(who, None, 1)
+                house.permissions.history(who, None, 1)
             with pytest.raises(error):
                 house.permissions.of(who, "bob")
         assert house.everything() == before
@@ -500,7 +500,7 @@ class TestCrowds:
             house.put(key, icon="x")
         pages, below = [], None
         while True:
-            past = house.menu.past(EDITOR, below, 100)
+            past = house.menu.history(EDITOR, below, 100)
             pages.append([len(changes) for _, changes in past.revisions])
             below = past.next
             if below is None:

@@ -1,4 +1,4 @@
-"""Reports: each fact about real senders (SENDERS, section 0) and each field, read tolerantly and refused by name."""
+"""Reports: each fact about real senders and each field, read tolerantly and refused by name."""
 
 from __future__ import annotations
 
@@ -411,7 +411,7 @@ class TestUntyped:
         assert {"project", "status"} <= set(problems({}))
 
     def test_an_unknown_type_counts_as_untyped_if_it_can(self):
-        """The receiver before us took it so (UPSTREAMS 1.3)."""
+        """The receiver before us took it so."""
         assert read(PLACE | {"type": "deployed", "status": "success"}).type == "deployment_completed"
         assert problems(PLACE | {"type": "deployed"})["type"].startswith("must be one of step_started")
 
