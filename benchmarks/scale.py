@@ -137,7 +137,8 @@ def table(results: Results, setups: list[Setup], clients: int) -> list[str]:
     titles = {CONNECT: "{clients} clients connect and subscribe", **{row.name: row.title for row in ROWS}}
     for row, title in titles.items():
         lines.append(f"| **{title.format(clients=f'{clients:,}')}** |" + " |" * len(setups))
-        for figure in dict.fromkeys(figure for name, figure, _ in results.values if name == row):
+        figures = dict.fromkeys(figure for name, figure, _ in results.values if name == row)
+        for figure in sorted(figures, key=lambda figure: figure.startswith("CPU")):
             cells = [results.cell(row, figure, setup.name) for setup in setups]
             lines.append(f"| {figure} | {' | '.join(cells)} |")
     if results.problems:
