@@ -41,8 +41,8 @@ lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run .ci/services $(wildcard examples/*.sh examples/*/*.sh); fi
 
 .PHONY: chaos
-chaos: .venv/installed-tests node ## half an hour of kills, cuts, frozen parts, full disks and old backups: nothing may be lost or come twice
-	@CHAOS_ROUNDS=$(CHAOS_ROUNDS) CHAOS_STEPS=10 CHAOS_POSTS=20 CHAOS_RATE=100 CHAOS_SEED=$(CHAOS_SEED) \
+chaos: .venv/installed-tests node ## half an hour of kills, cuts, pulled cables, full disks and old backups: nothing may be lost or come twice
+	@CHAOS_LONG=1 CHAOS_ROUNDS=$(CHAOS_ROUNDS) CHAOS_STEPS=10 CHAOS_POSTS=20 CHAOS_RATE=100 CHAOS_SEED=$(CHAOS_SEED) \
 		.venv/bin/python -m pytest -s tests/chaos $(PYTEST_ARGS)
 
 .PHONY: bench

@@ -42,8 +42,10 @@ def programs() -> Path | None:
 class Postgres:
     """Its language orders text otherwise than code points do, as a host's may."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, address: str = "127.0.0.1"):
+        """`address` is where others reach it; it always listens on loopback, too."""
         self._programs = folder
+        self._address = address
         # initdb refuses root; what pytest makes for root nobody else may enter, so the data lies beside it
         place = os.environ.get("PYTEST_DEBUG_TEMPROOT", "/tmp")
         self._data = Path(tempfile.mkdtemp(prefix="sidecar-postgres-", dir=place))
@@ -55,6 +57,9 @@ class Postgres:
         self._log = self._data / "output.log"
         language = ("--locale-provider=icu", "--icu-locale=en", "--locale=C.UTF-8", "--encoding=UTF8")
         self._run("initdb", "-D", str(self._data / "data"), "-U", USER, "-A", "trust", "--no-sync", *language)
+        if address != "127.0.0.1":
+            with (self._data / "data" / "pg_hba.conf").open("a") as known:
+                known.write(f"host all all {address}/24 trust\n")
 
     @property
     def pid(self) -> int:
@@ -64,7 +69,7 @@ class Postgres:
     def start(self) -> None:
         """Start it (again) on its port and wait until it answers."""
         options = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": ",".join({"127.0.0.1", self._address}),
             "unix_socket_directories": str(self._data),
             "max_connections": "200",
             "shared_buffers": "32MB",
@@ -122,7 +127,7 @@ class Postgres:
         return name
 
     def url(self, database: str, port: int | None = None) -> str:
-        return f"postgresql+psycopg://{USER}@127.0.0.1:{port or self.port}/{database}"
+        return f"postgresql+psycopg://{USER}@{self._address}:{port or self.port}/{database}"
 
     def _answers(self) -> bool:
         try:

@@ -27,9 +27,10 @@ def program() -> str | None:
 
 class RedisServer:
     """With a password, as a host's should have. `persistent`: what it holds outlives its process (appendfsync always);
-    else it comes back empty."""
+    else it comes back empty. It listens on `address` alone."""
 
-    def __init__(self, persistent: bool = False):
+    def __init__(self, persistent: bool = False, address: str = "127.0.0.1"):
+        self._address = address
         self._folder = Path(tempfile.mkdtemp(prefix="sidecar-redis-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
         self._log = self._folder / "output.log"
         self._persistent = persistent
@@ -38,7 +39,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        return f"redis://:{PASSWORD}@{self._address}:{self.port}/0"
 
     @property
     def running(self) -> bool:
@@ -58,7 +59,7 @@ class RedisServer:
         found = program()
         assert found is not None
         kept = ("--appendonly", "yes", "--appendfsync", "always") if self._persistent else ("--appendonly", "no")
-        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "")
+        options = ("--port", str(self.port), "--bind", self._address, "--dir", str(self._folder), "--save", "")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [found, *options, *kept, "--requirepass", PASSWORD], stdout=log, stderr=log, cwd=self._folder

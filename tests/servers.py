@@ -69,6 +69,8 @@ class RunningSidecar:
         self.scheme = "https" if "SIDECAR_TLS_CERT" in environment else "http"
         self.tls = tls
         """What `request` trusts, where the sidecar speaks TLS."""
+        self.address = "127.0.0.1"
+        """Where clients reach it."""
         self.port = 0
         self.url = ""
         self.token = ""
@@ -79,7 +81,7 @@ class RunningSidecar:
         if "SIDECAR_PUBLIC_URL" in self._environment and self._environment["SIDECAR_PORT"] == "0":
             self._environment["SIDECAR_PORT"] = str(free_port())  # the address it prints will not tell its port
         with self._log.open("ab") as log, open(os.devnull, "rb") as nothing:
-            self._process = PRELOADED.start([str(self._program)], self._environment, (nothing, log, log))
+            self._process = self._launch(nothing, log)
         try:
             self._wait_ready(begin)
         except BaseException:
@@ -88,6 +90,9 @@ class RunningSidecar:
         self.token = (self.instance / "admin-token").read_text().strip()
         # The same port again after a restart, as a hosted one has.
         self._environment["SIDECAR_PORT"] = str(self.port)
+
+    def _launch(self, nothing: IO[bytes], log: IO[bytes]) -> Process | subprocess.Popen[bytes]:
+        return PRELOADED.start([str(self._program)], self._environment, (nothing, log, log))
 
     def _wait_ready(self, begin: int) -> None:
         assert self._process is not None
@@ -205,7 +210,7 @@ class RunningSidecar:
             address = text.split("The sidecar serves ", 1)[1].split(" ", 1)[0]
             port = address.split("//", 1)[1].split("/", 1)[0].rpartition(":")[2]
         self.port = int(port)
-        self.url = f"{self.scheme}://127.0.0.1:{self.port}"
+        self.url = f"{self.scheme}://{self.address}:{self.port}"
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5, verify=self.tls).status_code == 200
         except httpx.HTTPError:

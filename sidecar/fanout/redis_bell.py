@@ -1,8 +1,9 @@
 """The doorbell of processes on several hosts that share a Redis: pub/sub, each message a committed batch.
 
 The usual case needs no query then. Redis keeps nothing and decides nothing: who was away looks into the journal, and
-what comes is checked. A message is signed with a key of the installation, names the journal by its epoch and its sender
-by a number that rises, and a batch is taken only where its first seq is the next one (fanout/tail.py).
+what comes is checked. A message is signed with a key of the installation and names the journal by its epoch. A batch is
+taken only where its first seq is the next one (fanout/tail.py); volatile news, which has no seq, by a number that rises
+with each message of its sender, and with the time, so that a recorded one is known as old by who came later.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import hashlib
 import hmac
 import json
 import random
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import gevent
 import structlog
@@ -61,11 +63,12 @@ class RedisBell:
     """A `Doorbell`. `node` names this process, `epoch` the journal; `key` signs. One that was not started rings nobody:
     the database's own doorbells do."""
 
-    def __init__(self, client: Redis, node: str, epoch: str, key: bytes):
+    def __init__(self, client: Redis, node: str, epoch: str, key: bytes, clock: Callable[[], float] = time.time):
         self._client = client
         self._node = node
         self._epoch = epoch
         self._key = key
+        self._clock = clock
         self._channel = f"sidecar:{epoch}"
         self._greenlets: list[gevent.Greenlet] = []
         self._wake = Signal()
@@ -78,6 +81,7 @@ class RedisBell:
         self._news_bytes = 0
         self._number = 0
         self._numbers: dict[str, int] = {}
+        self._began = 0
         self._sending = False
         self._hearing = False
         self.dropped = 0
@@ -96,6 +100,7 @@ class RedisBell:
         return self._hearing
 
     def start(self, ear: Ear, heard_volatile: HeardVolatile) -> None:
+        self._began = self._now()
         self._greenlets = [gevent.spawn(self._send_always), gevent.spawn(self._hear_always, ear, heard_volatile)]
         for greenlet, name in zip(self._greenlets, ("redis-sender", "redis-listener"), strict=True):
             greenlet.name = name
@@ -186,9 +191,12 @@ class RedisBell:
         return self._message(BATCH, batch.events[0].seq, batch.last, batch.rows)
 
     def _message(self, kind: str, first: int, last: int, body: str) -> bytes:
-        self._number += 1
+        self._number = max(self._number + 1, self._now())
         told = f"{kind} {self._epoch} {self._node} {self._number} {first} {last}\n{body}".encode()
         return self._sign(told) + told
+
+    def _now(self) -> int:
+        return int(self._clock() * 1e6)
 
     def _sign(self, told: bytes) -> bytes:
         return hmac.digest(self._key, told, hashlib.sha256)
@@ -240,7 +248,7 @@ class RedisBell:
                 return  # known by another road
             if epoch != self._epoch or not hmac.compare_digest(self._sign(bytes(told)), message[:MAC_BYTES]):
                 raise ValueError("not signed by this installation")
-            if not self._is_new(node, int(number)):
+            if kind == NEWS and not self._is_new(node, int(number)):
                 raise ValueError("heard before")
             self.heard += 1
             if kind == BATCH:
@@ -254,8 +262,9 @@ class RedisBell:
             log.warning("redis_bell.not_understood", problem=described(error))
 
     def _is_new(self, node: str, number: int) -> bool:
-        """Each sender's numbers rise. The senders heard of longest ago are forgotten."""
-        if number <= self._numbers.get(node, 0):
+        """Each sender's numbers rise, and lie behind our beginning. (News of a host whose clock is late is refused
+        until that has come to our beginning.) The senders heard of longest ago are forgotten."""
+        if number <= self._numbers.get(node, self._began):
             return False
         self._numbers.pop(node, None)
         self._numbers[node] = number

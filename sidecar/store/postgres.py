@@ -31,9 +31,14 @@ SESSION = {
     "idle_in_transaction_session_timeout": "2s",
     "lock_timeout": "4s",
     "statement_timeout": "8s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "8s",
 }
 """A client that is frozen or cut off while it holds the counter row holds up every process: for 2 s, then it is
-ended. Who waits for the row waits longer than that."""
+ended. Who waits for the row waits longer than that. A host that is gone says no farewell: without these PostgreSQL
+keeps its sessions for two hours, and each further outage adds as many."""
 
 MIGRATION = {"idle_in_transaction_session_timeout": "0", "lock_timeout": "60s", "statement_timeout": "0"}
 

@@ -14,10 +14,15 @@ CALL_SECONDS = 60.0
 class Loop:
     """Everything in it runs in one thread, so nothing of it needs a lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, enter: Callable[[], None] = lambda: None) -> None:
+        """`enter` is called first in its thread."""
         self.asyncio = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.asyncio.run_forever, name="chaos-loop")
+        self._thread = threading.Thread(target=self._run, args=(enter,), name="chaos-loop")
         self._thread.start()
+
+    def _run(self, enter: Callable[[], None]) -> None:
+        enter()
+        self.asyncio.run_forever()
 
     def call(self, function: Callable[[], T]) -> T:
         """Run it there and give what it returns."""

@@ -3,7 +3,8 @@ for the official client).
 
 Three kinds: `once` subscribes at its first connect and relies on recovery (when `recovered` is false it subscribes
 again since what it knows of each room), `always` subscribes in every connect handler, `late` begins when it is told to,
-since 0, and then is like `once`. The offset that it gives as `since` is kept a room, of the events' envelopes.
+since 0, and then is like `once`. The offset that it gives as `since` is kept a room, of the events' envelopes. Volatile
+news of a free room may come to a page between its events.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ Room = tuple[str, str]
 
 Report = dict[str, Any]
 """What became of a page: `connects` (for each, whether it was recovered), `truncated` (how often it was told so),
-`faults` (texts), and `rooms`: for each `<kind>:<name>` its `start`, a seq (null: never subscribed) behind which all is
-due, and `events`, the (seq, text) in the order in which they came."""
+`faults` (texts), `news` (when each volatile message was sent, and by which connection it came), and `rooms`: for each
+`<kind>:<name>` its `start`, a seq (null: never subscribed) behind which all is due, and `events`, the (seq, text) in
+the order in which they came."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Plan:
     kind: str
     rooms: tuple[Room, ...]
     transports: tuple[str, ...] = ("websocket",)
+    live: str | None = None
+    """A free room whose volatile news it wants, too."""
 
 
 def plans(count: int, projects: dict[str, list[str]], prefix: str, chooser: random.Random) -> list[Plan]:
@@ -81,7 +85,9 @@ class Page:
         self._shown: set[str] = set()
         self.connects: list[bool] = []
         self.faults: list[str] = []
+        self.news: list[str] = []
         self.truncated = 0
+        self._live = False
         self.socket = Socket(port, path, token, self)
 
     def begin(self) -> None:
@@ -96,6 +102,19 @@ class Page:
         self.connects.append(recovered)
         if self._active:
             self._subscribe_all(recovered)
+        if self.plan.live is not None and not (recovered and self._live):
+            self._listen(self.plan.live, len(self.connects))
+
+    def _listen(self, room: str, connection: int) -> None:
+        if connection != len(self.connects) or not self.socket.connected:
+            return
+
+        def answered(answer: dict[str, Any]) -> None:
+            self._live = answer["ok"]
+            if not self._live:
+                asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._listen, room, connection)
+
+        self.socket.emit("subscribe_room", room, {}, answered=answered)
 
     def _subscribe_all(self, recovered: bool) -> None:
         for room in self._rooms:
@@ -132,6 +151,8 @@ class Page:
     def event(self, name: str, args: list[Any]) -> None:
         if name == "snapshot":
             self._show(args[0])
+        elif name == "event" and args[0].get("volatile"):
+            self.news.append(f"{args[0]['timestamp']} by {self.socket.opened}")
         elif name == "event":
             self._take(args[0])
 
@@ -163,11 +184,13 @@ class Page:
         for room in self._rooms:
             last = room.events[-1][0] if room.events else 0
             rooms[f"{room.kind}:{room.name}"] = {"start": room.start, "last": last, "count": len(room.events)}
-        return {"connected": self.socket.connected, "connects": len(self.connects), "rooms": rooms}
+        connected, connects = self.socket.connected, len(self.connects)
+        return {"connected": connected, "connects": connects, "news": len(self.news), "rooms": rooms}
 
     def report(self) -> Report:
         rooms = {f"{r.kind}:{r.name}": {"start": r.start, "events": list(r.events)} for r in self._rooms}
-        return {"connects": self.connects, "truncated": self.truncated, "faults": self.faults, "rooms": rooms}
+        told = {"connects": self.connects, "truncated": self.truncated, "faults": self.faults, "news": self.news}
+        return {**told, "rooms": rooms}
 
 
 class LightPages:

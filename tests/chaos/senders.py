@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 
 import httpx
 
@@ -16,11 +17,23 @@ PATIENCE_SECONDS = 0.3
 class Sender:
     """Posts log lines to one deployment, one after the other, each with a text of its own."""
 
-    def __init__(self, url: str, token: str, project: str, deployment: str, label: str, posts_a_second: float):
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        project: str,
+        deployment: str,
+        label: str,
+        posts_a_second: float,
+        enter: Callable[[], None] = lambda: None,
+    ):
+        """`enter` is called first in its thread."""
         self.project = project
         self.deployment = deployment
         self.answered: dict[str, int] = {}
         """The seq that each text was answered with."""
+        self.last = 0
+        """The newest of them."""
         self.tried = 0
         self.refused = 0
         """Answered 503 by the sidecar, with Retry-After."""
@@ -30,6 +43,7 @@ class Sender:
         """Answered that it had been stored by an earlier attempt."""
         self.faults: list[str] = []
         self._label = label
+        self._enter = enter
         self._url = url
         self._token = token
         self._pause_seconds = 1 / posts_a_second
@@ -49,6 +63,7 @@ class Sender:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        self._enter()
         headers = {"Authorization": f"Token {self._token}"}
         with httpx.Client(base_url=self._url, headers=headers, timeout=20) as http:
             for number in itertools.count(1):
@@ -71,7 +86,7 @@ class Sender:
             if answer.status_code == 200:
                 stored = answer.json()
                 self.doubles += stored["duplicate"]
-                self.answered[text] = int(stored["event_id"])
+                self.answered[text] = self.last = int(stored["event_id"])
                 return
             if answer.status_code == 503 and "Retry-After" in answer.headers:
                 self.refused += 1
@@ -86,10 +101,18 @@ class Sender:
 class Senders:
     """One for each deployment of each project; `label` tells their posts from those of others."""
 
-    def __init__(self, url: str, token: str, projects: dict[str, list[str]], label: str, posts_a_second: float):
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        projects: dict[str, list[str]],
+        label: str,
+        posts_a_second: float,
+        enter: Callable[[], None] = lambda: None,
+    ):
         count = sum(len(deployments) for deployments in projects.values())
         self.each = [
-            Sender(url, token, project, deployment, label, posts_a_second / count)
+            Sender(url, token, project, deployment, label, posts_a_second / count, enter)
             for project, deployments in projects.items()
             for deployment in deployments
         ]

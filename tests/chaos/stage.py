@@ -9,16 +9,17 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from tests.chaos.loop import Loop
 from tests.chaos.official import OfficialPages
-from tests.chaos.pages import LightPages, Report, plans
+from tests.chaos.pages import LightPages, Plan, Report, plans
 from tests.chaos.proxy import Proxy
 from tests.chaos.senders import Senders
-from tests.chaos.tally import behind, connects, due_rooms, faults, stored, tell
+from tests.chaos.tally import Events, behind, connects, due_rooms, faults, stored, tell, verdict
 from tests.servers import RunningSidecar
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "2"))
@@ -34,18 +35,24 @@ LATE_PART = min(0.1, 4 / (ROUNDS * STEPS))
 OFFICIAL = int(os.environ.get("CHAOS_OFFICIAL", "60"))
 LIGHT = int(os.environ.get("CHAOS_LIGHT", "140"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
+LONG = os.environ.get("CHAOS_LONG") == "1"
+"""`make chaos`: what takes its time, and what changes the machine's network, is done, too."""
 WAIT_SECONDS = 60.0
 """How long a scenario waits for what usually takes a second; generous, because machines stall."""
 
 PROJECTS = {name: [f"{name}-{number}" for number in (1, 2)] for name in ("axi", "bay", "cove", "dune")}
 PATHS = ("/socket.io/", "/socket.io")
+LIVE_EACH = 4
+"""With a live room every so many pages want its news."""
 
 
 class Stage:
-    """`ports` are where clients and senders may reach a server, through the proxies `line` and `post`."""
+    """`ports` are where clients and senders may reach a server, through the proxies `line` and `post`. `live` is a free
+    room whose volatile news some of the pages want beside their events; `part` is how many of the pages there are."""
 
-    def __init__(self, ports: Sequence[int], server: RunningSidecar):
-        tell(f"\nseed {SEED}, {OFFICIAL} + {LIGHT} pages")
+    def __init__(self, ports: Sequence[int], server: RunningSidecar, live: str | None = None, part: float = 1.0):
+        self._official, self._light = int(OFFICIAL * part), int(LIGHT * part)
+        tell(f"\nseed {SEED}, {self._official} + {self._light} pages")
         self.random = random.Random(SEED)
         self.server = server
         self.kills = 0
@@ -53,6 +60,8 @@ class Stage:
         """Texts that were answered 200 and then taken away by a restored backup."""
         self._closers: list[Callable[[], None]] = []
         self._senders: list[Senders] = []
+        self._crowds: list[LightPages | OfficialPages] = []
+        self._live = live
         try:
             self._loop = Loop()
             self._closers.append(self._loop.close)
@@ -84,16 +93,27 @@ class Stage:
         return proxy
 
     def _open_pages(self) -> None:
-        token = self.server.new_token("deployments:read")
-        light = plans(LIGHT, PROJECTS, "light-", self.random)
-        official = plans(OFFICIAL, PROJECTS, "official-", self.random)
+        self.token = self.server.new_token("deployments:read", "rooms:read")
+        light = self._some_live(plans(self._light, PROJECTS, "light-", self.random))
+        official = self._some_live(plans(self._official, PROJECTS, "official-", self.random))
         self._late = [plan.name for plan in (*light, *official) if plan.kind == "late"]
-        self._light = LightPages(self._loop, light, self.line.port, PATHS[0], token)
-        self._closers.append(self._light.close)
-        self._official = OfficialPages(official, self.line.port, PATHS[1], token)
-        self._closers.append(self._official.close)
-
+        self.join(LightPages(self._loop, light, self.line.port, PATHS[0], self.token))
+        self.join(OfficialPages(official, self.line.port, PATHS[1], self.token))
         self.settled()
+
+    def _some_live(self, made: list[Plan]) -> list[Plan]:
+        return [plan if number % LIVE_EACH else replace(plan, live=self._live) for number, plan in enumerate(made)]
+
+    def loop(self, enter: Callable[[], None]) -> Loop:
+        """One for more pages; it ends after them."""
+        made = Loop(enter)
+        self._closers.append(made.close)
+        return made
+
+    def join(self, pages: LightPages | OfficialPages) -> None:
+        """They count as those that were there from the beginning."""
+        self._crowds.append(pages)
+        self._closers.append(pages.close)
 
     def settled(self) -> None:
         """Wait until all pages are connected, and subscribed if they have begun. (One whose process was killed behind
@@ -123,9 +143,16 @@ class Stage:
                 assert not senders.faults, senders.faults
             time.sleep(0.05)
 
-    def send(self, rate: float = RATE) -> Senders:
-        """Begin to post."""
-        senders = Senders(self.post.url, self.server.token, PROJECTS, f"{len(self._senders)}-", rate)
+    def send(
+        self,
+        rate: float = RATE,
+        projects: dict[str, list[str]] = PROJECTS,
+        url: str | None = None,
+        enter: Callable[[], None] = lambda: None,
+    ) -> Senders:
+        """Begin to post, here or in the threads' own way by `enter` and to the `url`."""
+        label = f"{len(self._senders)}-"
+        senders = Senders(url or self.post.url, self.server.token, projects, label, rate, enter)
         self._senders.append(senders)
         return senders
 
@@ -160,8 +187,8 @@ class Stage:
         comes."""
         names = [name for name in self._late if part >= 1 or self.random.random() < part]
         self._late = [name for name in self._late if name not in names]
-        self._light.begin(names)
-        self._official.begin(names)
+        for crowd in self._crowds:
+            crowd.begin(names)
 
     def mend(self) -> None:
         """Nothing breaks any more."""
@@ -173,12 +200,28 @@ class Stage:
         server.kill()
 
     def progress(self) -> dict[str, Report]:
-        return self._light.progress() | self._official.progress()
+        return {name: page for crowd in self._crowds for name, page in crowd.progress().items()}
 
     def quiet(self) -> None:
         """All that was sent to the pages has come to them."""
-        self._light.quiet()
-        self._official.quiet()
+        for crowd in self._crowds:
+            crowd.quiet()
+
+    def caught_up(self, what: str, away: Collection[str] = ()) -> None:
+        """Wait until every page that has begun, and is not `away`, has all that is answered by now."""
+        last = {
+            deployment: [
+                (max(s.last for senders in self._senders for s in senders.each if s.deployment == deployment), "")
+            ]
+            for names in PROJECTS.values()
+            for deployment in names
+        }
+        due, others = due_rooms(PROJECTS, last), {*self._late, *away}
+
+        def lacking() -> list[str]:
+            return behind(due, {name: page for name, page in self.progress().items() if name not in others})
+
+        self.wait(lambda: not lacking(), f"all pages are up to date {what}", lambda: lacking()[:10])
 
     def complete(self) -> None:
         """Wait until every page has all that is stored now."""
@@ -190,7 +233,7 @@ class Stage:
         )
 
     def report(self) -> dict[str, Report]:
-        return self._light.report() | self._official.report()
+        return {name: page for crowd in self._crowds for name, page in crowd.report().items()}
 
     def connects(self) -> dict[str, int]:
         """How often each page has connected."""
@@ -210,7 +253,7 @@ class Stage:
         self.complete()
         self.quiet()
         due, reports = self.due(), self.report()
-        self._tell(what, reports)
+        self._tell(what, due, reports)
         wrong = faults(due, reports)
         assert not wrong, f"{len(wrong)} faults:\n" + "\n".join(wrong[:40])
         return reports
@@ -218,7 +261,7 @@ class Stage:
     def stored_texts(self) -> set[str]:
         return {text for names in PROJECTS.values() for name in names for _, text in stored(self.server, name)}
 
-    def due(self) -> dict[str, list[tuple[int, str]]]:
+    def due(self) -> dict[str, Events]:
         found = {deployment: stored(self.server, deployment) for names in PROJECTS.values() for deployment in names}
         return due_rooms(PROJECTS, found)
 
@@ -238,7 +281,7 @@ class Stage:
                 assert {text: seq for seq, text in events} == answered, f"{deployment}: stored is what was acknowledged"
                 assert len(events) == len(answered), f"{deployment}: and each once"
 
-    def _tell(self, what: str, reports: dict[str, Report]) -> None:
+    def _tell(self, what: str, due: Mapping[str, Events], reports: dict[str, Report]) -> None:
         each = [sender for senders in self._senders for sender in senders.each]
         recovered, fresh = connects(reports)
         delivered = sum(len(room["events"]) for page in reports.values() for room in page["rooms"].values())
@@ -248,5 +291,7 @@ class Stage:
             f" {sum(s.unanswered for s in each)} unanswered; {self.kills} kills, {self.line.cuts} + {self.post.cuts}"
             f" cuts, {self.line.stalls} stalls; {recovered} recoveries, {fresh} fresh sessions after the first,"
             f" {sum(page['truncated'] for page in reports.values())} truncated;"
-            f" {delivered} events in {len(reports)} pages' rooms"
+            f" {delivered} events in {len(reports)} pages' rooms,"
+            f" {sum(len(page['news']) for page in reports.values())} volatile news\n"
+            f"{what}: {verdict(due, reports)}"
         )

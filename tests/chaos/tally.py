@@ -6,7 +6,8 @@ import contextlib
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,25 +77,64 @@ def faults(due: Mapping[str, Events], reports: Mapping[str, Report]) -> list[str
     return found
 
 
-def _faults(due: Events, state: dict[str, Any]) -> Iterable[str]:
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a room of a page has, against what it should have."""
+
+    due: int
+    """How many events it should have."""
+    missing: Events
+    twice: list[int]
+    """The seqs of those that came more than once, by seq."""
+    places: list[int]
+    """Where in the order of their coming a seq is below the one before it."""
+    foreign: Events
+    """Those that are not stored so."""
+
+
+def compared(due: Events, state: Mapping[str, Any]) -> Compared:
+    """One that never subscribed lacks all."""
     got = [(seq, text) for seq, text in state["events"]]
     seqs = [seq for seq, _ in got]
-    start = state["start"]
-    if start is None:
+    wanted = {event for event in due if event[0] > (state["start"] or 0)}
+    return Compared(
+        due=len(wanted),
+        missing=sorted(wanted - set(got)),
+        twice=sorted(seq for seq, count in Counter(seqs).items() if count > 1),
+        places=[place for place in range(1, len(seqs)) if seqs[place] < seqs[place - 1]],
+        foreign=sorted(set(got) - set(due)),
+    )
+
+
+def _faults(due: Events, state: dict[str, Any]) -> Iterable[str]:
+    if state["start"] is None:
         yield "never subscribed"
         return
-    if seqs != sorted(seqs):
-        place = next(i for i in range(1, len(seqs)) if seqs[i] < seqs[i - 1])
+    found = compared(due, state)
+    if found.places:
+        place, seqs = found.places[0], [seq for seq, _ in state["events"]]
         yield f"out of order: … {seqs[max(0, place - 3) : place + 3]} …"
-    twice = [seq for seq, count in Counter(seqs).items() if count > 1]
-    if twice:
-        yield f"{len(twice)} more than once: {sorted(twice)[:10]}"
-    missing = sorted({event for event in due if event[0] > start} - set(got))
-    if missing:
-        yield f"{len(missing)} missing behind {start}: {missing[:5]}"
-    foreign = sorted(set(got) - set(due))
-    if foreign:
-        yield f"{len(foreign)} that are not stored so: {foreign[:5]}"
+    if found.twice:
+        yield f"{len(found.twice)} more than once: {found.twice[:10]}"
+    if found.missing:
+        yield f"{len(found.missing)} missing behind {state['start']}: {found.missing[:5]}"
+    if found.foreign:
+        yield f"{len(found.foreign)} that are not stored so: {found.foreign[:5]}"
+
+
+def verdict(due: Mapping[str, Events], reports: Mapping[str, Report]) -> str:
+    """The promise in figures: of the events that are due in the rooms of all pages."""
+
+    def each() -> Iterator[Compared]:
+        for page in reports.values():
+            for room, state in page["rooms"].items():
+                yield compared(due[room], state)
+
+    rooms = list(each())
+    return (
+        f"lost {sum(len(room.missing) for room in rooms)}, repeated {sum(len(room.twice) for room in rooms)},"
+        f" out of order {sum(len(room.places) for room in rooms)} of {sum(room.due for room in rooms)} due"
+    )
 
 
 def connects(reports: Mapping[str, Report]) -> tuple[int, int]:

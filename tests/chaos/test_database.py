@@ -13,13 +13,13 @@ import psycopg
 import pytest
 
 from sidecar.store.postgres import SESSION
+from tests.chaos.hosts import nginx_before
 from tests.chaos.stage import ROUNDS, Stage
 from tests.chaos.tally import connects
 from tests.postgres import Postgres
-from tests.programs import ROOT, Nginx, running_nginx
+from tests.programs import Nginx
 from tests.servers import RunningSidecar
 
-SITE = (ROOT / "nginx" / "sidecar.conf").read_text()
 FROZEN_SECONDS = 3.0
 """Longer than PostgreSQL lets a client hold the counter row without a word."""
 
@@ -39,9 +39,7 @@ def servers(start_sidecar, postgres: Postgres, database: str) -> list[RunningSid
 
 @pytest.fixture
 def nginx(servers: list[RunningSidecar], tmp_path: Path) -> Iterator[Nginx]:
-    upstreams = f"server 127.0.0.1:8091 max_fails=0;\n    server 127.0.0.1:{servers[1].port} max_fails=0;"
-    site = SITE.replace("server 127.0.0.1:8091 max_fails=0;", upstreams, 1)
-    with running_nginx(tmp_path / "nginx", site, servers[0].port) as running:
+    with nginx_before(servers, tmp_path / "nginx") as running:
         yield running
 
 

@@ -47,6 +47,8 @@ class Socket:
         self._next_ack = 0
         self._early: list[list[Any]] = []
         self._closed = False
+        self.opened = 0
+        """How many connections there have been."""
         self.connected = False
 
     def open(self) -> None:
@@ -94,6 +96,7 @@ class Socket:
     def engine_opened(self, wire: _Wire) -> None:
         self._wire = wire
         self._attempts = 0
+        self.opened += 1
         auth = {"token": self._token}
         if self._pid is not None:
             auth["pid"] = self._pid

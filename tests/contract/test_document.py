@@ -14,6 +14,7 @@ import pytest
 from tests.contract.conftest import NAME
 from tests.lark.flow import Flow
 from tests.lark.stage import APP_ID
+from tests.servers import ROOT
 
 pytest.importorskip("schemathesis")
 
@@ -27,6 +28,10 @@ CHECKS = (
     "unsupported_method",
 )
 RUN_SECONDS = 400
+ENVIRONMENT = {
+    "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"),  # its tables of all characters, made once
+    "NO_PROXY": "127.0.0.1",  # else all variables are gone through for each request
+}
 
 CONFIGURATION = """
 [phases.coverage]
@@ -114,7 +119,13 @@ def run(command: list[str], folder: Path) -> tuple[int, str]:
     """Its exit code and all that it said."""
     with (folder / "output").open("w+") as output:
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=folder,
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             code = process.wait(RUN_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -149,6 +150,7 @@ def test_who_was_not_started_rings_nobody(redis_server: RedisServer):
 def forged(kind: str, body: str, first: int = 1, last: int = 1, node: str = "x", epoch: str = EPOCH, key=KEY) -> bytes:
     """As a process with this key would publish it."""
     bell = RedisBell(Redis(), node, epoch, key)
+    bell._number = 2**62
     return bell._message(kind, first, last, body)
 
 
@@ -208,6 +210,34 @@ def test_a_recorded_message_is_taken_once(process, stranger: Redis):
     wait_until(lambda: len(one.news) == 3, "what comes behind them")
     assert [news.payload for news in one.news] == [NEWS.payload, "2", "3"]
     assert one.bell.refused == 2
+
+
+def test_a_recorded_message_tells_nothing_to_a_process_that_began_later(process, stranger: Redis):
+    one, two = process("a").ready(), process("b").ready()
+    with stranger.pubsub(ignore_subscribe_messages=True) as recorder:
+        recorder.subscribe(f"sidecar:{EPOCH}")
+        recorder.get_message(timeout=60)
+        two.bell.tell(NEWS)
+        wait_until(lambda: one.news == [NEWS], "it came")
+        recorded = recorder.get_message(timeout=60)
+    three = process("c").ready()
+    stranger.publish(f"sidecar:{EPOCH}", recorded["data"])
+    two.bell.tell(replace(NEWS, payload="2"))
+    wait_until(lambda: bool(three.news), "what comes behind it")
+    assert [news.payload for news in three.news] == ["2"]
+
+
+def test_news_of_a_host_whose_clock_is_late_comes_in_time(process):
+    """Until its clock has come to where ours began, it can't be told from recorded news; batches are taken at once."""
+    one, late = process("a").ready(), process("b").ready()
+    late.bell._clock = lambda: 1.0
+    late.bell.tell(NEWS)
+    late.bell.ring(Batch([event(1)]))
+    wait_until(lambda: one.heard == [[event(1)]], "the batch")
+    assert one.news == []
+    late.bell._clock = time.time
+    late.bell.tell(NEWS)
+    wait_until(lambda: one.news == [NEWS], "it is taken")
 
 
 def test_another_journal_on_the_same_redis_is_not_heard(process):

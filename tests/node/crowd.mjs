@@ -1,10 +1,10 @@
 // Many sockets of the official socket.io-client, each a page as tests/chaos/pages.py describes it: JSON commands on
 // stdin, one line of JSON as answer to each on stdout.
 //
-//   {"op":"open","url":"http://…","path":"/socket.io","token":"…","plans":[{"name","kind","rooms","transports"}]}
+//   {"op":"open","url":"http://…","path":"/socket.io","token":"…","plans":[{"name","kind","rooms","transports","live"}]}
 //   {"op":"begin","names":[…]}     late pages subscribe now, since 0
-//   {"op":"progress"}              {name: {connected, connects, rooms: {room: {start, last, count}}}}
-//   {"op":"report"}                {name: {connects, truncated, faults, rooms: {room: {start, events}}}}
+//   {"op":"progress"}              {name: {connected, connects, news, rooms: {room: {start, last, count}}}}
+//   {"op":"report"}                {name: {connects, truncated, faults, news, rooms: {room: {start, events}}}}
 //   {"op":"quiet"}                 answered when each has been answered a question
 //
 // End of stdin ends the process. What a report means is the test's business.
@@ -16,8 +16,11 @@ const QUIET_MILLISECONDS = 60_000;
 const pages = new Map();
 
 class Page {
-  constructor({ name, kind, rooms, transports }, { url, path, token }) {
+  constructor({ name, kind, rooms, transports, live }, { url, path, token }) {
     this.kind = kind;
+    this.live = live;
+    this.listening = false;
+    this.news = [];
     this.rooms = rooms.map(([type, id]) => ({ type, id, name: `${type}:${id}`, since: null, start: null, events: [] }));
     this.active = kind !== "late";
     this.shown = new Set();
@@ -63,6 +66,15 @@ class Page {
   connected(recovered) {
     this.connects.push(recovered);
     if (this.active) this.subscribeAll(recovered);
+    if (this.live && !(recovered && this.listening)) this.listen(this.connects.length);
+  }
+
+  listen(connection) {
+    if (connection !== this.connects.length || !this.socket.connected) return;
+    this.socket.emit("subscribe_room", this.live, {}, ({ ok }) => {
+      this.listening = ok;
+      if (!ok) setTimeout(() => this.listen(connection), AGAIN_MILLISECONDS);
+    });
   }
 
   subscribeAll(recovered) {
@@ -102,7 +114,11 @@ class Page {
     }
   }
 
-  take({ seq, offset, payload }) {
+  take({ seq, offset, payload, volatile, timestamp }) {
+    if (volatile) {
+      this.news.push(`${timestamp} by ${this.socket.io.engine.id}`);
+      return;
+    }
     let found = false;
     for (const room of this.rooms) {
       if ((room.type === "project" ? payload.project : payload.deployment_id) !== room.id) continue;
@@ -118,13 +134,13 @@ class Page {
     for (const { name, start, events } of this.rooms) {
       rooms[name] = { start, last: events.length ? events[events.length - 1][0] : 0, count: events.length };
     }
-    return { connected: this.socket.connected, connects: this.connects.length, rooms };
+    return { connected: this.socket.connected, connects: this.connects.length, news: this.news.length, rooms };
   }
 
   report() {
     const rooms = {};
     for (const { name, start, events } of this.rooms) rooms[name] = { start, events };
-    return { connects: this.connects, truncated: this.truncated, faults: this.faults, rooms };
+    return { connects: this.connects, truncated: this.truncated, faults: this.faults, news: this.news, rooms };
   }
 }
 

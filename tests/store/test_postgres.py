@@ -246,6 +246,16 @@ def test_a_server_that_answers_nothing_is_given_up(behind: Store, proxy: Proxy, 
     assert behind.seqs() == [1]
 
 
+def test_sessions_of_a_host_that_is_gone_are_ended_within_seconds(store: Store):
+    """PostgreSQL would ask a silent client after two hours whether it lives; each cut left ten sessions."""
+
+    def shown(name: str) -> str:
+        return str(store.database.read(lambda c: c.exec_driver_sql(f"SHOW {name}").scalar()))
+
+    keepalives = [shown(f"tcp_keepalives_{name}") for name in ("idle", "interval", "count")]
+    assert [*keepalives, shown("tcp_user_timeout")] == ["5", "2", "3", "8000"]
+
+
 def test_a_database_that_is_set_to_answer_before_the_disk_has_it_does_not(postgres: Postgres, postgres_place: Place):
     """200 means stored: `synchronous_commit = off` would lose the last answers in a power cut."""
     name = postgres_place.url.rpartition("/")[2]
