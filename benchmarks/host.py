@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -33,29 +34,39 @@ def versions() -> str:
     if shutil.which("node"):
         pinned = re.search(r'"socket.io": "(.+)"', (PEERS / "package.json").read_text())
         named += [f"Node {_said('node', '--version').lstrip('v')}", f"Socket.IO {pinned[1] if pinned else '?'}"]
-    if shutil.which("git") and (commit := _said("git", "rev-parse", "--short", "HEAD")):
-        named += [f"this repository at {commit}"]
-    return ", ".join(named)
+    return ", ".join([*named, *commit()])
+
+
+def commit() -> list[str]:
+    """This repository's, where git knows it."""
+    found = _said("git", "rev-parse", "--short", "HEAD") if shutil.which("git") else ""
+    return [f"this repository at {found}"] if found else []
 
 
 def _said(*command: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
-class OtherLoad:
-    """What other programs and the hypervisor take of these cores from now on. Children count as ours once they have
-    been waited for."""
+def our_seconds() -> float:
+    """What this process has used of the cores, and its children that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
-    def __init__(self, cores: set[int]):
+
+class OtherLoad:
+    """What other programs and the hypervisor take of these cores from now on; `ours` says what we have used so far."""
+
+    def __init__(self, cores: set[int], ours: Callable[[], float] = our_seconds):
         self._cores = cores
+        self._our_seconds = ours
         self._begin = time.monotonic()
         self._busy = self._busy_seconds()
-        self._ours = _our_seconds()
+        self._ours = ours()
 
     def share(self) -> float:
         """From 0 to 1."""
         available = (time.monotonic() - self._begin) * len(self._cores)
-        others = (self._busy_seconds() - self._busy) - (_our_seconds() - self._ours)
+        others = (self._busy_seconds() - self._busy) - (self._our_seconds() - self._ours)
         return min(1.0, max(0.0, others / available))
 
     def _busy_seconds(self) -> float:
@@ -65,8 +76,3 @@ class OtherLoad:
             if name in {f"cpu{core}" for core in self._cores}:
                 ticks += sum(int(columns[column]) for column in (USER, NICE, SYSTEM, STEAL))
         return ticks / TICKS
-
-
-def _our_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system

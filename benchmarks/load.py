@@ -13,7 +13,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +34,9 @@ OFFERING = 64
 
 CONNECT = client_text(b"40")
 SUBSCRIBE = client_text(b'420["subscribe_project","bench"]')
+
+
+Address = tuple[str, int]
 
 
 class LoadFailed(Exception):
@@ -72,7 +75,7 @@ class Outcome:
 class Client:
     """One subscriber: opens a WebSocket, CONNECTs, subscribes, and then counts, or parses if it is sampled."""
 
-    def __init__(self, load: Load, address: tuple[str, int], source: str, sampled: bool):
+    def __init__(self, load: Load, address: Address, source: str, sampled: bool):
         self.marks = Marks()
         self.sampled = sampled
         self.subscribed = False
@@ -162,9 +165,11 @@ class Client:
 
 
 class Poster:
-    """One HTTP keep-alive connection; one request at a time."""
+    """One HTTP keep-alive connection; one request at a time. `place` is its server's in the list of those posted to."""
 
-    def __init__(self, load: Load, address: tuple[str, int], path: str):
+    def __init__(self, load: Load, address: Address, path: str, place: int):
+        self.place = place
+        self.busy = False
         self._load = load
         self._answer = b""
         self._head = f"POST {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/json\r\n"
@@ -180,6 +185,7 @@ class Poster:
             sent = self.socket.send(request)
         if sent < len(request):
             raise LoadFailed("A post did not fit into the socket's buffer.")
+        self.busy = True
 
     def ready(self) -> None:
         data = self.socket.recv(65_536)
@@ -189,6 +195,7 @@ class Poster:
         head, end, body = self._answer.partition(b"\r\n\r\n")
         if end and len(body) >= content_length(head):
             self._answer = b""
+            self.busy = False
             self._load.answered(self, head.startswith(b"HTTP/1.1 200 "))
 
 
@@ -203,14 +210,24 @@ def content_length(head: bytes) -> int:
 
 class Load:
     """`clients` subscribers of one server, and posts to it. `body(number, stamp_ns)` makes a post's body, of which
-    each client gets `events_a_post` events. Use it as a context: leaving closes all connections."""
+    each client gets `events_a_post` events. With several addresses (of servers that share a journal) clients are spread
+    over them evenly, and posts go to each `posted_to` in turn, or to all. Use it as a context: leaving closes all
+    connections."""
 
-    def __init__(self, address: tuple[str, int], path: str, body: Callable[[int, int], bytes], events_a_post: int = 1):
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        path: str,
+        body: Callable[[int, int], bytes],
+        events_a_post: int = 1,
+        posted_to: Sequence[Address] = (),
+    ):
         self.buffer = bytearray(OVERLAP + READ_BYTES)
         self.window = memoryview(self.buffer)[OVERLAP:]
         self.subscribed = 0
         self.deliveries = 0
-        self._address = address
+        self._addresses = addresses
+        self._posted_to = posted_to or addresses
         self._path = path
         self._body = body
         self._events_a_post = events_a_post
@@ -218,7 +235,7 @@ class Load:
         self._waiting: dict[int, Ready] = {}
         self._clients: list[Client] = []
         self._posters: list[Poster] = []
-        self._free: list[Poster] = []
+        self._free: list[list[Poster]] = [[] for _ in self._posted_to]
         self._posted = 0
         self._answered = 0
         self._refused = 0
@@ -244,7 +261,7 @@ class Load:
     def answered(self, poster: Poster, accepted: bool) -> None:
         self._answered += 1
         self._refused += not accepted
-        self._free.append(poster)
+        self._free[poster.place].append(poster)
 
     def step(self, timeout_seconds: float) -> None:
         """Handle what is ready, waiting at most so long for the first of it. Raises LoadFailed."""
@@ -256,14 +273,16 @@ class Load:
     def connect(self, clients: int, limit_seconds: float) -> float:
         """Add subscribers; how many seconds it took until all were acknowledged. Raises LoadFailed."""
         begin = time.monotonic()
+        first = len(self._clients)
         wanted = self.subscribed + clients
-        host = self._address[0]
         stride = max(1, clients // SAMPLED)
         while self.subscribed < wanted:
             while len(self._clients) < wanted and len(self._clients) - self.subscribed < CONNECTING:
                 index = len(self._clients)
-                source = host.rpartition(".")[0] + f".{1 + index // CLIENTS_AN_ADDRESS}"
-                self._clients.append(Client(self, self._address, source, index % stride == 0))
+                # In blocks, so that the sampled ones are spread over the servers too.
+                address = self._addresses[(index - first) * len(self._addresses) // clients]
+                source = address[0].rpartition(".")[0] + f".{1 + index // CLIENTS_AN_ADDRESS}"
+                self._clients.append(Client(self, address, source, index % stride == 0))
             self.step(0.1)
             if time.monotonic() - begin > limit_seconds:
                 raise LoadFailed(f"{self.subscribed} of {wanted} clients subscribed within {limit_seconds:.0f} s")
@@ -279,11 +298,12 @@ class Load:
 
     def _run(self, connections: int, rate: float | None, seconds: float, drain_seconds: float) -> Outcome:
         while len(self._posters) < connections:
-            poster = Poster(self, self._address, self._path)
-            self._posters.append(poster)
-            self._free.append(poster)
+            place = len(self._posters) % len(self._posted_to)
+            self._posters.append(Poster(self, self._posted_to[place], self._path, place))
         self._forget()
-        free, self._free = self._free[connections:], self._free[:connections]
+        self._free = [[] for _ in self._posted_to]
+        for poster in [poster for poster in self._posters if not poster.busy][:connections]:
+            self._free[poster.place].append(poster)
         with uncollected():  # which itself takes a moment
             begin = time.monotonic_ns()
             end = begin + int(seconds * 1e9)
@@ -292,7 +312,6 @@ class Load:
             else:
                 self._post_at_rate(begin, end, rate)
             last = self._drain(time.monotonic_ns() + int(drain_seconds * 1e9))
-        self._free += free
         return self._outcome((max(last, end) - begin) / 1e9)
 
     def _forget(self) -> None:
@@ -306,7 +325,7 @@ class Load:
 
     def _post_without_pause(self, end: int) -> None:
         while (now := time.monotonic_ns()) < end:
-            while self._free:
+            while any(self._free):
                 self._post_one(now)
             self.step(0.001)
 
@@ -325,11 +344,13 @@ class Load:
             self.step(max(0, ahead // 1_000_000 - 1) / 1e3)
 
     def _post_overdue(self) -> None:
-        while self._overdue and self._free:
+        while self._overdue and any(self._free):
             self._post_one(self._overdue.popleft())
 
     def _post_one(self, stamp_ns: int) -> None:
-        self._free.pop().post(self._body(self._posted, stamp_ns))
+        turn = self._posted % len(self._free)
+        free = next(filter(None, self._free[turn:] + self._free[:turn]))
+        free.pop().post(self._body(self._posted, stamp_ns))
         self._posted += 1
 
     def _drain(self, deadline: int) -> int:

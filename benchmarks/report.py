@@ -73,15 +73,16 @@ def _cell(results: Results, row: Row, kind: Kind, figure: str) -> str:
     value = results.median(row, kind, figure)
     if value is None:
         return "–"
-    return _number(value) + (f" {FLAG}" if (row.name, kind.name) in results.problems else "")
+    return number(value) + (f" {FLAG}" if (row.name, kind.name) in results.problems else "")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """As it is told in a table: three digits where it is small."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _ratio(ours: float | None, theirs: float | None) -> str:
-    return _number(ours / theirs) if ours and theirs else "–"
+    return number(ours / theirs) if ours and theirs else "–"
 
 
 def _title(row: Row, options: Options) -> str:
@@ -109,10 +110,10 @@ def _circumstances(results: Results, options: Options, rounds: int) -> Iterator[
         yield f"Other programs took {usual:.0%} of these cores in the median run, {most:.0%} in the worst."
 
 
-def write(text: str, page: Path = PAGE) -> None:
+def write(text: str, page: Path = PAGE, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Put the table between the page's two markers; what is around them stays. Raises ValueError without markers."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.read_text().partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not begin or not end:
-        raise ValueError(f"{page.name} lacks the markers {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        raise ValueError(f"{page.name} lacks the markers {markers[0]} and {markers[1]}")
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")

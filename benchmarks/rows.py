@@ -88,7 +88,7 @@ def loaded(kind: Kind, options: Options, clients: int) -> Iterator[Loaded]:
 
 
 def _load(server: Running) -> Load:
-    return Load(server.address, server.kind.path, server.kind.body, server.kind.events_a_post)
+    return Load([server.address], server.kind.path, server.kind.body, server.kind.events_a_post)
 
 
 def closed_loop(connections: int) -> Callable[[Kind, Options], Measured]:
@@ -139,7 +139,7 @@ def generator(kind: Kind, options: Options) -> Measured:
 def log_lines(kind: Kind, options: Options) -> Measured:
     with serving(kind, options.server_core) as server:
         fsync_ms = fsync_seconds(server.folder) * 1e3
-        with Load(server.address, kind.path, log_batch(LOG_LINES)) as load:
+        with Load([server.address], kind.path, log_batch(LOG_LINES)) as load:
             load.closed(1, WARM_SECONDS, DRAIN_SECONDS)
             outcome = load.closed(LOG_CONNECTIONS, options.seconds, DRAIN_SECONDS)
     return Measured(

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmarks.frames import event_text
@@ -102,10 +104,14 @@ def _sidecar_settings(port: int, folder: Path) -> dict[str, str]:
         "SIDECAR_MAX_CONNECTIONS": "20000",
         "SIDECAR_LOG_LEVEL": "warning",
     }
-    known = subprocess.run(
+    return settings | ({"SIDECAR_HANDSHAKE_RATE": "off"} if "`SIDECAR_HANDSHAKE_RATE`" in _known_settings() else {})
+
+
+@cache
+def _known_settings() -> str:
+    return subprocess.run(
         [sys.executable, "-m", "sidecar", "settings"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     ).stdout
-    return settings | ({"SIDECAR_HANDSHAKE_RATE": "off"} if "`SIDECAR_HANDSHAKE_RATE`" in known else {})
 
 
 def _node_missing() -> str | None:
@@ -155,6 +161,12 @@ def blaster(events_a_post: int) -> Kind:
     )
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the cores so far, in itself and in the kernel, by its own clock (proc(5) counts in
+    hundredths of a second)."""
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+
+
 class Running:
     """A started server."""
 
@@ -172,18 +184,19 @@ class Running:
         raise ServerFailed("The server has ended.")
 
     def cpu_seconds(self) -> float:
-        """What it has used of its core so far, in itself and in the kernel (utime and stime of proc(5))."""
-        columns = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
+        """What it has used of its core so far."""
+        return cpu_seconds(self.pid)
 
 
 @contextmanager
-def serving(kind: Kind, core: int, prepare: Callable[[Path], None] = lambda instance: None) -> Iterator[Running]:
-    """The server on this core, until the block is left by whatever way; `prepare` fills its folder before."""
+def serving(
+    kind: Kind, cores: int | set[int], prepare: Callable[[Path], None] = lambda instance: None
+) -> Iterator[Running]:
+    """The server on this core, or these, until the block is left by whatever way; `prepare` fills its folder first."""
     folder = Path(tempfile.mkdtemp(prefix="sidecar-bench-"))
     try:
         prepare(folder / "instance")
-        port = _free_port()
+        port = free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "PORT"))}
         with (folder / "output.log").open("wb") as output:
             process = subprocess.Popen(
@@ -194,18 +207,18 @@ def serving(kind: Kind, core: int, prepare: Callable[[Path], None] = lambda inst
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for the benchmark, which then ends its server
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=lambda: os.sched_setaffinity(0, {cores} if isinstance(cores, int) else cores),
             )
         try:
             _wait_ready(kind, process, port, folder / "output.log")
             yield Running(kind, port, process.pid, folder)
         finally:
-            _end(process)
+            end(process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -224,10 +237,10 @@ def _wait_ready(kind: Kind, process: subprocess.Popen[bytes], port: int, log: Pa
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> None:
     """In order if it can, and in any case, also when Ctrl-C comes again meanwhile."""
     try:
-        process.terminate()
+        process.send_signal(how)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
     finally:

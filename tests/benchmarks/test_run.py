@@ -21,9 +21,15 @@ def server() -> Iterator[Running]:
         yield running
 
 
+@pytest.fixture
+def pair(server: Running) -> Iterator[list[tuple[str, int]]]:
+    with serving(server.kind, min(os.sched_getaffinity(0))) as other:
+        yield [server.address, other.address]
+
+
 def load(server: Running, kind: Kind | None = None) -> Load:
     kind = kind or server.kind
-    return Load(server.address, kind.path, kind.body, kind.events_a_post)
+    return Load([server.address], kind.path, kind.body, kind.events_a_post)
 
 
 def test_a_closed_loop_delivers_each_event_to_each_client(server: Running) -> None:
@@ -64,6 +70,24 @@ def test_events_that_are_too_many_are_told(server: Running) -> None:
         it.connect(CLIENTS, 30)
         outcome = it.offered(100, 0.1, 30)
     assert "events came twice" in outcome.problems
+
+
+def test_posts_go_to_several_servers_in_turn(server: Running, pair: list[tuple[str, int]]) -> None:
+    """Two that know nothing of each other: each client has what was posted to its own."""
+    with Load(pair, server.kind.path, server.kind.body, EVENTS_A_POST) as it:
+        it.connect(CLIENTS, 30)
+        outcome = it.offered(100, 0.2, 2)
+    assert outcome.posts == 20
+    assert outcome.deliveries == 10 * EVENTS_A_POST * CLIENTS
+    assert f"{CLIENTS} clients lack events" in outcome.problems
+
+
+def test_clients_are_spread_over_several_servers(server: Running, pair: list[tuple[str, int]]) -> None:
+    with Load(pair, server.kind.path, server.kind.body, EVENTS_A_POST, posted_to=pair[:1]) as it:
+        it.connect(CLIENTS, 30)
+        outcome = it.offered(100, 0.2, 2)
+    assert outcome.deliveries == 20 * EVENTS_A_POST * CLIENTS // 2
+    assert f"{CLIENTS // 2} clients lack events" in outcome.problems
 
 
 def test_a_server_that_is_gone_ends_the_run_with_its_reason(server: Running) -> None:
