@@ -38,7 +38,7 @@ class Process:
         """It says so."""
 
         def command(transaction: Transaction) -> None:
-            assert touch_node(transaction.connection, id, f"{transaction.now} later", "{}")
+            assert touch_node(transaction.connection, id, f"{transaction.now} later")
 
         self.core.writer.submit(command)
 
