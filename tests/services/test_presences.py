@@ -421,8 +421,7 @@ def test_each_sweeps_after_itself_and_after_the_dead(stage: Stage, clock: Clock)
 
 
 def test_a_look_for_who_was_there_reads_their_rows_alone(tmp_path: Path, clock: Clock):
-    """It is done within each command, while everybody else who writes waits. (PostgreSQL's planner goes by how many rows
-    there are.)"""
+    """It is done within each command, while everybody else who writes waits. (PostgreSQL's planner counts rows.)"""
     stage = Stage(migrated_sqlite_in(tmp_path), clock)
     here = stage.process("a")
     query = text(f"EXPLAIN QUERY PLAN {_taken(2)._clause}").bindparams(r0="r", u0="ada", r1="s", u1="bob")
