@@ -22,7 +22,7 @@ from tests.chaos.senders import Senders
 from tests.chaos.tally import Events, behind, connects, due_rooms, faults, stored, tell, verdict
 from tests.servers import RunningSidecar
 
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 """How often a scenario breaks what it is about."""
 STEPS = int(os.environ.get("CHAOS_STEPS", "4"))
 """How often connections are broken in a round."""
@@ -32,8 +32,8 @@ RATE = float(os.environ.get("CHAOS_RATE", "60"))
 """Posts a second of all senders together."""
 LATE_PART = min(0.1, 4 / (ROUNDS * STEPS))
 """Of the late pages that have not begun, how many do with each step: some are left to the end."""
-OFFICIAL = int(os.environ.get("CHAOS_OFFICIAL", "60"))
-LIGHT = int(os.environ.get("CHAOS_LIGHT", "140"))
+OFFICIAL = int(os.environ.get("CHAOS_OFFICIAL", "40"))
+LIGHT = int(os.environ.get("CHAOS_LIGHT", "100"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 LONG = os.environ.get("CHAOS_LONG") == "1"
 """`make chaos`: what takes its time, and what changes the machine's network, is done, too."""

@@ -25,7 +25,7 @@ KEEPALIVE = "hash $sidecar_sticky_key consistent;\n    keepalive 16;"
 @pytest.fixture(scope="module")
 def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningSidecar]]:
     url = postgres.url(postgres.new_database()).replace("+psycopg", "")
-    with two_processes(tmp_path_factory.mktemp("pair"), url, apart=True) as servers:
+    with two_processes(tmp_path_factory.mktemp("pair"), url, apart=True, SIDECAR_DRAIN_SECONDS="2") as servers:
         yield servers
 
 

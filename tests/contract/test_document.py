@@ -92,7 +92,7 @@ parameters = {{ "path.number" = {{ dictionary = "permissions", probability = 0.5
 time."""
 
 
-@pytest.mark.parametrize(("who", "phases", "examples"), [("admin", "coverage,fuzzing", 8), ("nobody", "coverage", 1)])
+@pytest.mark.parametrize(("who", "phases", "examples"), [("admin", "coverage,fuzzing", 3), ("nobody", "coverage", 1)])
 def test_every_answer_is_one_that_the_document_tells(
     furnished: Flow, tmp_path: Path, who: str, phases: str, examples: int
 ) -> None:
