@@ -42,7 +42,7 @@ lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed
 
 .PHONY: chaos
 chaos: .venv/installed-tests node ## half an hour of kills, cuts, pulled cables, full disks and old backups: nothing may be lost or come twice
-	@CHAOS_LONG=1 CHAOS_ROUNDS=$(CHAOS_ROUNDS) CHAOS_STEPS=10 CHAOS_POSTS=20 CHAOS_RATE=100 CHAOS_SEED=$(CHAOS_SEED) \
+	@CHAOS_LONG=1 CHAOS_ROUNDS=$(CHAOS_ROUNDS) CHAOS_STEPS=10 CHAOS_POSTS=20 CHAOS_RATE=100 CHAOS_OFFICIAL=60 CHAOS_LIGHT=140 CHAOS_SEED=$(CHAOS_SEED) \
 		.venv/bin/python -m pytest -s tests/chaos $(PYTEST_ARGS)
 
 .PHONY: bench

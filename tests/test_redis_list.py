@@ -31,7 +31,7 @@ from tests.redis import PASSWORD, RedisServer, program
 from tests.servers import RunningSidecar, two_processes
 
 NAME = "deployment_notifications"
-ITEMS, ITEMS_AND_KILLS = 120, 500
+ITEMS, ITEMS_AND_KILLS = 80, 300
 PAUSE_SECONDS = 0.005
 POISON_EVERY = 20
 KILLS = 3

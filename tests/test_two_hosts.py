@@ -175,6 +175,8 @@ def test_who_is_sent_away_at_one_goes_at_the_other(stage, js):
     token = one.connection_token(sub=user)
     page = Page(js, one, token=token, **QUICK).connected()
     plain = [Plain(one, path, token) for path in ("/ws/rooms/x/", "/ws/permissions/")]
+    for connection in plain:
+        connection.next()  # it is in: the handshake's answer comes a moment before
     assert two.post(f"/api/users/{user}/disconnect").status_code == 200
     assert page.told("disconnected")["code"] == "disconnected"
     assert [connection.closed() for connection in plain] == [4403] * 2

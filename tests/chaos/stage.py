@@ -32,8 +32,8 @@ RATE = float(os.environ.get("CHAOS_RATE", "60"))
 """Posts a second of all senders together."""
 LATE_PART = min(0.1, 4 / (ROUNDS * STEPS))
 """Of the late pages that have not begun, how many do with each step: some are left to the end."""
-OFFICIAL = int(os.environ.get("CHAOS_OFFICIAL", "40"))
-LIGHT = int(os.environ.get("CHAOS_LIGHT", "100"))
+OFFICIAL = int(os.environ.get("CHAOS_OFFICIAL", "30"))
+LIGHT = int(os.environ.get("CHAOS_LIGHT", "70"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 LONG = os.environ.get("CHAOS_LONG") == "1"
 """`make chaos`: what takes its time, and what changes the machine's network, is done, too."""
