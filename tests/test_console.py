@@ -271,7 +271,7 @@ def test_who_has_logged_in_needs_no_token(browser, start_sidecar: Start, name):
     server = start_sidecar()
     log_in(browser, server)
     browser.evaluate("[...document.querySelectorAll('header a')].find(a => a.innerText === 'test console').click()")
-    browser.wait_for("document.title.startsWith('Test console')")
+    browser.wait_for("document.title.startsWith('Test console') && document.readyState === 'complete'")
     console = Console(browser, server)
     console.connected("")
     console.join("room", name)

@@ -350,7 +350,7 @@ def test_from_a_stranger_to_a_login_that_has_ended(browser, start_sidecar: Start
     assert browser.evaluate("document.getElementById('deliveries').checkVisibility()") is False
     log_in(browser, server)
     browser.evaluate("[...document.querySelectorAll('header a')].find(a => a.innerText === 'deliveries').click()")
-    browser.wait_for("document.title.startsWith('Deliveries')")
+    browser.wait_for("document.title.startsWith('Deliveries') && document.readyState === 'complete'")
     shows(browser, "#link", "live")
     shows(browser, "#none", "nothing was refused")
     server.post(WEBHOOK, {"type": "deployment_started", "project": "p", "deployment_id": "1"})
