@@ -27,12 +27,15 @@ def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[RunningSidecar, RunningSidecar]]:
     """Two processes of one installation, the second of which may be killed and started again."""
-    url = None
+    url, settings = None, {}
     if request.param != "sqlite":
         postgres = request.getfixturevalue("postgres")
         url = postgres.url(postgres.new_database()).replace("+psycopg", "")
+        settings = {"SIDECAR_REDIS_URL": request.getfixturevalue("redis_session").url}  # news crosses hosts by it alone
     apart, program = url is not None, ROOT / "tests" / "fleeting.py"
-    with two_processes(tmp_path_factory.mktemp("presence"), url, apart, program) as (here, there):
+    with two_processes(tmp_path_factory.mktemp("presence"), url, apart, program, **settings) as (here, there):
+        for server in (here, there):
+            wait_until(lambda server=server: not server.get("/readyz").json()["warnings"], "Redis is there")
         yield here, there
 
 
