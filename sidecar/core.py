@@ -21,7 +21,7 @@ from sidecar.domain.access import Identity
 from sidecar.domain.authorizations import App
 from sidecar.domain.errors import Conflict, Unavailable
 from sidecar.domain.events import Event, Volatile
-from sidecar.fanout.catchup import CatchUp
+from sidecar.fanout.catchup import PAGE_BYTES, CatchUp
 from sidecar.fanout.datagrams import Datagrams
 from sidecar.fanout.doorbells import Batch, Doorbell
 from sidecar.fanout.hub import Hub
@@ -169,7 +169,7 @@ def open_core(settings: Settings, running: bool = False, adopt_secret: bool = Fa
 
     bells: list[Doorbell] = []
     tail = Tail(database, publish, missed, lambda: any(bell.carries for bell in bells))
-    catchup = CatchUp(database, tail)
+    catchup = CatchUp(database, tail, min(PAGE_BYTES, settings.outbox_bytes // 4))
     hub = Hub(catchup.congested)
     gaps.append(hub.cut_off_all)
     node = secrets.token_hex(8)

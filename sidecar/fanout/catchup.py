@@ -90,12 +90,18 @@ class _Truncated(Exception):
     """Retention has overtaken this subscriber: it must come back and be told, never silently get less."""
 
 
-class CatchUp:
-    """Owns every subscriber that is off the live path; one greenlet each, ended when it is live again."""
+class _Full(Exception):
+    """This subscriber takes no more at the moment; what has been sent is noted."""
 
-    def __init__(self, database: Database, tail: Tail):
+
+class CatchUp:
+    """Owns every subscriber that is off the live path; one greenlet each, ended when it is live again. No outbox is
+    filled by more than a page at once, so that an answer or a ping finds room as well."""
+
+    def __init__(self, database: Database, tail: Tail, page_bytes: int = PAGE_BYTES):
         self._database = database
         self._tail = tail
+        self._page_bytes = page_bytes
         self._behind: dict[Subscriber, Owed] = {}
         self.demoted = 0
         """How many times a slow subscriber was taken off the live path."""
@@ -223,13 +229,17 @@ class CatchUp:
             gevent.spawn(self._run, subscriber, owed).name = "catch-up"
 
     def _run(self, subscriber: Subscriber, owed: Owed) -> None:
+        full = False
         try:
-            while not subscriber.closed and subscriber.recipient.wait_drained():
+            while not subscriber.closed and subscriber.recipient.wait_drained(entirely=full):
                 if owed.pauses:
                     return
                 try:
                     if self._step(subscriber, owed):
                         break
+                    full = False
+                except _Full:
+                    full = True
                 except Unavailable:
                     gevent.sleep(RETRY_SECONDS)
                 except _Truncated:
@@ -243,7 +253,8 @@ class CatchUp:
         subscriber.live = not subscriber.closed
 
     def _step(self, subscriber: Subscriber, owed: Owed) -> bool:
-        """Send one page of what it lacks. True once nothing is lacking."""
+        """Send one page of what it lacks, or as much of it as there is room for: then raises _Full. True once nothing
+        is lacking."""
         if not owed.replays:
             if self._finish_from_ring(subscriber):
                 return True
@@ -260,17 +271,15 @@ class CatchUp:
         if events is None:
             return False
         wanted = [event for event in events if subscriber.wants(event)]
-        if sum(len(event.payload) for event in wanted) > PAGE_BYTES:
+        if sum(len(event.payload) for event in wanted) > self._page_bytes:
             return False
-        _send(subscriber, wanted)
-        subscriber.position = self._tail.last
+        self._send(subscriber, wanted, self._tail.last)
         return True
 
     def _advance(self, subscriber: Subscriber, target: int) -> None:
         """The next page of all its rooms together, up to `target`."""
         page = self._page(list(subscriber.rooms), subscriber.position, target, subscriber.user)
-        _send(subscriber, (event for event in page.events if subscriber.wants(event)))
-        subscriber.position = page.upto
+        self._send(subscriber, (event for event in page.events if subscriber.wants(event)), page.upto)
 
     def _replay(self, subscriber: Subscriber, owed: Owed) -> None:
         """The next page of the first replay, without what went out through another room already."""
@@ -280,12 +289,24 @@ class CatchUp:
         if subscriber.rooms.get(replay.room) is not replay.hold:  # left meanwhile
             owed.next_replay()
             return
-        _send(subscriber, (event for event in page.events if not _sent(subscriber, event, replay.room)), replay)
+        lacking = [event for event in page.events if not _sent(subscriber, event, replay.room)]
+        for event in lacking:
+            if not _queued(subscriber, event, place_in(replay, event.seq)):
+                owed.reached = event.seq - 1
+                raise _Full
         if page.upto < replay.upto:
             owed.reached = page.upto
         else:
             owed.next_replay()
             replay.hold.sent = min(replay.hold.sent, replay.since)
+
+    def _send(self, subscriber: Subscriber, events: Iterable[Event], upto: int) -> None:
+        """What its rooms have up to there, at its position."""
+        for event in events:
+            if not _queued(subscriber, event):
+                subscriber.position = event.seq - 1
+                raise _Full
+        subscriber.position = upto
 
     def _page(self, rooms: list[str], after: int, upto: int, user: str | None) -> Page:
         """Raises _Truncated when the journal no longer holds all of it."""
@@ -293,7 +314,7 @@ class CatchUp:
         def query(connection: Connection) -> Page:
             if after < read_head(connection).floor:
                 raise _Truncated
-            return room_events(connection, rooms, after, upto, PAGE_EVENTS, PAGE_BYTES, user)
+            return room_events(connection, rooms, after, upto, PAGE_EVENTS, self._page_bytes, user)
 
         return self._database.read(query)
 
@@ -310,12 +331,10 @@ def _promise(subscriber: Subscriber, room: str, hold: Room, since: int, begin: O
     return made
 
 
-def _send(subscriber: Subscriber, events: Iterable[Event], replay: Replay | None = None) -> None:
-    for event in events:
-        place = None if replay is None else place_in(replay, event.seq)
-        frame = subscriber.codec.frame(event, place)
-        if frame:
-            subscriber.recipient.put(frame)
+def _queued(subscriber: Subscriber, event: Event, place: str | None = None) -> bool:
+    """Is it on its way, or nothing for this subscriber? False: there is no room."""
+    frame = subscriber.codec.frame(event, place)
+    return not frame or subscriber.recipient.offer(frame)
 
 
 def place_in(replay: Replay, seq: int) -> str:

@@ -41,14 +41,12 @@ class Recipient(Protocol):
     def offer_latest(self, kind: str, frame: bytes) -> bool:
         """As `offer`; of the frames of a kind that wait only the newest stays."""
 
-    def put(self, frame: bytes) -> None:
-        """Queue a frame that has room: the caller asked `wait_drained` before. Never blocks."""
-
     def cut_off(self) -> None:
         """Close the connection, so that the client comes back and is told what it missed. Never blocks."""
 
-    def wait_drained(self) -> bool:
-        """Block until nearly nothing is unsent; False when the connection is gone."""
+    def wait_drained(self, entirely: bool = False) -> bool:
+        """Block until nearly nothing is unsent, or nothing at all: then there is room for any one frame. False when the
+        connection is gone."""
 
 
 class Room:

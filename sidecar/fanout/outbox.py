@@ -182,13 +182,14 @@ class Outbox:
             self._idle = False
             arrival()
 
-    def wait_drained(self) -> bool:
-        """Block until nearly nothing is unsent; False when the connection has ended."""
-        while not self.closed and self.size > DRAINED_BYTES:
+    def wait_drained(self, entirely: bool = False) -> bool:
+        """Block until nearly nothing is unsent, or nothing at all; False when nothing more is taken, because the
+        connection ends or has ended."""
+        while not self.closed and self.size > (0 if entirely else DRAINED_BYTES):
             if self._drained is None:
                 self._drained = Signal()
             self._drained.wait()
-        return not self.closed
+        return self.limit_bytes != NOTHING_MORE
 
     def finish(self, last_frame: bytes, then: Callable[[], None]) -> None:
         """Send what waits, then this, and nothing after it; at the end `then` is called from the event loop."""

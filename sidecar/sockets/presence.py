@@ -88,11 +88,9 @@ class Meanwhile:
     def offer_latest(self, kind: str, frame: bytes) -> bool:
         return True
 
-    def put(self, frame: bytes) -> None: ...
-
     def cut_off(self) -> None: ...
 
-    def wait_drained(self) -> bool:
+    def wait_drained(self, entirely: bool = False) -> bool:
         return True
 
 

@@ -43,10 +43,6 @@ class FakeRecipient:
     def offer(self, frame: bytes) -> bool:
         if self.unread >= self.capacity and self.broken is None:
             return False
-        self.put(frame)
-        return True
-
-    def put(self, frame: bytes) -> None:
         if self.broken is not None:
             raise self.broken
         if not self.closed:
@@ -54,6 +50,7 @@ class FakeRecipient:
             self.frames.append(frame)
             self.unread += 1
             self.most_unread = max(self.most_unread, self.unread)
+        return True
 
     def read(self, count: int | None = None) -> None:
         """The client takes some of what waits (all of it)."""
@@ -62,7 +59,7 @@ class FakeRecipient:
     def cut_off(self) -> None:
         self.closed = True
 
-    def wait_drained(self) -> bool:
+    def wait_drained(self, entirely: bool = False) -> bool:
         while self.unread > 0 and not self.closed:
             gevent.sleep(0.001)
         return not self.closed

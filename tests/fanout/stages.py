@@ -10,7 +10,7 @@ import gevent
 from sqlalchemy import delete, update
 
 from sidecar.domain.events import Event, Offset
-from sidecar.fanout.catchup import CatchUp, Past, Subscription
+from sidecar.fanout.catchup import PAGE_BYTES, CatchUp, Past, Subscription
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.fanout.tail import Tail
 from sidecar.store.journal import Transaction
@@ -30,11 +30,11 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) ->
 class Stage:
     """`published` are the events in the order in which the tail gave them out."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, page_bytes: int = PAGE_BYTES):
         self.store = Store(folder, started=False, on_commit=lambda events: self.tail.offer(events))
         self.published: list[Event] = []
         self.tail = Tail(self.store.database, self._publish, on_gap=lambda: self.hub.cut_off_all())
-        self.catchup = CatchUp(self.store.database, self.tail)
+        self.catchup = CatchUp(self.store.database, self.tail, page_bytes)
         self.hub = Hub(self.catchup.congested)
         self.store.writer.start()
         self.tail.start()

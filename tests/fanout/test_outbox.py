@@ -260,6 +260,25 @@ class TestBounds:
         peer.read_until(len(sent))
         assert waiting.get(timeout=10) is True
 
+    def test_who_waits_for_the_last_byte_goes_on_behind_it(self, peer: Peer):
+        sent = b"".join(peer.fill())
+        while peer.outbox.size <= 2 * DRAINED_BYTES:
+            assert peer.outbox.offer(b"z" * 10_000)
+            sent += b"z" * 10_000
+        nearly = gevent.spawn(peer.outbox.wait_drained)
+        waiting = gevent.spawn(peer.outbox.wait_drained, entirely=True)
+        waiting.link(lambda _: left.append(peer.outbox.size))
+        left: list[int] = []
+        peer.read_until(len(sent))
+        assert waiting.get(timeout=10) is nearly.get(timeout=10) is True
+        assert left == [0]
+
+    def test_nobody_waits_for_one_that_is_to_close(self, peer: Peer):
+        """It takes nothing more, however much it has drained."""
+        peer.outbox.finish(b"<last>", lambda: None)
+        assert peer.outbox.wait_drained() is False
+        assert peer.outbox.wait_drained(entirely=True) is False
+
     def test_closing_releases_who_waits_for_the_reader(self, flusher: Flusher):
         peer = Peer(flusher).attach()
         peer.fill()

@@ -118,7 +118,9 @@ class TestCatchingUp:
         finally:
             house.close()
 
-    def test_what_is_declined_while_it_catches_up_does_not_come_any_more(self, house):
+    def test_what_is_declined_while_it_catches_up_does_not_come_any_more(self, tmp_path):
+        """What waits for one reader is far less than what there is, and the rest is held back until it is declined."""
+
         def command(transaction: Transaction) -> list[int]:
             heard = []
             for _ in range(1_500):
@@ -126,19 +128,26 @@ class TestCatchingUp:
                 heard.append(transaction.append("system_notification", {"text": "x" * 400}, ["permissions"]).seq)
             return heard
 
-        heard = house.sidecar.core.writer.submit(command)
-        peer = house.connect("ada", "since=0", house.ada)
-        peer.say(type="unsubscribe_notifications", types=["tool_status_changed"])
-        kinds: list[str] = []
+        house = House(tmp_path, max_body_bytes=16_384, outbox_bytes=65_536)
+        try:
+            heard = house.sidecar.core.writer.submit(command)
+            peer = house.connect("ada", "since=0", house.ada)
+            kinds: list[str] = []
 
-        def all_heard() -> bool:
-            kinds[:] = [frame["type"] for frame in peer.told]
-            return kinds.count("system_notification") == len(heard)
+            def heard_of(kind: str) -> int:
+                kinds[:] = [frame["type"] for frame in peer.told]
+                return kinds.count(kind)
 
-        wait_until(all_heard, "the rest has come")
-        declined = kinds.index("unsubscription_confirmed")
-        assert set(kinds[declined + 1 :]) == {"system_notification"}
-        assert [frame["seq"] for frame in peer.told if frame["type"] == "system_notification"] == heard
+            wait_until(lambda: heard_of("tool_status_changed") > 0, "it catches up")
+            with house.sidecar.core.catchup.paused(peer.socket.subscriber, 0):
+                peer.say(type="unsubscribe_notifications", types=["tool_status_changed"])
+                wait_until(lambda: heard_of("unsubscription_confirmed") == 1, "it is declined")
+            wait_until(lambda: heard_of("system_notification") == len(heard), "the rest has come")
+            declined = kinds.index("unsubscription_confirmed")
+            assert set(kinds[declined + 1 :]) == {"system_notification"}
+            assert [frame["seq"] for frame in peer.told if frame["type"] == "system_notification"] == heard
+        finally:
+            house.close()
 
     @pytest.mark.parametrize("since", [10**12, "1.deadbeef"])
     def test_a_place_that_is_not_ours_is_told_first(self, house, since: object):
