@@ -47,8 +47,8 @@ class Owner(Protocol):
 
 class Outbox:
     """Frames of one connection, in the order in which they leave. Without a transport (long polling) they wait until
-    they are taken. An empty outbox takes any one frame; beside that `limit_bytes` bounds what waits, and the flusher's
-    budget what waits for all the readers that are slow at the moment.
+    the client has them. An empty outbox takes any one frame; beside that `limit_bytes` bounds what waits, and the
+    flusher's budget what waits for all the readers that are slow at the moment.
 
     Three ways in, for three policies: `offer` refuses what does not fit (its caller lets the subscriber lag behind),
     `offer_latest` replaces a waiting frame of the same kind, `put` closes the connection."""
@@ -58,6 +58,7 @@ class Outbox:
         "_drained",
         "_flusher",
         "_frames",
+        "_given",
         "_held",
         "_idle",
         "_latest",
@@ -74,6 +75,8 @@ class Outbox:
     def __init__(self, flusher: Flusher, limit_bytes: int, owner: Owner):
         self._flusher = flusher
         self._frames: list[bytes] = []
+        self._given = 0
+        """How many of them the last answer to a poll holds."""
         self._rest: memoryview | None = None
         self._latest: dict[str, int] | None = None
         self._idle = False
@@ -141,19 +144,30 @@ class Outbox:
         self.wake()
 
     def take(self, limit_bytes: int, limit_frames: int) -> list[bytes]:
-        """For polling: the first frames, at least one if there is one."""
-        taken = size = 0
+        """For polling: the first frames, at least one if there is one. They stay until they have `arrived`."""
+        self._given = size = 0
         for frame in self._frames:
-            if taken and (taken >= limit_frames or size + len(frame) > limit_bytes):
+            if self._given and (self._given >= limit_frames or size + len(frame) > limit_bytes):
                 break
-            taken += 1
+            self._given += 1
             size += len(frame)
-        frames = self._frames[:taken]
-        del self._frames[:taken]
         self._latest = None
-        self._shrink(size)
-        self._tell()
-        return frames
+        return self.given
+
+    @property
+    def given(self) -> list[bytes]:
+        """What was taken last and is not known to have arrived."""
+        return self._frames[: self._given]
+
+    def arrived(self) -> None:
+        """The client has what was taken."""
+        if self._given:
+            size = sum(map(len, self.given))
+            del self._frames[: self._given]
+            self._given = 0
+            self._latest = None
+            self._shrink(size)
+            self._tell()
 
     def wait(self, timeout_seconds: float) -> bool:
         """For polling: block until there is something to take, `wake` is called or the connection is closed; False
@@ -213,6 +227,7 @@ class Outbox:
         self._release()
         self._transport = None
         self._frames = []
+        self._given = 0
         self._rest = self._latest = self._sent = None
         self._idle = False
         self.limit_bytes = NOTHING_MORE

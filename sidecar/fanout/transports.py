@@ -102,7 +102,10 @@ class EngineSocket:
         "_connection",
         "_few_packets",
         "_heard_at",
+        "_mark",
         "_network",
+        "_polls",
+        "_posted",
         "_server",
         "_session",
         "closed",
@@ -123,6 +126,11 @@ class EngineSocket:
         self._few_packets = user_agent.lower().startswith("python")
         self._connection: Connection | None = None
         self._session: dict[str, Any] | None = None
+        self._mark: str | None = None
+        """Of the last poll."""
+        self._posted: tuple[str | None, int] | None = None
+        """Mark and hash of the last POST."""
+        self._polls = 0
         self._awaiting_pong = False
         self._heard_at = time.monotonic()
         network.wheel.add(server.ping_interval, self)
@@ -181,22 +189,36 @@ class EngineSocket:
         return float(self._server.ping_timeout)
 
     def handle_get_request(self, environ: dict[str, Any], _start_response: Any) -> list[PolledPacket]:
-        """A poll, held until there is something; or a WebSocket, taken over. Raises EngineIOError."""
+        """A poll, held until there is something; or a WebSocket, taken over. Raises EngineIOError.
+
+        A browser whose connection ends before an answer begins asks once more by itself, and tells nobody: the poll
+        is known by its mark, and gets what the first one got."""
         connection: Connection | None = environ.get(WEBSOCKET)
         if connection is not None:
             self._take(connection)
             return []
+        mark = _mark(environ)
+        again = mark is not None and mark == self._mark
+        if again and self.outbox.given:
+            return [PolledPacket.of(item) for item in self.outbox.given]
         if self.upgrading:
             return [NOOP]
-        if self.outbox.waiting:  # two polls at once: one of them would answer for nothing
-            self.close(wait=False)
-            raise BadPayload
+        if self.outbox.waiting:
+            if not again:  # two polls at once: one of them would answer for nothing
+                self.close(wait=False)
+                raise BadPayload
+            self.outbox.wake()
+        self._mark = mark
         return self.poll()
 
     def poll(self) -> list[PolledPacket]:
-        """What waits, or will come while this one is held. Empty when the client has upgraded meanwhile."""
+        """What waits, or will come while this one is held; what the last one got has arrived. NOOP when the client has
+        upgraded meanwhile, or has asked again."""
+        self._polls += 1
+        number = self._polls
+        self.outbox.arrived()
         timely = self.outbox.wait(self._server.ping_interval + self._server.ping_timeout)
-        if self.upgrading or self.upgraded:
+        if self.upgrading or self.upgraded or number != self._polls:
             return [NOOP]
         if not timely:
             self.close(wait=False, reason=self._server.reason.TRANSPORT_ERROR)
@@ -207,12 +229,18 @@ class EngineSocket:
         return [PolledPacket.of(item) for item in frames]
 
     def handle_post_request(self, environ: dict[str, Any]) -> None:
-        """The packets of a client that polls, handled in this request's greenlet. Raises BadPayload."""
+        """The packets of a client that polls, handled in this request's greenlet; once, if it posts them again as it
+        may poll again. Raises BadPayload."""
         length = int(environ.get("CONTENT_LENGTH") or 0)
         if length > self._server.max_http_buffer_size:
             raise BadPayload
+        payload = environ["wsgi.input"].read(length)
+        posted = (_mark(environ), hash(payload))
+        if posted == self._posted and posted[0] is not None:
+            return
+        self._posted = posted
         try:
-            packets = polled_packets(environ["wsgi.input"].read(length))
+            packets = polled_packets(payload)
         except ValueError as error:
             raise self._bad_payload() from error
         for packet in packets:
@@ -273,6 +301,7 @@ class EngineSocket:
     def upgrade(self, connection: Connection) -> None:
         """The probe is over: what waits goes out by the WebSocket."""
         self.upgraded, self.upgrading = True, False
+        self.outbox.arrived()
         self._network.upgraded(self, POLLING)
         self._connection = connection
         connection.switch(self, self.outbox)
@@ -316,6 +345,15 @@ class EngineSocket:
     def _bad_payload(self) -> BadPayload:
         self.close(wait=False, failure="bad_packet")
         return BadPayload()
+
+
+def _mark(environ: dict[str, Any]) -> str | None:
+    """What a client's `t` names this request by. A whole number does not: it may be a clock's, and stay the same for
+    a second."""
+    for field in environ.get("QUERY_STRING", "").split("&"):
+        if field.startswith("t="):
+            return None if field == "t=" or field[2:].isdigit() else field
+    return None
 
 
 class Probe:

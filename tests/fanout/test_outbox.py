@@ -318,9 +318,51 @@ class TestPolling:
             peer.outbox.offer(frame)
         assert peer.outbox.wait(10)
         assert peer.outbox.take(100, 3) == numbered(3)
+        peer.outbox.arrived()
         assert peer.outbox.take(3, 100) == [b"<3>"], "one that fits"
+        peer.outbox.arrived()
         assert peer.outbox.take(1, 100) == [b"<4>"], "one though it does not fit"
+        peer.outbox.arrived()
         assert (peer.outbox.take(100, 100), peer.outbox.size, flusher.held_bytes) == ([], 0, 0)
+        peer.close()
+
+    def test_what_was_taken_stays_until_it_has_arrived(self, flusher: Flusher):
+        peer = Peer(flusher)
+        for frame in numbered(3):
+            peer.outbox.offer(frame)
+        assert peer.outbox.take(100, 2) == numbered(2)
+        peer.outbox.offer(b"<3>")
+        assert peer.outbox.given == peer.outbox.take(100, 2) == numbered(2)
+        assert peer.outbox.size == flusher.held_bytes == 12
+        for _ in range(2):
+            peer.outbox.arrived()
+            assert peer.outbox.given == []
+            assert peer.outbox.size == flusher.held_bytes == 6
+        assert peer.outbox.take(100, 100) == [b"<2>", b"<3>"]
+        peer.close()
+
+    def test_a_frame_that_was_taken_is_not_replaced(self, flusher: Flusher):
+        peer = Peer(flusher)
+        assert peer.outbox.offer_latest("kind", b"old")
+        assert peer.outbox.take(100, 100) == [b"old"]
+        for frame in (b"new", b"newest"):
+            assert peer.outbox.offer_latest("kind", frame)
+        assert peer.outbox.given == [b"old"]
+        peer.outbox.arrived()
+        assert peer.outbox.offer_latest("kind", b"last")
+        assert peer.outbox.take(100, 100) == [b"newest", b"last"]
+        peer.close()
+
+    def test_who_waits_for_the_reader_goes_on_when_it_has_arrived(self, flusher: Flusher):
+        peer = Peer(flusher)
+        peer.outbox.offer(b"z" * 2 * DRAINED_BYTES)
+        waiting = gevent.spawn(peer.outbox.wait_drained)
+        gevent.sleep(0.01)
+        peer.outbox.take(100, 1)
+        gevent.sleep(0.01)
+        assert not waiting.dead
+        peer.outbox.arrived()
+        assert waiting.get(timeout=10) is True
         peer.close()
 
     def test_one_who_waits_is_woken_by_the_first_frame(self, flusher: Flusher):

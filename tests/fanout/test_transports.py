@@ -105,14 +105,14 @@ def take(session: EngineSocket, connection: Connection) -> None:
     session.handle_get_request({WEBSOCKET: connection}, None)
 
 
-def post(session: EngineSocket, body: str | bytes, length: int | None = None) -> None:
+def post(session: EngineSocket, body: str | bytes, length: int | None = None, query: str = "") -> None:
     data = body.encode() if isinstance(body, str) else body
-    environ: dict[str, Any] = {"CONTENT_LENGTH": str(len(data) if length is None else length)}
+    environ: dict[str, Any] = {"CONTENT_LENGTH": str(len(data) if length is None else length), "QUERY_STRING": query}
     session.handle_post_request(environ | {"wsgi.input": io.BytesIO(data)})
 
 
-def polled(session: EngineSocket) -> list[str]:
-    return [packet.encode() for packet in session.handle_get_request({}, None)]
+def polled(session: EngineSocket, query: str = "") -> list[str]:
+    return [packet.encode() for packet in session.handle_get_request({"QUERY_STRING": query}, None)]
 
 
 class TestWebSocket:
@@ -270,6 +270,80 @@ class TestPolling:
     def test_a_body_that_is_longer_than_allowed_is_not_read(self, slow_house: House):
         with pytest.raises(BadPayload):
             post(slow_house.polling(), "3", length=10_001)
+
+
+class TestAskedAgain:
+    """A browser whose connection ended before an answer came sends the request once more, and the page never hears."""
+
+    def test_a_poll_gets_what_it_got_before(self, slow_house: House):
+        session = slow_house.polling()
+        session.put([engine_frame("1"), engine_frame("2")])
+        assert polled(session, "EIO=4&t=a1") == ["41", "42"]
+        session.put([engine_frame("3")])
+        assert polled(session, "EIO=4&t=a1") == polled(session, "EIO=4&t=a1") == ["41", "42"]
+        assert polled(session, "EIO=4&t=a2") == ["43"]
+        session.put([engine_frame("4")])
+        assert polled(session, "EIO=4&t=a1") == ["44"], "that is over"
+
+    @pytest.mark.parametrize("query", ["", "t=", "t=1795338137", "transport=polling&t=0"])
+    def test_a_name_that_may_be_a_clock_s_is_none(self, slow_house: House, query: str):
+        """Some clients give the second, and poll twice in it."""
+        session = slow_house.polling()
+        for packet in ("1", "2"):
+            session.put([engine_frame(packet)])
+            assert polled(session, query) == [f"4{packet}"]
+            post(session, "42[1]", query=query)
+        assert slow_house.messages == ["2[1]", "2[1]"]
+
+    def test_a_poll_that_is_held_for_nobody_ends(self, slow_house: House):
+        session = slow_house.polling()
+        lost = gevent.spawn(polled, session, "t=a1")
+        gevent.sleep(0.01)
+        held = gevent.spawn(polled, session, "t=a1")
+        assert lost.get(timeout=5) == ["6"]
+        session.put([engine_frame("x")])
+        assert held.get(timeout=5) == ["4x"]
+        assert slow_house.ends == []
+
+    def test_also_when_its_answer_comes_at_the_same_moment(self, slow_house: House):
+        session = slow_house.polling()
+        lost = gevent.spawn(polled, session, "t=a1")
+        gevent.sleep(0.01)
+        session.put([engine_frame("x")])
+        session.outbox.wake()
+        assert polled(session, "t=a1") == ["4x"]
+        assert lost.get(timeout=5) == ["6"]
+        assert polled(session, "t=a1") == ["4x"]
+
+    def test_between_a_probe_and_its_end_too(self, slow_house: House, connect):
+        session, client = slow_house.polling(), connect()
+        session.put([engine_frame("1")])
+        assert polled(session, "t=a1") == ["41"]
+        take(session, client.connection)
+        client.send(text("2probe"))
+        client.expect(frame(TEXT, b"3probe"))
+        session.put([engine_frame("2")])
+        assert polled(session, "t=a1") == ["41"]
+        assert polled(session, "t=a2") == ["6"]
+        client.send(text("5"))
+        client.expect(frame(TEXT, b"3probe") + frame(TEXT, b"42"))
+
+    def test_what_is_posted_again_is_handled_once(self, slow_house: House):
+        session = slow_house.polling()
+        post(session, "42[1]", query="t=a1")
+        post(session, "42[1]", query="t=a1")
+        post(session, "42[1]", query="t=a2")
+        post(session, "42[2]", query="t=a2")
+        assert slow_house.messages == ["2[1]", "2[1]", "2[2]"]
+
+    def test_what_nobody_asks_for_any_more_is_not_kept(self, slow_house: House):
+        session = slow_house.polling()
+        session.put([engine_frame("x" * 1_000)])
+        polled(session, "t=a1")
+        assert session.outbox.size > 1_000, "it counts as unsent"
+        session.close(wait=False)
+        assert (session.outbox.size, session.outbox.given) == (0, [])
+        assert slow_house.network.flusher.held_bytes == 0
 
 
 class TestUpgrade:
