@@ -41,7 +41,7 @@ PERSON_SECONDS = 600.0
 """How long a person may take, and an authorization lasts."""
 POLL_SECONDS = 0.1
 APP_ID, USER, OPEN_ID = "cli_demo", "ada", "ou_ada"
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     "--headless",
     "--no-sandbox",

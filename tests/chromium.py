@@ -17,6 +17,8 @@ from typing import Any, Self
 import pytest
 import websocket
 
+PROGRAMS = ("chromium-headless-shell", "chromium")
+"""The first is the same without a desktop's browser around it: a page costs a tenth of the CPU."""
 DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.02
 FLAGS = (
@@ -39,12 +41,18 @@ class PageError(AssertionError):
     """What was evaluated in the page threw, or the page could not be loaded."""
 
 
+def installed() -> str | None:
+    """The program of a Chromium, if there is one."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
 class Chromium:
     """The program, for one `Browser` after the other. `profile` is a folder of its own that nothing else uses."""
 
-    def __init__(self, profile: Path, program: str = "chromium"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    def __init__(self, profile: Path):
+        program = installed()
+        if program is None:
+            pytest.skip("Chromium is not installed (make services)")
         # a process group of its own: Chromium is many processes, and close() ends all of them
         self._process = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
