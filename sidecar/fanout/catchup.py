@@ -27,6 +27,7 @@ from sidecar.store.journal import Head, Page, count_room_events, mark_of, read_h
 log = structlog.get_logger("sidecar.catchup")
 
 PAGE_EVENTS = 500
+LEAST_PAGE_EVENTS = 8
 PAGE_BYTES = 256 * 1024
 RETRY_SECONDS = 0.5
 MAX_REPLAYS = 1_000
@@ -71,11 +72,13 @@ class Beginning:
 
 class Owed:
     """What a subscriber is owed that is off the live path: `replays`, and how far the first of them has `reached`
-    (None before its first page); and whatever came after its position."""
+    (None before its first page); and whatever came after its position. `page_events`: to look at so many for the next
+    page, because all of their bytes are counted, also of those that don't fit."""
 
-    __slots__ = ("pauses", "reached", "replays", "running")
+    __slots__ = ("page_events", "pauses", "reached", "replays", "running")
 
     def __init__(self) -> None:
+        self.page_events = PAGE_EVENTS
         self.replays: deque[Replay] = deque()
         self.reached: int | None = None
         self.pauses = 0
@@ -258,9 +261,9 @@ class CatchUp:
         if not owed.replays:
             if self._finish_from_ring(subscriber):
                 return True
-            self._advance(subscriber, self._tail.last)
+            self._advance(subscriber, owed, self._tail.last)
         elif subscriber.position < owed.replays[0].begin.seq:
-            self._advance(subscriber, owed.replays[0].begin.seq)
+            self._advance(subscriber, owed, owed.replays[0].begin.seq)
         else:
             self._replay(subscriber, owed)
         return False
@@ -276,16 +279,16 @@ class CatchUp:
         self._send(subscriber, wanted, self._tail.last)
         return True
 
-    def _advance(self, subscriber: Subscriber, target: int) -> None:
+    def _advance(self, subscriber: Subscriber, owed: Owed, target: int) -> None:
         """The next page of all its rooms together, up to `target`."""
-        page = self._page(list(subscriber.rooms), subscriber.position, target, subscriber.user)
+        page = self._page(owed, list(subscriber.rooms), subscriber.position, target, subscriber.user)
         self._send(subscriber, (event for event in page.events if subscriber.wants(event)), page.upto)
 
     def _replay(self, subscriber: Subscriber, owed: Owed) -> None:
         """The next page of the first replay, without what went out through another room already."""
         replay = owed.replays[0]
         after = replay.since if owed.reached is None else owed.reached
-        page = self._page([replay.room], after, replay.upto, subscriber.user)
+        page = self._page(owed, [replay.room], after, replay.upto, subscriber.user)
         if subscriber.rooms.get(replay.room) is not replay.hold:  # left meanwhile
             owed.next_replay()
             return
@@ -308,15 +311,18 @@ class CatchUp:
                 raise _Full
         subscriber.position = upto
 
-    def _page(self, rooms: list[str], after: int, upto: int, user: str | None) -> Page:
+    def _page(self, owed: Owed, rooms: list[str], after: int, upto: int, user: str | None) -> Page:
         """Raises _Truncated when the journal no longer holds all of it."""
+        limit = min(owed.page_events, PAGE_EVENTS)
 
         def query(connection: Connection) -> Page:
             if after < read_head(connection).floor:
                 raise _Truncated
-            return room_events(connection, rooms, after, upto, PAGE_EVENTS, self._page_bytes, user)
+            return room_events(connection, rooms, after, upto, limit, self._page_bytes, user)
 
-        return self._database.read(query)
+        page = self._database.read(query)
+        owed.page_events = max(LEAST_PAGE_EVENTS, 2 * len(page.events))
+        return page
 
 
 def _promise(subscriber: Subscriber, room: str, hold: Room, since: int, begin: Offset) -> Replay | None:

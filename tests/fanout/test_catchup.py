@@ -13,9 +13,11 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy import event as sql_event
 from sqlalchemy.exc import OperationalError
 
@@ -23,6 +25,7 @@ import sidecar.fanout.catchup as catchup_module
 from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Event, Offset
 from sidecar.fanout.hub import Subscriber
+from sidecar.store.journal import Page, room_events
 from sidecar.store.writer import Writer
 from tests.fanout.recipients import FakeRecipient
 from tests.fanout.stages import Stage, wait_until
@@ -206,6 +209,27 @@ def test_pages_are_bounded_by_bytes_too(tmp_path: Path):
     stage.subscribe(subscriber, "room:a", since=0)
     assert replayed(stage, subscriber, recipient) == list(range(1, 14))
     assert recipient.most_unread <= 3, "three of them fill a page; the large one comes alone"
+    stage.close()
+
+
+def test_of_large_events_no_more_are_looked_at_than_a_page_holds_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The bytes of all of them are counted each time: far more than are sent, if a page were always of 500."""
+    stage = Stage(tmp_path, page_bytes=3_000)
+    looked_at = []
+
+    def spied(connection: Connection, rooms: list[str], after: int, upto: int, limit: int, *more: Any) -> Page:
+        looked_at.append(limit)
+        return room_events(connection, rooms, after, upto, limit, *more)
+
+    monkeypatch.setattr(catchup_module, "room_events", spied)
+    post(stage, 40, "room:a", text="x" * 900)
+    post(stage, 600, "room:a")
+    subscriber, recipient = stage.subscriber()
+    stage.subscribe(subscriber, "room:a", since=0)
+    assert replayed(stage, subscriber, recipient) == list(range(1, 641))
+    large = 40 // 3
+    assert looked_at[:large] == [catchup_module.PAGE_EVENTS, *[catchup_module.LEAST_PAGE_EVENTS] * (large - 1)]
+    assert max(looked_at[large:]) > 10 * catchup_module.LEAST_PAGE_EVENTS, "small ones come many at a time again"
     stage.close()
 
 
