@@ -21,7 +21,7 @@ import structlog
 from gevent.event import Event as Signal
 from sqlalchemy import Connection
 
-from sidecar.domain.errors import NotAllowed, Unavailable
+from sidecar.domain.errors import Replaced, Unavailable
 from sidecar.domain.events import Control, Offset, parse_offset
 from sidecar.domain.times import unix_seconds
 from sidecar.fanout.catchup import CatchUp
@@ -170,16 +170,16 @@ class Recovery:
 
     def save(self, kept: Kept, holder: str, subscriber: Subscriber, without: str | None = None) -> None:
         """Store which rooms are held (but for one that is about to be left) and what is promised. Raises Unavailable;
-        NotAllowed when the client has come back by another connection, or this one has ended: then its subscriber
+        Replaced when the client has come back by another connection, or this one has ended: then its subscriber
         holds nothing any more, and what its session held was stored before."""
         if subscriber.closed:
-            raise NotAllowed("This connection has ended.")
+            raise Replaced("This connection has ended.")
         state = _encode(kept, subscriber, without)
         stored = self._submit(
             lambda transaction: save_session(transaction.connection, kept.pid_hash, kept.generation, holder, state)
         )
         if not stored:
-            raise NotAllowed("This connection has been replaced by another.")
+            raise Replaced("This connection has been replaced by another.")
 
     def ended(self, kept: Kept, for_good: bool) -> None:
         """Its connection has ended; `for_good` if the client won't come back. Stored soon, by a greenlet: who dies

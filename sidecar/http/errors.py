@@ -35,6 +35,7 @@ STATUS: dict[type[errors.SidecarError], int] = {
     errors.RateLimited: 429,
     errors.TooManyRooms: 429,
     errors.Unavailable: 503,
+    errors.Replaced: 503,
     errors.AuthorizationFailed: 502,
     errors.AuthenticationRequired: 404,
     errors.UserTokenExpired: 404,
