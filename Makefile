@@ -32,7 +32,7 @@ run: .venv/installed ## install if needed, serve on 127.0.0.1:8091, print the pa
 # Bytecode is written also where the environment says otherwise: some hundreds of processes would compile all anew.
 .PHONY: test
 test: lint node bots ## install if needed, check the code, run all tests (what needs a missing program is skipped)
-	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n 5 $(PYTEST_ARGS)
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n 6 --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/installed-tests ## ruff, mypy, and shellcheck where it is installed

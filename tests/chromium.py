@@ -107,7 +107,9 @@ class Line:
     def __init__(self, url: str):
         self.heard: Callable[[str, dict[str, Any]], None] = lambda method, parameters: None
         self._last_id = 0
-        self._socket = websocket.create_connection(url, timeout=DEADLINE_SECONDS, suppress_origin=True)
+        self._socket = websocket.create_connection(
+            url, timeout=DEADLINE_SECONDS, suppress_origin=True, skip_utf8_validation=True
+        )
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._last_id += 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.postgres import Postgres, programs
+from tests.programs import JsClient
 from tests.redis import RedisServer, program
 from tests.servers import RunningSidecar, two_processes
 
@@ -76,6 +77,20 @@ def start_sidecar(tmp_path: Path) -> Iterator[Start]:
         yield start
         for server in servers:
             stops.callback(server.stop)
+
+
+@pytest.fixture(scope="session")
+def js_session() -> Iterator[JsClient]:
+    """One node process for a worker's tests, which ask for `js`."""
+    with JsClient() as client:
+        yield client
+
+
+@pytest.fixture
+def js(js_session: JsClient) -> Iterator[JsClient]:
+    """The official client; a test's sockets end with it."""
+    yield js_session
+    js_session.forget()
 
 
 @pytest.fixture(scope="session")

@@ -244,6 +244,11 @@ class JsClient:
                 if not self._news.wait(end - time.monotonic()) and time.monotonic() >= end:
                     pytest.fail(f"no {what} within {seconds:g} s; instead: {self.lines[start:]}")
 
+    def forget(self) -> None:
+        """End all sockets, and what is known of them."""
+        self.send("forget")
+        self.next("forgotten")
+
     def close(self) -> None:
         """Say goodbye on every socket and end the process."""
         with contextlib.suppress(BrokenPipeError):

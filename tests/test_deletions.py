@@ -26,12 +26,6 @@ from tests.sockets.clients import Page, wait_until
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture
 def browser(js: JsClient) -> Iterator[Callable[..., Page]]:
     opened: list[Page] = []

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.chromium import Browser
+from tests.conftest import Start
 from tests.pages import DESKTOP, PHONE, fill, needs_no_sideways_scrolling, text
 from tests.servers import RunningSidecar
 
@@ -101,10 +102,14 @@ def test_its_curl_line_works(opened: Open, sidecar: RunningSidecar, anchor: str)
     assert isinstance(json.loads(done.stdout), dict)
 
 
-def test_the_curl_line_of_the_webhook_posts_a_step(opened: Open, sidecar: RunningSidecar) -> None:
+def test_the_curl_line_of_the_webhook_posts_a_step(opened: Open, sidecar: RunningSidecar, start_sidecar: Start) -> None:
+    """To a sidecar that has no other deployment of that name."""
     anchor = "post-api-webhooks-deployment"
-    line = text(opened(anchor), f"#{anchor} .copying pre")
-    environment = {"SIDECAR_TOKEN": sidecar.token, "PATH": "/usr/bin:/bin"}
+    shown = text(opened(anchor), f"#{anchor} .copying pre")
+    assert sidecar.url in shown
+    server = start_sidecar()
+    line = shown.replace(sidecar.url, server.url)
+    environment = {"SIDECAR_TOKEN": server.token, "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         ["bash", "-c", f"{line} --silent"], capture_output=True, text=True, timeout=30, env=environment, check=True
     )

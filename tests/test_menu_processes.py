@@ -12,19 +12,12 @@ import httpx
 import pytest
 
 from tests.governing import allow, give, notify, put_item, put_role, seen, short_name, until, written
-from tests.programs import JsClient
 from tests.servers import RunningSidecar
 from tests.sockets.clients import Page, Plain
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 EDITS = 24
 Stage = list[RunningSidecar]
-
-
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -75,12 +75,6 @@ def shipped(sites: dict[str, Nginx]) -> Nginx:
     return sites["shipped"]
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture
 def name() -> str:
     """A name that no other test uses, for sockets and projects."""

@@ -47,12 +47,6 @@ def site(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx
         yield running
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 def two_of(pair: Pair, port: int) -> str:
     """nginx/sidecar.conf for the first process of the pair, and what is at this port."""
     return SHIPPED.replace("# server 127.0.0.1:8092 ", f"server 127.0.0.1:{port} ")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.postgres import Postgres
@@ -17,12 +15,6 @@ PROJECT = "shop"
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     return postgres.url(postgres.new_database()).replace("+psycopg", "")
-
-
-@pytest.fixture
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
 
 
 def line(server: RunningSidecar, text: str):

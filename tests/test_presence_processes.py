@@ -16,12 +16,6 @@ from tests.sockets.clients import Page, wait_until
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture(scope="module", params=["sqlite", "two hosts"])
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -52,12 +52,6 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield servers
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture
 def browser(js: JsClient) -> Iterator[Callable[..., Page]]:
     opened: list[Page] = []

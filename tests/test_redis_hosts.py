@@ -31,12 +31,6 @@ def hosts(
         assert "hunter2" not in server.output(), "Redis' password stays out of the log"
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture
 def browser(js: JsClient) -> Iterator[Callable[..., Page]]:
     opened: list[Page] = []

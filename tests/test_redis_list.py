@@ -258,6 +258,9 @@ def test_the_holder_stands_still_until_another_has_taken_over(pair, lasting_redi
             count = taken_by(other)
             pusher.go_on()
             wait_until(lambda: taken_by(other) > count + 10, "the other takes over")
+        except pytest.fail.Exception as error:
+            error.add_note(f"{other.output()}\n{frozen.output()}")
+            raise
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
     check(pair[0], lasting_redis, pusher, name)

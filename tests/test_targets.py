@@ -16,12 +16,6 @@ SEND = "/api/send-websocket/"
 Stage = list[RunningSidecar]
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "two hosts"])
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Two processes of one installation; on "two hosts" they share the database alone."""

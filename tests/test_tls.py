@@ -22,7 +22,7 @@ import pytest
 import websocket
 
 from tests.certificates import Authority, Pair
-from tests.programs import JsClient, free_port, require, wait_until
+from tests.programs import free_port, require, wait_until
 from tests.servers import ROOT, RunningSidecar, run
 from tests.sockets.clients import Page, Plain
 
@@ -220,12 +220,6 @@ def test_a_body_too_large_is_refused_and_the_client_learns_it(secure):
 
 
 # Sockets
-
-
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
 
 
 def test_the_official_client_polls_and_upgrades(secure, authority, js, name):

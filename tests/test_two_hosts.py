@@ -47,12 +47,6 @@ def stage(request: pytest.FixtureRequest, hosts, redis_server: RedisServer) -> l
     return servers
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture
 def road() -> Iterator[Callable[[RunningSidecar], Road]]:
     """`road(server)`: browsers reach this one by it, until it is changed."""

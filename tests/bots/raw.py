@@ -94,6 +94,7 @@ class RawBot:
             f"ws://127.0.0.1:{server.port}{path}{query}",
             header=[f"x-apikey: {key}", f"x-platform: {platform}", f"x-uuid: {self.uuid}"],
             suppress_origin=True,
+            skip_utf8_validation=True,
             timeout=DEADLINE_SECONDS,
         )
         if line == "socketio":

@@ -117,6 +117,7 @@ def crowd(network: Network) -> tuple[socketio.Server, Callable[..., tuple[str, E
 
 
 def got(session: EngineSocket) -> list[str]:
+    session.outbox.arrived()
     if not session.outbox.size:
         return []
     return [packet.encode() for packet in session.poll()]

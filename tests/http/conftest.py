@@ -13,12 +13,6 @@ from tests.sockets.clients import Page
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 
 
-@pytest.fixture(scope="module")
-def js() -> Iterator[JsClient]:
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture
 def browser(js: JsClient, sidecar: RunningSidecar) -> Iterator[Callable[..., Page]]:
     """`browser(room)` connects one that is in the room: with an admin's token, or as `user`."""

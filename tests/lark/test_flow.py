@@ -10,7 +10,7 @@ import pytest
 from tests.chromium import Browser
 from tests.lark.flow import Flow, ended, heading, title_of
 from tests.lark.stage import APP_ID, HTTP, query_of
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 
 
 def user_of_token(flow: Flow, token: str) -> str:
@@ -195,7 +195,7 @@ class TestRenewal:
         known = {(502, "token_refresh_failed"), (404, "user_token_expired")}  # the latter if the job was there before
         assert (first.status_code, first.json()["code"]) in known
         assert (then.status_code, then.json()["code"]) == (404, "user_token_expired")
-        assert flow.row(begun)["user_access_token"] is None
+        wait_until(lambda: flow.row(begun)["user_access_token"] is None, "it is forgotten, by the job at the latest")
         flow.authorized(name)
         assert flow.token(name).status_code == 200
 

@@ -5,6 +5,7 @@
 //   {"op":"disconnect"}   says goodbye       {"op":"reconnect"}   comes back after that
 //   {"op":"drop"}   cuts the transport, as a lost network does
 //   {"op":"auth","auth":{…}}   what it gives from its next CONNECT on
+//   {"op":"forget"}   ends all sockets, and forgets them
 //
 // Each command may have "socket":"name" to hold several in one process (default "main"); each line printed has it too.
 // End of stdin ends the process. It decides nothing: what the lines mean is the test's business.
@@ -43,6 +44,15 @@ function connect(name, url, options = {}) {
   socket.io.on("reconnect_attempt", (attempt) => print(name, "reconnect_attempt", { attempt }));
 }
 
+function forget() {
+  for (const socket of sockets.values()) {
+    socket.disconnect();
+    socket.offAny();
+  }
+  sockets.clear();
+  print(null, "forgotten");
+}
+
 function emit(name, { event, args = [], id, timeout = 10_000 }) {
   const socket = sockets.get(name);
   if (id === undefined) {
@@ -70,6 +80,8 @@ function obey(command) {
       return undefined;
     case "drop":
       return sockets.get(name).io.engine.close();
+    case "forget":
+      return forget();
     default:
       throw new Error(`unknown op ${command.op}`);
   }

@@ -12,13 +12,6 @@ from tests.sockets.clients import Page, RawWebSockets
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
-def js() -> Iterator[JsClient]:
-    """One node process for a worker's tests; each test opens sockets of its own in it."""
-    with JsClient() as client:
-        yield client
-
-
 @pytest.fixture
 def page(js: JsClient, sidecar: RunningSidecar) -> Iterator[Open]:
     """`page(token=…)` opens a socket to the shared sidecar (as its admin unless told otherwise; `token=None` sends

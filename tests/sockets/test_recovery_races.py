@@ -64,6 +64,7 @@ class Client:
             text = taken[{126: 4, 127: 10}.get(taken[1], 2) :].decode()
             if text[:1] == "4":
                 self._told.append((text[1], json.loads(text[2:].lstrip("0123456789") or "null")))
+        self.session.outbox.arrived()
         return self._told
 
     @property
