@@ -164,13 +164,6 @@ class Unavailable(SidecarError):
     title = "Temporarily unavailable"
 
 
-class Replaced(SidecarError):
-    """What was asked on a connection whose client has another one by now, or is about to: that one may ask it."""
-
-    code = "unavailable"
-    title = "Temporarily unavailable"
-
-
 class AuthorizationFailed(SidecarError):
     """`reason` is one of domain.authorizations.REASONS, `provider_code` the platform's own number if it gave one."""
 

@@ -21,11 +21,11 @@ import structlog
 from gevent.event import Event as Signal
 from sqlalchemy import Connection
 
-from sidecar.domain.errors import Replaced, Unavailable
+from sidecar.domain.errors import Unavailable
 from sidecar.domain.events import Control, Offset, parse_offset
 from sidecar.domain.times import unix_seconds
 from sidecar.fanout.catchup import CatchUp
-from sidecar.fanout.hub import Codec, Hub, Recipient, Replay, Room, Subscriber
+from sidecar.fanout.hub import Codec, Hub, Recipient, Replay, Room, Subscriber, cut_off
 from sidecar.observability.logs import RateLimited, described
 from sidecar.store.journal import Head, Transaction, mark_of
 from sidecar.store.sessions import (
@@ -169,17 +169,18 @@ class Recovery:
         return recovered
 
     def save(self, kept: Kept, holder: str, subscriber: Subscriber, without: str | None = None) -> None:
-        """Store which rooms are held (but for one that is about to be left) and what is promised. Raises Unavailable;
-        Replaced when the client has come back by another connection, or this one has ended: then its subscriber
-        holds nothing any more, and what its session held was stored before."""
+        """Store which rooms are held (but for one that is about to be left) and what is promised. Raises Unavailable,
+        also when the client has come back by another connection, or this one has ended: then its subscriber holds
+        nothing any more, and what its session held was stored before."""
         if subscriber.closed:
-            raise Replaced("This connection has ended.")
+            raise Unavailable("This connection has ended.")
         state = _encode(kept, subscriber, without)
         stored = self._submit(
             lambda transaction: save_session(transaction.connection, kept.pid_hash, kept.generation, holder, state)
         )
         if not stored:
-            raise Replaced("This connection has been replaced by another.")
+            cut_off(subscriber)  # it may be the one that its client reads, all the same
+            raise Unavailable("This connection has been replaced by another.", retry_after_seconds=1)
 
     def ended(self, kept: Kept, for_good: bool) -> None:
         """Its connection has ended; `for_good` if the client won't come back. Stored soon, by a greenlet: who dies

@@ -35,7 +35,6 @@ STATUS: dict[type[errors.SidecarError], int] = {
     errors.RateLimited: 429,
     errors.TooManyRooms: 429,
     errors.Unavailable: 503,
-    errors.Replaced: 503,
     errors.AuthorizationFailed: 502,
     errors.AuthenticationRequired: 404,
     errors.UserTokenExpired: 404,

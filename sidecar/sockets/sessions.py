@@ -135,7 +135,7 @@ class Sessions:
         self.store_first(session, self._tail.last)
 
     def save(self, session: Session, without: str | None = None) -> None:
-        """Store which rooms the session holds, but for one that it is about to leave. Raises Unavailable; Replaced
+        """Store which rooms the session holds, but for one that it is about to leave. Raises Unavailable, also
         when its client has come back by another connection."""
         if session.kept is not None and self._recovery is not None:
             self._recovery.save(session.kept, holder_of(session.identity), session.subscriber, without)

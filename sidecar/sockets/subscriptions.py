@@ -89,7 +89,7 @@ class Subscriptions:
         snapshot: Snapshot | None = None,
         guard: Guard | None = None,
     ) -> Subscription:
-        """Put it into a room that it has the right to. Raises TooManyRooms, Unavailable, Replaced."""
+        """Put it into a room that it has the right to. Raises TooManyRooms, Unavailable."""
         if room not in session.subscriber.rooms and len(session.subscriber.rooms) >= self._max_rooms:
             raise TooManyRooms(f"One socket may be in {self._max_rooms} rooms.")
         save = None if session.kept is None else partial(self._sessions.save, session)
@@ -100,7 +100,7 @@ class Subscriptions:
             raise
 
     def leave(self, session: Session, room: str) -> None:
-        """Raises Unavailable, Replaced; then it is still there."""
+        """Raises Unavailable; then it is still there."""
         if room in session.subscriber.rooms:
             try:
                 self._sessions.save(session, without=room)
