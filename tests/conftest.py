@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lazy_rules import build_late
 from tests.postgres import Postgres, programs
 from tests.programs import JsClient
 from tests.redis import RedisServer, program
@@ -38,6 +39,8 @@ gc.disable()
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+build_late()
 
 # A shell has what it starts in the background ignore SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -215,7 +215,9 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
     import sidecar.cli.main  # noqa: F401 - this is what it is for
+    from tests.lazy_rules import build_late
 
+    build_late()
     gc.freeze()
     gc.enable()
     with monkey.get_original("socket", "socket")(fileno=int(sys.argv[1])) as control:
