@@ -32,7 +32,8 @@ else:  # no limit in time for one example: the machine may be busy
     hypothesis.settings.register_profile("sidecar", deadline=None)
     hypothesis.settings.load_profile("sidecar")
 
-# What is imported and collected lives to the end: no collection of garbage need look through it, now or later.
+# What is imported and collected lives to the end: no collection of garbage need look through it, now or later. Nor
+# through what a file's tests leave behind: on a busy machine that takes longer than a database waits for a transaction.
 gc.disable()
 
 # What tests write is small and soon forgotten. In memory no commit waits for a disk, which others may hold up for long.
@@ -52,6 +53,13 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

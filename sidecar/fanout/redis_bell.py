@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from redis import Redis, RedisError
 from sidecar.domain.events import Volatile
 from sidecar.fanout.doorbells import Batch, Ear, HeardVolatile, read_rows, read_volatile, write_volatile
 from sidecar.observability.logs import RateLimited, described
+from sidecar.store.redis import Pace
 
 logger = structlog.get_logger("sidecar.redis_bell")
 log = RateLimited(logger)
@@ -40,23 +40,7 @@ SENDERS = 1_000
 """So many senders' numbers are remembered."""
 QUIET_SECONDS = 1.0
 """After so long without a word Redis is asked whether it lives, and has as long for its answer."""
-RETRY_SECONDS = 0.1
-RETRY_MOST_SECONDS = 1.5
 BATCH, MORE, NEWS = "batch", "more", "news"
-
-
-class Pace:
-    """How long to wait before the next try: longer each time, below two seconds always, and not all at once."""
-
-    def __init__(self) -> None:
-        self._seconds = RETRY_SECONDS
-
-    def reset(self) -> None:
-        self._seconds = RETRY_SECONDS
-
-    def wait(self) -> None:
-        gevent.sleep(self._seconds * random.uniform(0.5, 1.25))  # noqa: S311 - no secret
-        self._seconds = min(2 * self._seconds, RETRY_MOST_SECONDS)
 
 
 class RedisBell:

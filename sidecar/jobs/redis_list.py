@@ -6,7 +6,6 @@ Exactly once is not the lease's work: each item is stored together with its id, 
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import Callable
 
@@ -20,6 +19,7 @@ from sidecar.observability.metrics import Metrics
 from sidecar.services.redis_list import ListItems
 from sidecar.store.journal import Transaction
 from sidecar.store.leases import give_up_lease, keep_lease, take_lease
+from sidecar.store.redis import Pace
 from sidecar.store.redis_list import ReliableList
 from sidecar.store.writer import Submit
 
@@ -31,8 +31,6 @@ KEEP_SECONDS = 2.0
 """Between two looks at the lease."""
 WAIT_SECONDS = 1.5
 """For items, before the next look at whether the lease needs one."""
-PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.5
-"""After something went wrong, the first time and at most."""
 STOP_SECONDS = 1.0
 
 
@@ -98,12 +96,12 @@ class ListTaking:
         return True
 
     def _run(self) -> None:
-        pause = PAUSE_SECONDS
+        pace = Pace()
         while True:
             try:
                 if not self.take():
                     self._rest()
-                pause = PAUSE_SECONDS
+                pace.reset()
                 continue
             except RedisError as error:
                 log.warning("redis_list.redis_failed", problem=described(error))
@@ -117,8 +115,7 @@ class ListTaking:
                 log.warning("redis_list.postponed", problem=error.detail)
             except Exception as error:
                 log.warning("redis_list.failed", problem=described(error))
-            gevent.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            pace.wait()
 
     def _rest(self) -> None:
         if self._fence is None:

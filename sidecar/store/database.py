@@ -77,6 +77,10 @@ class Backend(Protocol):
     def lock_schema(self, connection: Connection) -> None:
         """Keep others that would migrate out until the transaction ends."""
 
+    def unblocked(self, engine: Engine, error: DBAPIError) -> bool:
+        """Was this the write lock that could not be had, and was its holder one that stands still? It was ended then,
+        and another try is worth it."""
+
     def announce(self, connection: Connection, seq: int) -> None:
         """Tell the other processes, if and when this transaction commits, that the journal has come to this seq."""
 

@@ -13,22 +13,30 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import gevent
+import structlog
 from sqlalchemy import Connection, Dialect, Engine, bindparam, event, func, select, text
-from sqlalchemy.exc import InvalidRequestError, TimeoutError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError, TimeoutError
 
+from sidecar.observability.logs import described
 from sidecar.store.statements import Statement
 
 T = TypeVar("T")
 
+log = structlog.get_logger("sidecar.postgres")
+
 CHANNEL = "sidecar"
+NAME = "sidecar"
+"""Of our sessions at PostgreSQL."""
+LOCK_NOT_AVAILABLE = "55P03"
 SCHEMA_LOCK = 7_163_540_182_336_009
 """The advisory lock of those who migrate; any number that no other program on this database uses."""
 
 READERS = 8
 """Within the pool's ten connections, with one for the writer and one to spare."""
 
+STILL_SECONDS = 2
 SESSION = {
-    "idle_in_transaction_session_timeout": "2s",
+    "idle_in_transaction_session_timeout": f"{STILL_SECONDS}s",
     "lock_timeout": "4s",
     "statement_timeout": "8s",
     "tcp_keepalives_idle": "5",
@@ -37,10 +45,16 @@ SESSION = {
     "tcp_user_timeout": "8s",
 }
 """A client that is frozen or cut off while it holds the counter row holds up every process: for 2 s, then it is
-ended. Who waits for the row waits longer than that. A host that is gone says no farewell: without these PostgreSQL
-keeps its sessions for two hours, and each further outage adds as many."""
+ended. Who waits for the row waits longer than that, and then looks for one that PostgreSQL does not end. A host that is
+gone says no farewell: without these PostgreSQL keeps its sessions for two hours, and each further outage adds as
+many."""
 
-MIGRATION = {"idle_in_transaction_session_timeout": "0", "lock_timeout": "60s", "statement_timeout": "0"}
+MIGRATION = {
+    "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "60s",
+    "statement_timeout": "0",
+    "application_name": "sidecar, migrating",
+}
 
 _SET_UP = (
     "SELECT set_config('client_encoding', 'UTF8', false), "
@@ -48,6 +62,15 @@ _SET_UP = (
     # Answered means on the disk, whatever the role or the database is set to; what asks for more than that stays.
     + "set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'local'), false)"
 )
+_END_STILL = text(
+    """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name
+        AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - make_interval(secs => :seconds)
+        AND pid IN (SELECT pid FROM pg_locks WHERE relation = 'journal_head'::regclass AND mode = 'RowShareLock')
+    """
+)
+"""Ends who has locked the counter row and waits for its client. PostgreSQL does it by itself, but not for a client that
+has stopped in the middle of a pipeline, as psycopg's executemany is one: then no timer runs."""
 _SET = text("SELECT set_config(:name, :value, true)")
 _NOTIFY = Statement(select(func.pg_notify(CHANNEL, bindparam("notice"))))
 
@@ -58,7 +81,7 @@ class Postgres:
     engine_options: Mapping[str, Any] = {
         "pool_pre_ping": True,
         "connect_args": {
-            "application_name": "sidecar",
+            "application_name": NAME,
             "connect_timeout": 3,
             "keepalives": 1,
             "keepalives_idle": 5,
@@ -111,6 +134,18 @@ class Postgres:
         for name, value in MIGRATION.items():
             connection.execute(_SET, {"name": name, "value": value})
         connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+
+    def unblocked(self, engine: Engine, error: DBAPIError) -> bool:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            return False
+        try:
+            with engine.connect() as connection:
+                ended = connection.execute(_END_STILL, {"name": NAME, "seconds": STILL_SECONDS}).scalar()
+        except SQLAlchemyError as failure:
+            log.warning("postgres.not_unblocked", problem=described(failure))
+            return False
+        log.warning("postgres.unblocked", sessions=ended)
+        return bool(ended)
 
     def announce(self, connection: Connection, seq: int) -> None:
         """Tell the other processes if and when this transaction commits."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 
@@ -60,6 +61,10 @@ class Sqlite:
 
     def lock_schema(self, connection: Connection) -> None:
         """Nothing: `write_lock` and BEGIN IMMEDIATE keep other starts out."""
+
+    def unblocked(self, engine: Engine, error: DBAPIError) -> bool:
+        """The lock is the kernel's: who stands still keeps it."""
+        return False
 
     def announce(self, connection: Connection, seq: int) -> None:
         """Nothing: a file wakes nobody."""

@@ -169,15 +169,19 @@ class Writer:
             pending.settle()
 
     def _store(self, batch: list[_Pending]) -> list[Event]:
-        """The events of the batch, committed. A connection that was kept from the last batch and has ended since
-        (the database was restarted, say) is replaced: nothing was done on it yet."""
+        """The events of the batch, committed. Tried once more where nothing was done yet: when a connection that was
+        kept from the last batch has ended since (the database was restarted, say), or the lock was held by somebody
+        who stood still."""
         kept = self._connection is not None
         try:
             return self._try(batch)
         except DBAPIError as error:
-            if not (kept and error.connection_invalidated and self._transaction is None):
+            if self._transaction is not None:
                 raise
-            self._drop_connection()
+            if kept and error.connection_invalidated:
+                self._drop_connection()
+            elif not self._database.backend.unblocked(self._database.engine, error):
+                raise
             return self._try(batch)
 
     def _try(self, batch: list[_Pending]) -> list[Event]:

@@ -15,8 +15,8 @@ from redis import Redis
 import sidecar.fanout.redis_bell as redis_bell_module
 from sidecar.domain.events import Event, Volatile
 from sidecar.fanout.doorbells import LARGEST_BYTES, Batch, write_volatile
-from sidecar.fanout.redis_bell import MAC_BYTES, Pace, RedisBell
-from sidecar.store.redis import open_redis
+from sidecar.fanout.redis_bell import MAC_BYTES, RedisBell
+from sidecar.store.redis import Pace, open_redis
 from tests.fanout.ears import Ear
 from tests.fanout.stages import wait_until
 from tests.redis import RedisServer

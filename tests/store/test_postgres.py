@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import gevent
+import psycopg
 import pytest
 from flask import Flask
 from gevent import socket
@@ -184,6 +187,39 @@ def test_a_frozen_process_that_holds_the_counter_row_is_ended(store: Store, post
             lock_head(connection)
         connection.invalidate()
     frozen.close()
+
+
+def test_one_that_stopped_in_the_middle_of_a_pipeline_is_ended_too(store: Store, postgres_place: Place):
+    """There PostgreSQL has no timer: without the others' help they would wait for as long as it lasts."""
+    frozen = Store(postgres_place, started=False)
+    with frozen.database.connect_to_write() as connection:
+        connection.begin()
+        lock_head(connection)
+        driver: Any = connection.connection.driver_connection
+        pipeline = ExitStack()
+        pipeline.enter_context(driver.pipeline())
+        driver.execute("UPDATE journal_head SET floor = floor")
+        driver.pgconn.send_flush_request()
+        driver.pgconn.flush()
+        assert store.append("room:a").seq == 1
+        assert store.append("room:a").seq == 2
+        with pytest.raises(psycopg.OperationalError):
+            pipeline.close()
+        connection.invalidate()
+    frozen.close()
+
+
+def test_one_that_works_for_long_is_not_ended(store: Store, postgres_place: Place):
+    """Its senders are asked to come again."""
+    busy = Store(postgres_place, started=False)
+    with busy.database.connect_to_write() as connection, connection.begin():
+        lock_head(connection)
+        working = gevent.spawn(connection.exec_driver_sql, "SELECT pg_sleep(5)")
+        with pytest.raises(Unavailable):
+            store.append("room:a")
+        working.get()
+    assert store.append("room:a").seq == 1
+    busy.close()
 
 
 def test_nul_in_text_is_stored_as_the_replacement_character(store: Store):
