@@ -64,7 +64,8 @@ _SET_UP = (
 )
 _END_STILL = text(
     """
-    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = :name
         AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - make_interval(secs => :seconds)
         AND pid IN (SELECT pid FROM pg_locks WHERE relation = 'journal_head'::regclass AND mode = 'RowShareLock')
     """
