@@ -18,7 +18,7 @@ import pytest
 import websocket
 
 PROGRAMS = ("chromium-headless-shell", "chromium")
-"""The first is the same without a desktop's browser around it: a page costs a tenth of the CPU."""
+"""The first is the same without a desktop's browser around it: a page costs far less CPU."""
 DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.02
 FLAGS = (

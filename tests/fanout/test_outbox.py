@@ -250,28 +250,21 @@ class TestBounds:
         quick.close()
 
     def test_who_waits_for_the_reader_goes_on_when_it_has_read(self, peer: Peer):
+        """Nearly all, or all of it."""
         sent = b"".join(peer.fill())
         while peer.outbox.size <= 2 * DRAINED_BYTES:
             assert peer.outbox.offer(b"z" * 10_000)
             sent += b"z" * 10_000
-        waiting = gevent.spawn(peer.outbox.wait_drained)
-        gevent.sleep(0.01)
-        assert not waiting.dead
-        peer.read_until(len(sent))
-        assert waiting.get(timeout=10) is True
-
-    def test_who_waits_for_the_last_byte_goes_on_behind_it(self, peer: Peer):
-        sent = b"".join(peer.fill())
-        while peer.outbox.size <= 2 * DRAINED_BYTES:
-            assert peer.outbox.offer(b"z" * 10_000)
-            sent += b"z" * 10_000
-        nearly = gevent.spawn(peer.outbox.wait_drained)
-        waiting = gevent.spawn(peer.outbox.wait_drained, entirely=True)
-        waiting.link(lambda _: left.append(peer.outbox.size))
         left: list[int] = []
+        nearly = gevent.spawn(peer.outbox.wait_drained)
+        entirely = gevent.spawn(peer.outbox.wait_drained, entirely=True)
+        entirely.link(lambda _: left.append(peer.outbox.size))
+        gevent.sleep(0.01)
+        assert not nearly.dead
+        assert not entirely.dead
         peer.read_until(len(sent))
-        assert waiting.get(timeout=10) is nearly.get(timeout=10) is True
-        assert left == [0]
+        assert nearly.get(timeout=10) is entirely.get(timeout=10) is True
+        wait_until(lambda: left == [0], "nothing was left")
 
     def test_nobody_waits_for_one_that_is_to_close(self, peer: Peer):
         """It takes nothing more, however much it has drained."""

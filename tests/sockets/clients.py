@@ -30,9 +30,6 @@ Result = TypeVar("Result")
 
 DEADLINE_SECONDS = 60.0
 NAMESPACES = ("/", "/project-dashboard/ws")
-UNLOOKED = True
-"""websocket-client looks at each byte of a text, a quarter of a second a megabyte, before it is decoded, which fails of
-the same."""
 _numbers = itertools.count(1)
 
 
@@ -215,7 +212,8 @@ class Plain:
         address = "ws" + server.url.removeprefix("http") + path
         words = path.partition("?")[0].removeprefix("/project-dashboard").split("/")
         self._channel = words[2] if len(words) > 2 and words[2] else "bots"
-        options = {"timeout": 15, "suppress_origin": True, "skip_utf8_validation": UNLOOKED, **options}
+        # websocket-client's own look at each byte is slow, and decoding fails of the same
+        options = {"timeout": 15, "suppress_origin": True, "skip_utf8_validation": True, **options}
         self.made = websocket.create_connection(address, header=header, **options)
         self._socket = self.made.sock
 
@@ -306,7 +304,7 @@ class RawWebSockets:
         self, server: RunningSidecar, path: str = "/socket.io/", query: str = "", header: Sequence[str] = ()
     ) -> websocket.WebSocket:
         address = f"ws://127.0.0.1:{server.port}{path}?EIO=4&transport=websocket{query}"
-        made = websocket.create_connection(address, timeout=15, header=list(header), skip_utf8_validation=UNLOOKED)
+        made = websocket.create_connection(address, timeout=15, header=list(header), skip_utf8_validation=True)
         self._sockets.append(made.sock)
         assert str(made.recv()).startswith('0{"sid"')
         return made
