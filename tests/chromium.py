@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,8 +38,21 @@ FLAGS = (
 )
 
 
+LEFT = {
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find default execution context",
+    "Cannot find context with specified id",
+}
+"""How Chromium refuses to evaluate in a page that gives way to the next one."""
+
+
 class PageError(AssertionError):
     """What was evaluated in the page threw, or the page could not be loaded."""
+
+
+class PageLeft(PageError):
+    """The browser went on to another page before it had an answer."""
 
 
 def installed() -> str | None:
@@ -119,7 +133,8 @@ class Line:
             answer = self.receive()
             if answer.get("id") == number:
                 if "error" in answer:
-                    raise PageError(f"{method}: {answer['error']['message']}")
+                    message = answer["error"]["message"]
+                    raise (PageLeft if message in LEFT else PageError)(f"{method}: {message}")
                 result: dict[str, Any] = answer["result"]
                 return result
 
@@ -188,9 +203,10 @@ class Browser:
         return answer["result"].get("value")
 
     def wait_for(self, condition: str, deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        """Until a JavaScript expression is truthy. Raises PageError after the deadline."""
+        """Until a JavaScript expression is truthy, in this page or the one it leads to. Raises PageError after the
+        deadline."""
         end = time.monotonic() + deadline_seconds
-        while not self.evaluate(f"Boolean({condition})"):
+        while not self._is_true(condition):
             if time.monotonic() > end:
                 text = self.evaluate("document.body.innerText")
                 raise PageError(f"never true: {condition}\nerrors: {self.errors}\npage: {text}")
@@ -215,6 +231,11 @@ class Browser:
         """End the page, and forget all that it stored."""
         self._line.close()
         self._chromium.close_context(self._context)
+
+    def _is_true(self, condition: str) -> bool:
+        with suppress(PageLeft):
+            return bool(self.evaluate(f"Boolean({condition})"))
+        return False
 
     def _hear(self, method: str, parameters: dict[str, Any]) -> None:
         match method:
