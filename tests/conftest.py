@@ -139,7 +139,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def redis_session() -> Iterator[RedisServer]:
-    """One Redis for a worker's tests, which ask for `redis_server`."""
+    """One Redis for a worker's tests; it runs between them. Who writes into it or stops it asks for `redis_server`."""
     if program() is None:
         pytest.skip("redis-server is not installed (make services)")
     server = RedisServer()
@@ -151,13 +151,13 @@ def redis_session() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def redis_server(redis_session: RedisServer) -> RedisServer:
-    """A Redis that runs and is empty; a test may stop it or freeze it, and the next one has it again."""
-    if not redis_session.running:
-        redis_session.start()
+def redis_server(redis_session: RedisServer) -> Iterator[RedisServer]:
+    """A Redis that runs and is empty; a test may leave it stopped."""
     with redis_session.client() as client:
         client.flushall()
-    return redis_session
+    yield redis_session
+    if not redis_session.running:
+        redis_session.start()
 
 
 _numbers = itertools.count(1)

@@ -44,8 +44,6 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     url, more = None, {}
     if request.param == "two hosts":
         postgres, redis = request.getfixturevalue("postgres"), request.getfixturevalue("redis_session")
-        if not redis.running:
-            redis.start()
         url = postgres.url(postgres.new_database()).replace("+psycopg", "")
         more["SIDECAR_REDIS_URL"] = redis.url
     with two_processes(tmp_path_factory.mktemp("pair"), url, apart=url is not None, **more) as servers:

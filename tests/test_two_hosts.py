@@ -30,8 +30,6 @@ _names = itertools.count(1)
 def hosts(
     postgres, redis_session: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[RunningSidecar]]:
-    if not redis_session.running:
-        redis_session.start()
     url = postgres.url(postgres.new_database()).replace("+psycopg", "")
     folder = tmp_path_factory.mktemp("hosts")
     with two_processes(folder, url, apart=True, SIDECAR_REDIS_URL=redis_session.url) as servers:
