@@ -6,7 +6,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("The sidecar needs Python 3.11 or later; this is %s." % sys.version.split()[0])
 
-# What is imported stays: to look through it again and again meanwhile takes almost as long as to import it.
+# What is imported stays: to look through it meanwhile, and once more at the end, takes almost as long as to import it.
 gc.disable()
 
 try:
@@ -18,6 +18,7 @@ monkey.patch_all()
 
 from sidecar.cli.main import cli
 
+gc.freeze()
 gc.enable()
 
 cli(prog_name="python -m sidecar")

@@ -35,6 +35,8 @@ from lark_oapi.api.im.v1 import (
 from lark_oapi.event.callback.model.p2_card_action_trigger import P2CardActionTrigger, P2CardActionTriggerResponse
 from lark_oapi.ws.exception import ClientException
 
+gc.freeze()
+
 
 def told(response: Any) -> dict[str, Any]:
     data = json.loads(lark.JSON.marshal(response.data)) if getattr(response, "data", None) is not None else None
