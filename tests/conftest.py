@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lazy_rules import build_late
 from tests.postgres import Postgres, programs
 from tests.programs import JsClient
 from tests.redis import RedisServer, program
+from tests.savings import save
 from tests.servers import RunningSidecar, two_processes
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
-build_late()
+save()
 
 # A shell has what it starts in the background ignore SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

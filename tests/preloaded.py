@@ -214,10 +214,13 @@ if __name__ == "__main__":
     monkey.patch_all()
     sys.path[0] = str(ROOT)
 
-    import sidecar.cli.main  # noqa: F401 - this is what it is for
-    from tests.lazy_rules import build_late
+    import httpx
 
-    build_late()
+    import sidecar.cli.main  # noqa: F401 - this is what it is for
+    from tests.savings import save
+
+    save()
+    httpx.Client().close()  # has the certificates read
     gc.freeze()
     gc.enable()
     with monkey.get_original("socket", "socket")(fileno=int(sys.argv[1])) as control:

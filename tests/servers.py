@@ -22,8 +22,6 @@ from tests.preloaded import Preloaded, Process
 from tests.programs import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-TLS = ssl.create_default_context()
-"""Made once: httpx would make one for each request, which takes longer than the request itself."""
 PRELOADED = Preloaded()
 START_SECONDS = 120
 STOP_SECONDS = 60
@@ -57,7 +55,7 @@ class RunningSidecar:
         folder: Path,
         environment: dict[str, str],
         instance: Path | None = None,
-        tls: ssl.SSLContext = TLS,
+        tls: ssl.SSLContext | bool = True,
         program: Path = ROOT / "app.py",
     ):
         folder.mkdir(parents=True, exist_ok=True)
