@@ -9,7 +9,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("The sidecar needs Python 3.11 or later; this is %s." % sys.version.split()[0])
 
-# What is imported stays: to look through it meanwhile, and once more at the end, takes almost as long as to import it.
+# What is imported stays: to look through it again and again meanwhile takes almost as long as to import it.
 gc.disable()
 
 try:
@@ -27,7 +27,6 @@ if __name__ == "__main__":  # Ctrl+C before the server listens for it: an end wi
 from sidecar.cli.main import flask_app as create_app
 from sidecar.cli.serve import run_server
 
-gc.freeze()
 gc.enable()
 
 __all__ = ["create_app", "run_server"]

@@ -18,7 +18,7 @@ monkey.patch_all()
 
 from sidecar.cli.main import cli
 
-gc.freeze()
+gc.freeze()  # app.py must not: what `flask --app app` imports before the patch complains as it ends after it
 gc.enable()
 
 cli(prog_name="python -m sidecar")

@@ -318,9 +318,11 @@ def test_tail_of_a_project_without_the_right_ends_with_the_reason(sidecar, name)
     assert "SIDECAR_TOKEN" in line
 
 
-def test_flask_runs_the_same_commands(sidecar):
+@pytest.mark.parametrize("program", [["sidecar"], ["flask", "--app", "app", "sidecar"]], ids=["module", "flask"])
+def test_a_whole_interpreter_runs_the_same_commands(sidecar, program: list[str]):
+    """Here, unlike elsewhere in the tests, one that imports all and frees all."""
     done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "app", "sidecar", "token", "list"],
+        [sys.executable, "-m", *program, "token", "list"],
         cwd=ROOT,
         env=os.environ | sidecar._environment,
         capture_output=True,
