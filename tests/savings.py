@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
 from ssl import SSLContext
 from typing import Any
 
@@ -23,16 +22,18 @@ def save() -> None:
 def _trust_once() -> None:
     """httpx reads the world's certificates for each client, and so for each request by `httpx.get`: it takes twenty
     times as long as the request. From now on they are read when they are first needed."""
-    make = transports.create_ssl_context
-    make_once = cache(make)
+    make = transports.create_ssl_context  # type: ignore[attr-defined]
+    made: dict[Any, SSLContext] = {}
 
     def create(verify: Any = True, cert: Any = None, trust_env: bool = True) -> SSLContext:
-        others = trust_env and (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"))
-        if verify is True and cert is None and not others:
-            return make_once()
-        return make(verify, cert, trust_env)
+        if verify is not True or cert is not None:
+            return make(verify, cert, trust_env)
+        source = trust_env and (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        if source not in made:
+            made[source] = make(verify, cert, trust_env)
+        return made[source]
 
-    transports.create_ssl_context = create
+    transports.create_ssl_context = create  # type: ignore[attr-defined]
 
 
 def _build_late() -> None:
