@@ -31,7 +31,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUEST_BYTES = 1 << 17
-READ_LATE = re.compile(r"(SIDECAR|PYTEST)_\w+|PORT\w*|SSL_CERT_FILE")
+READ_LATE = re.compile(r"(SIDECAR|PYTEST)_\w+|(HEAD|IDLE|BODY|RESPONSE)_SECONDS|PORT\w*|SSL_CERT_FILE")
 """Variables that nobody reads while the sidecar is imported."""
 
 

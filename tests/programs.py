@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "tests" / "node"
 DEADLINE_SECONDS = 60.0
 """How long a test waits for what usually takes milliseconds; generous, because CI machines and their disks stall."""
+FIRST_PAUSE_SECONDS = 0.01
+MOST_PAUSE_SECONDS = 0.1
 
 Line = dict[str, Any]
 
@@ -62,13 +64,18 @@ def free_pair() -> int:
             return port
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Returns once the condition holds; fails the test naming `what` otherwise."""
-    end = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], what: str, instead: Callable[[], object] | None = None) -> None:
+    """Returns once the condition holds; fails the test naming `what`, and what there is `instead`, otherwise. It asks
+    at first often, then ever less: many a question costs both sides a request, and what it waits for needs the CPU."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    pause = FIRST_PAUSE_SECONDS
     while not condition():
         if time.monotonic() > end:
-            pytest.fail(f"after {seconds:g} s still not: {what}")
-        time.sleep(0.02)
+            pytest.fail(
+                f"after {DEADLINE_SECONDS:g} s still not: {what}" + (f"; instead: {instead()}" if instead else "")
+            )
+        time.sleep(pause)
+        pause = min(1.5 * pause, MOST_PAUSE_SECONDS)
 
 
 def listening(port: int) -> bool:

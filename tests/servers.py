@@ -165,6 +165,14 @@ class RunningSidecar:
         answers.check(answer, self._environment.get("SIDECAR_PREFIX", "/project-dashboard"))
         return answer
 
+    def metrics(self) -> dict[str, float]:
+        """Its own figures, by their names and labels as /metrics shows them."""
+        lines = self.get("/metrics", token="").text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+    def metric(self, name: str) -> float:
+        return self.metrics()[name]
+
     def new_token(self, *scopes: str, projects: list[str] | None = None, **more: Any) -> str:
         """An API token of these scopes (and projects)."""
         answer = self.post("/api/tokens", {"name": "test", "scopes": scopes, "projects": projects, **more})

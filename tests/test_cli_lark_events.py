@@ -73,7 +73,7 @@ def test_with_a_token_and_an_app_of_the_environment_it_needs_no_installation(tmp
     }
     output = tmp_path / "output"
     with running(COMMAND, output, environment(tmp_path, **given)) as process:
-        wait_until(lambda: "Waiting for the sidecar at http://127.0.0.1:9/prefix" in output.read_text(), "it waits", 60)
+        wait_until(lambda: "Waiting for the sidecar at http://127.0.0.1:9/prefix" in output.read_text(), "it waits")
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_SECONDS) == 0
     assert not (tmp_path / "instance").exists()
@@ -100,7 +100,7 @@ def test_from_a_click_at_lark_to_the_sidecar_and_back(start_sidecar: Start, tmp_
         assert added.returncode == 0, added.stderr
         output = tmp_path / "output"
         with running([*COMMAND, "--app", APP_ID], output, sidecar._environment) as process:
-            wait_until(lambda: connection_status(sidecar) == "1.0", f"it is connected, see {output}", START_SECONDS)
+            wait_until(lambda: connection_status(sidecar) == "1.0", f"it is connected, see {output}")
             check_what_it_knows(process.pid)
             with SidecarClient(sidecar.url, sidecar.token) as client:
                 begun = client.start_authorization("ada", open_id="ou_ada", language="en", method="websocket_card")

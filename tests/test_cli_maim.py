@@ -7,8 +7,9 @@ import subprocess
 import pytest
 import websocket
 
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Plain, wait_until
+from tests.sockets.clients import Plain
 
 
 def run(server: RunningSidecar, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Page, wait_until
+from tests.sockets.clients import Page
 
 ROUNDS = 3
 POSTERS = 8

@@ -19,9 +19,9 @@ from sidecar.domain.events import Event
 from sidecar.factory import create_app
 from sidecar.services.projects import DELETED
 from tests.conftest import Start
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Page, wait_until
+from tests.sockets.clients import Page
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
 from tests.services.bots import frame, message
-from tests.sockets.clients import Plain, wait_until
+from tests.sockets.clients import Plain
 from tests.sockets.test_maim import refusal
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
 from tests.services.bots import frame, message
-from tests.sockets.clients import Plain, wait_until
+from tests.sockets.clients import Plain
 
 MESSAGES = 20
 Stage = list[RunningSidecar]

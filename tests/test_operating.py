@@ -56,23 +56,17 @@ def test_it_says_what_it_is(sidecar):
     assert re.fullmatch(r"[0-9a-f]{8}", info["epoch"])
 
 
-def metric(sidecar, name: str) -> float:
-    text = sidecar.get("/metrics", token="").text
-    match = re.search(rf"^{re.escape(name)} ([0-9.e+]+)$", text, re.MULTILINE)
-    return float(match[1]) if match else 0.0
-
-
 def test_metrics_count_what_happens(sidecar, name):
     posts = f'sidecar_http_requests_total{{method="POST",route="{WEBHOOK}",status="200"}}'
     stored = 'sidecar_deliveries_total{verdict="stored"}'
-    before = {key: metric(sidecar, key) for key in (posts, stored, "sidecar_journal_tail_seq")}
+    before = {key: sidecar.metrics().get(key, 0) for key in (posts, stored, "sidecar_journal_tail_seq")}
     body = {"type": "log_entry", "project": name, "deployment_id": name, "message": "x"}
     sidecar.post(WEBHOOK, body)
     sidecar.post(WEBHOOK, body)
-    assert metric(sidecar, posts) == before[posts] + 2
-    assert metric(sidecar, stored) == before[stored] + 2
-    assert metric(sidecar, "sidecar_journal_tail_seq") > before["sidecar_journal_tail_seq"]
-    wait_until(lambda: metric(sidecar, "sidecar_journal_tail_lag_events") == 0, "it has looked again")
+    assert sidecar.metric(posts) == before[posts] + 2
+    assert sidecar.metric(stored) == before[stored] + 2
+    assert sidecar.metric("sidecar_journal_tail_seq") > before["sidecar_journal_tail_seq"]
+    wait_until(lambda: sidecar.metric("sidecar_journal_tail_lag_events") == 0, "it has looked again")
 
 
 def test_metrics_are_prometheus_text_without_names_from_outside(sidecar, name):
@@ -148,7 +142,7 @@ def test_at_the_end_everybody_is_told_and_nothing_is_lost(start_sidecar, number)
         poller.start()
         until(lambda: len(acknowledged) > 20, "nothing was posted")
         assert asked.wait(WAIT_SECONDS)
-        until(lambda: metric(server, "sidecar_socket_connections") == 3, "the long poll did not arrive")
+        until(lambda: server.metric("sidecar_socket_connections") == 3, "the long poll did not arrive")
         os.kill(server.pid, number)
         assert [close_code(first), close_code(second)] == [1012, 1012]
     assert server._process is not None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.postgres import Postgres
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Page, wait_until
+from tests.sockets.clients import Page
 
 PROJECT = "shop"
 

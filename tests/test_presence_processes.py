@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.http.test_rooms import presence
-from tests.programs import ROOT, JsClient
+from tests.programs import ROOT, JsClient, wait_until
 from tests.servers import RunningSidecar, two_processes
-from tests.sockets.clients import Page, wait_until
+from tests.sockets.clients import Page
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 

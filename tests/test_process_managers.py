@@ -62,29 +62,6 @@ def healthy(port: int) -> bool:
         return False
 
 
-def test_honcho_runs_the_procfile(environment: dict[str, str], port: int, tmp_path: Path) -> None:
-    if importlib.util.find_spec("honcho") is None:
-        pytest.skip("honcho is not installed (pip install -r tests/requirements.txt)")
-    output = tmp_path / "honcho.output"
-    procfile = str(ROOT / "Procfile")
-    arguments = [sys.executable, "-m", "honcho", "-f", procfile, "start", "-p", str(port), "web"]
-    with running(arguments, output, environment) as honcho:
-        wait_until(
-            lambda: healthy(port) or honcho.poll() is not None,
-            f"the sidecar answers, see {output}",
-            START_SECONDS,
-        )
-        assert honcho.poll() is None, output.read_text()
-        honcho.send_signal(signal.SIGTERM)
-        honcho.wait(DEADLINE_SECONDS)
-    said = output.read_text()
-    # Where sh doesn't replace itself with its command (dash), the code is that of sh, which SIGTERM ends.
-    assert "web.1 stopped (rc=0)" in said or "web.1 stopped (rc=-15)" in said
-    assert "SIGKILL" not in said
-    assert "Traceback" not in said
-    assert not listening(port)
-
-
 def admin_tokens(instance: Path) -> int:
     """How many admin tokens the installation has."""
     with sqlite3.connect(instance / "sidecar.db") as connection:
@@ -114,7 +91,6 @@ def test_honcho_runs_several_processes(environment: dict[str, str], tmp_path: Pa
         wait_until(
             lambda: (healthy(first) and healthy(first + 1)) or honcho.poll() is not None,
             f"both answer, see {output}",
-            START_SECONDS,
         )
         assert honcho.poll() is None, output.read_text()
         assert_one_installation([first, first + 1], tmp_path / "instance")
@@ -136,12 +112,13 @@ def test_honcho_runs_the_whole_procfile_without_a_lark_app(
         wait_until(
             lambda: (healthy(port) and "Nothing is heard until" in output.read_text()) or honcho.poll() is not None,
             f"the sidecar answers and lark waits, see {output}",
-            START_SECONDS,
         )
         assert honcho.poll() is None, output.read_text()
         honcho.send_signal(signal.SIGTERM)
         honcho.wait(DEADLINE_SECONDS)
     said = output.read_text()
+    # Where sh doesn't replace itself with its command (dash), the code is that of sh, which SIGTERM ends.
+    assert "web.1 stopped (rc=0)" in said or "web.1 stopped (rc=-15)" in said
     assert "lark.1 | lark-events: No Lark app is configured" in said
     assert "Traceback" not in said
     assert "SIGKILL" not in said
@@ -161,7 +138,6 @@ def test_honcho_starts_lark_for_the_sidecar_beside_it(environment: dict[str, str
             wait_until(
                 lambda: len(lark.connections) == 1 or honcho.poll() is not None,
                 f"lark has found the sidecar, and connected, see {output}",
-                START_SECONDS,
             )
             assert honcho.poll() is None, output.read_text()
             honcho.send_signal(signal.SIGTERM)
@@ -217,17 +193,22 @@ def described(pm2: Pm2, name: str = "sidecar") -> dict[str, Any]:
 def given_up(pm2: Pm2, name: str, home: str) -> dict[str, Any]:
     """What pm2 knows of an app once it has left it stopped."""
     log, ended = Path(home) / "pm2.log", re.compile(rf"App \[{name}:\d+\] exited")
-    wait_until(lambda: ended.search(log.read_text()) is not None, "it ends", START_SECONDS)  # asking pm2 is dear
-    wait_until(lambda: described(pm2, name)["status"] == "stopped", "pm2 has given up", START_SECONDS)
+    wait_until(lambda: ended.search(log.read_text()) is not None, "it ends")  # asking pm2 is dear
+    wait_until(lambda: described(pm2, name)["status"] == "stopped", "pm2 has given up")
     return described(pm2, name)
 
 
-def test_pm2_runs_the_ecosystem_file(pm2: Pm2, port: int) -> None:
+def test_pm2_starts_restarts_and_stops_what_the_ecosystem_file_says(pm2: Pm2, port: int) -> None:
     pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
-    wait_until(lambda: healthy(port), "the sidecar answers", START_SECONDS)
+    wait_until(lambda: healthy(port), "the sidecar answers")
 
     pm2("restart", "sidecar")
-    wait_until(lambda: healthy(port), "the sidecar answers after a restart", START_SECONDS)
+    wait_until(lambda: healthy(port), "the sidecar answers after a restart")
+
+    killed = described(pm2)["pid"]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: healthy(port), "the sidecar answers again")
+    assert described(pm2)["pid"] not in (0, killed)
 
     pm2("stop", "sidecar")
     state = described(pm2)
@@ -240,11 +221,11 @@ def test_pm2_runs_several_processes(environment: dict[str, str], pm2: Pm2, tmp_p
     first = free_pair()
     environment |= {"PORT": str(first), "WEB_CONCURRENCY": "2"}
     pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
-    wait_until(lambda: healthy(first) and healthy(first + 1), "both answer", START_SECONDS)
+    wait_until(lambda: healthy(first) and healthy(first + 1), "both answer")
     assert_one_installation([first, first + 1], tmp_path / "instance")
     for app in json.loads(pm2("jlist")):
         pm2("restart", str(app["pm_id"]))
-        wait_until(lambda: healthy(first) and healthy(first + 1), "it is back at its port", START_SECONDS)
+        wait_until(lambda: healthy(first) and healthy(first + 1), "it is back at its port")
     assert [app["pm2_env"]["restart_time"] for app in json.loads(pm2("jlist"))] == [1, 1]
     pm2("stop", "sidecar")
     assert not listening(first)
@@ -264,17 +245,6 @@ def test_pm2_runs_lark_only_where_it_is_wanted_and_leaves_it_when_it_is_refused(
     pm2("delete", "all")
     pm2("start", file)
     assert [app["name"] for app in json.loads(pm2("jlist"))] == ["sidecar"]
-
-
-def test_pm2_starts_a_killed_sidecar_again(pm2: Pm2, port: int) -> None:
-    pm2("start", str(ROOT / "config" / "ecosystem.config.cjs"))
-    wait_until(lambda: healthy(port), "the sidecar answers", START_SECONDS)
-    killed = described(pm2)["pid"]
-
-    os.kill(killed, signal.SIGKILL)
-
-    wait_until(lambda: healthy(port), "the sidecar answers again", START_SECONDS)
-    assert described(pm2)["pid"] not in (0, killed)
 
 
 def test_pm2_leaves_it_when_the_port_is_taken(environment: dict[str, str], pm2: Pm2, port: int) -> None:

@@ -20,18 +20,9 @@ import pytest
 from sidecar.services.connections import COOKIE_AUDIENCE
 from sidecar.services.keys import load_keys
 from sidecar.wire.claims import Claims, sign
-from tests.programs import ROOT, JsClient, running_nginx
+from tests.programs import ROOT, JsClient, running_nginx, wait_until
 from tests.servers import RunningSidecar, two_processes
-from tests.sockets.clients import (
-    NAMESPACES,
-    Page,
-    Plain,
-    RawWebSockets,
-    closed_by_server,
-    connections,
-    post_step,
-    wait_until,
-)
+from tests.sockets.clients import NAMESPACES, Page, Plain, RawWebSockets, closed_by_server, connections, post_step
 
 SITE = (ROOT / "nginx" / "sidecar.conf").read_text()
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}

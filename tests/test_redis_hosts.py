@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,18 +43,12 @@ def browser(js: JsClient) -> Iterator[Callable[..., Page]]:
         page.disconnect()
 
 
-def metric(server: RunningSidecar, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", server.get("/metrics").text, re.MULTILINE)
-    assert found, name
-    return float(found[1])
-
-
 def taken(server: RunningSidecar, road: str) -> float:
-    return metric(server, f'sidecar_journal_tail_events_total{{road="{road}"}}')
+    return server.metric(f'sidecar_journal_tail_events_total{{road="{road}"}}')
 
 
 def connected(servers: list[RunningSidecar]) -> bool:
-    return all(metric(server, "sidecar_redis_connected") == 1 for server in servers)
+    return all(server.metric("sidecar_redis_connected") == 1 for server in servers)
 
 
 def test_posts_to_both_reach_both_in_one_order_as_batches(hosts, browser, redis_server: RedisServer, name: str):
@@ -107,7 +100,7 @@ def test_while_redis_is_away_events_go_on_and_it_is_told(
         for server in hosts:
             answer = server.get("/readyz")
             assert (answer.status_code, answer.json()["ready"]) == (200, True)
-            assert metric(server, "sidecar_redis_connected") == 0
+            assert server.metric("sidecar_redis_connected") == 0
         seqs = [post_step(server, name, name) for server in (*hosts, *hosts)]
         assert page.wait_for(4) == seqs
     wait_until(lambda: connected(hosts), "both are back")

@@ -19,7 +19,7 @@ from tests.certificates import Authority
 from tests.programs import require, wait_until
 from tests.servers import ROOT, RunningSidecar
 from tests.sockets.clients import Plain
-from tests.test_tls import at_rest, metric, sockets
+from tests.test_tls import at_rest, sockets
 
 BOUNDS = {"HEAD_SECONDS": "1", "IDLE_SECONDS": "1.5", "BODY_SECONDS": "1.5", "RESPONSE_SECONDS": "1.5"}
 WEBHOOK = "/api/webhooks/deployment"
@@ -87,7 +87,8 @@ def handlers(server: RunningSidecar) -> int:
 
 
 def timeouts(server: RunningSidecar) -> dict[str, float]:
-    return {phase: metric(server, f'sidecar_http_timeouts_total{{phase="{phase}"}}') for phase in PHASES}
+    figures = server.metrics()
+    return {phase: figures[f'sidecar_http_timeouts_total{{phase="{phase}"}}'] for phase in PHASES}
 
 
 @contextlib.contextmanager

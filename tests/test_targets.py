@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 from tests.servers import RunningSidecar, two_processes
-from tests.sockets.clients import Page, wait_until
+from tests.sockets.clients import Page
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 SEND = "/api/send-websocket/"

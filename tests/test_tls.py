@@ -67,14 +67,8 @@ def start_secure(authority: Authority, tmp_path: Path) -> Iterator[Start]:
         assert "Traceback" not in server.output(), server.output()
 
 
-def metric(server: RunningSidecar, name: str) -> float:
-    match = re.search(rf"^{re.escape(name)} ([0-9.e+-]+)$", server.get("/metrics").text, re.MULTILINE)
-    assert match, name
-    return float(match[1])
-
-
 def failed(server: RunningSidecar, reason: str) -> float:
-    return metric(server, f'sidecar_tls_handshakes_failed_total{{reason="{reason}"}}')
+    return server.metric(f'sidecar_tls_handshakes_failed_total{{reason="{reason}"}}')
 
 
 def clients(server: RunningSidecar) -> int:
@@ -338,7 +332,7 @@ def test_a_renewed_certificate_is_taken_and_nobody_is_disturbed(start_secure, au
     pair, new = authority.server(days=10), authority.server(days=20)
     server = start_secure(pair)
     expiry = "sidecar_tls_certificate_expiry_timestamp_seconds"
-    assert metric(server, expiry) == pair.ends
+    assert server.metric(expiry) == pair.ends
     one = Plain(server, f"/ws/rooms/{name}/")
     assert one.next()["type"] == "connection_status"
     with connected(server) as tls:
@@ -347,7 +341,7 @@ def test_a_renewed_certificate_is_taken_and_nobody_is_disturbed(start_secure, au
         assert serial(server) == pair.serial
         os.kill(server.pid, signal.SIGHUP)
         wait_until(lambda: serial(server) == new.serial, "new connections are shown the new one")
-        assert metric(server, expiry) == new.ends
+        assert server.metric(expiry) == new.ends
         assert b"ok" in gets(tls)
         assert server.post(SEND, {"room": name, "message": "still here"}).status_code == 200
         assert "still here" in json.dumps(one.next())
@@ -389,7 +383,7 @@ def test_a_bad_certificate_changes_nothing(start_secure, authority):
         os.kill(server.pid, signal.SIGHUP)
         wait_until(lambda told=told: told in server.output(), told)
         assert serial(server) == pair.serial
-        assert metric(server, "sidecar_tls_certificate_expiry_timestamp_seconds") == pair.ends
+        assert server.metric("sidecar_tls_certificate_expiry_timestamp_seconds") == pair.ends
         for file, content in good.items():
             file.write_bytes(content)
     os.kill(server.pid, signal.SIGHUP)
@@ -493,7 +487,7 @@ def test_however_clients_end_nothing_stays(start_secure, name, how):
     ones = [Plain(server, f"/ws/rooms/{name}/") for _ in range(20)]
     for one in ones:
         assert one.next()["type"] == "connection_status"
-    wait_until(lambda: metric(server, "sidecar_socket_connections") == 20, "all are in")
+    wait_until(lambda: server.metric("sidecar_socket_connections") == 20, "all are in")
     for one in ones:
         tls = one.made.sock
         if how == "reset":
@@ -507,9 +501,9 @@ def test_however_clients_end_nothing_stays(start_secure, name, how):
             with contextlib.suppress(ssl.SSLError):
                 tls.unwrap()
             tls.close()
-    wait_until(lambda: metric(server, "sidecar_socket_connections") == 0, "all are out")
+    wait_until(lambda: server.metric("sidecar_socket_connections") == 0, "all are out")
     wait_until(lambda: sockets(server) <= rest, "nothing of them stays")
-    assert metric(server, 'sidecar_sockets_failed_total{kind="rooms",reason="cut"}') == 20
+    assert server.metric('sidecar_sockets_failed_total{kind="rooms",reason="cut"}') == 20
 
 
 def test_clients_that_leave_in_the_middle_leave_nothing(start_secure, name):
@@ -542,7 +536,7 @@ def test_a_slow_reader_slows_nobody_and_gets_everything(start_secure, name):
         answer = server.post(SEND, {"room": name, "message": "m", "data": {"text": "x" * 500_000}})
         assert answer.status_code == 200
         assert len(quick.made.recv()) > 500_000
-    assert metric(server, "sidecar_subscribers_demoted_total") >= 1, "what it didn't take is not kept for it"
+    assert server.metric("sidecar_subscribers_demoted_total") >= 1, "what it didn't take is not kept for it"
     for _ in range(count):
         assert len(slow.made.recv()) > 500_000
     for one in (slow, quick):
@@ -617,7 +611,7 @@ def test_the_commands_of_the_page_make_what_it_needs(start_secure, tmp_path):
 
 
 def test_without_tls_the_figure_is_zero(sidecar):
-    assert metric(sidecar, "sidecar_tls_certificate_expiry_timestamp_seconds") == 0
+    assert sidecar.metric("sidecar_tls_certificate_expiry_timestamp_seconds") == 0
 
 
 def test_requests_that_come_at_once_are_all_served(secure):

@@ -17,10 +17,10 @@ import pytest
 
 from tests.chaos.loop import Loop
 from tests.chaos.proxy import Proxy
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 from tests.redis import RedisServer
 from tests.servers import RunningSidecar, two_processes
-from tests.sockets.clients import Page, Plain, connections, post_step, wait_until
+from tests.sockets.clients import Page, Plain, connections, post_step
 
 QUICK = {"reconnectionDelay": 50, "reconnectionDelayMax": 200}
 _names = itertools.count(1)

@@ -319,7 +319,7 @@ class RealServer:
         self._process = start(python, "server.py", str(self.port), json.dumps(users), output=self._output)
 
     def __enter__(self) -> RealServer:
-        wait_until(lambda: self._process.poll() is not None or listening(self.port), "it listens", DEADLINE_SECONDS)
+        wait_until(lambda: self._process.poll() is not None or listening(self.port), "it listens")
         if self._process.poll() is not None:
             self._output.seek(0)
             pytest.fail(f"the real server ended: {self._output.read().decode(errors='replace')}")

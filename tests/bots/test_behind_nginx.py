@@ -119,7 +119,7 @@ def test_bots_of_a_process_that_died_come_to_the_other(
         found = nodes(pair[0], key.user)
         return len(found) == len(bots) and len(set(found)) == 1
 
-    wait_until(all_here, "all are at the living one", 60)
+    wait_until(all_here, "all are at the living one")
     sender = connect(OLD, ws(several, "/ws"), sender_key.key, "qq")
     sent = sender.send_text("after", to=(key.key, "qq"))
     assert [bot.next_message() for bot in bots] == [sent] * len(bots)

@@ -30,7 +30,7 @@ def wait_known(server: RunningSidecar, *bots: RealClient) -> None:
         items = server.get("/api/maim/connections").json()["items"]
         return {bot.state["uuid"] for bot in bots} <= {item["uuid"] for item in items}
 
-    wait_until(known, "they are known", 30)
+    wait_until(known, "they are known")
 
 
 @pytest.mark.parametrize(("version", "other_version"), [(OLD, NEW), (NEW, OLD)])
@@ -102,8 +102,8 @@ def test_a_key_revoked_at_one_process_ends_connections_at_the_other(
     key = new_key(here, name)
     bot = connect(version, ws(there), key.key, "qq")
     assert here.request("DELETE", f"/api/maim/keys/{key.id}").status_code == 200
-    wait_until(lambda: not bot.connected, "it is disconnected", 30)
-    wait_until(lambda: not there.get(f"/api/maim/connections?user={name}").json()["items"], "it is gone", 30)
+    wait_until(lambda: not bot.connected, "it is disconnected")
+    wait_until(lambda: not there.get(f"/api/maim/connections?user={name}").json()["items"], "it is gone")
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -4,7 +4,6 @@ long run the hosts are network namespaces, whose cables are pulled."""
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import time
 from collections import Counter
@@ -126,7 +125,7 @@ class Trouble:
     def back(self) -> None:
         """Both processes have it again."""
         for server in self.hosts.servers:
-            wait_until(lambda server=server: figure(server, "sidecar_redis_connected") == 1, "Redis is back")
+            wait_until(lambda server=server: server.metric("sidecar_redis_connected") == 1, "Redis is back")
             wait_until(lambda server=server: warnings(server) == [], "it has nothing to warn of")
 
     def news_flow(self) -> None:
@@ -199,12 +198,6 @@ class Cables:
             self.stage.caught_up("though packets are lost")
 
 
-def figure(server: RunningSidecar, name: str) -> float:
-    found = re.search(rf"^{name} (\S+)$", server.get("/metrics").text, re.MULTILINE)
-    assert found, name
-    return float(found[1])
-
-
 def warnings(server: RunningSidecar) -> list[str]:
     """Of one that is ready."""
     answer = server.get("/readyz")
@@ -239,11 +232,11 @@ def test_redis_hurries_and_decides_nothing(hosts: Hosts):
                 trouble.back()
         trouble.news_flow()
         for server in hosts.servers:
-            wait_until(lambda server=server: figure(server, REFUSED) > 0, "it refuses what is forged")
+            wait_until(lambda server=server: server.metric(REFUSED) > 0, "it refuses what is forged")
         forger.close()
         tell(
             f"{forger.heard} messages heard on Redis, {forger.said} forged or repeated; since their last starts the"
-            f" processes refused {', '.join(f'{figure(server, REFUSED):.0f}' for server in hosts.servers)}"
+            f" processes refused {', '.join(f'{server.metric(REFUSED):.0f}' for server in hosts.servers)}"
         )
         reports = stage.reckon(f"two hosts ({'namespaces' if hosts.nodes else 'ports'}) on PostgreSQL and Redis")
     assert forger.heard > 0

@@ -72,7 +72,6 @@ class Stage:
         wait_until(
             lambda: bool(self.sidecar.bodies(LINK)) and self.reported()["connected"],
             f"it is connected, see {self.output}",
-            START_SECONDS,
         )
 
 
@@ -217,7 +216,7 @@ def test_with_stay_it_waits_after_a_refusal(tmp_path: Path):
         sidecar.says(LINK, (200, {}))
         lark.console.app_secret = "another"
         with running([*PROGRAM, "--stay"], output, environment(lark.url, sidecar.url, LOG_FORMAT="json")) as process:
-            wait_until(lambda: "Beginning again" in output.read_text(), "it waits", START_SECONDS)
+            wait_until(lambda: "Beginning again" in output.read_text(), "it waits")
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
             assert process.wait(DEADLINE_SECONDS) == 0
@@ -235,7 +234,7 @@ def test_a_platform_that_never_answers_does_not_hold_up_the_end(tmp_path: Path):
         sidecar.says(LINK, (200, {}))
         lark.break_(endpoint="ws_endpoint", slow=60, times=1)
         with running(PROGRAM, output, environment(lark.url, sidecar.url)) as process:
-            wait_until(lambda: lark.platform.faults[0].times == 0, "it was asked", START_SECONDS)
+            wait_until(lambda: lark.platform.faults[0].times == 0, "it was asked")
             process.send_signal(signal.SIGTERM)
             assert process.wait(DEADLINE_SECONDS) == 0
         assert sidecar.bodies(LINK)[-1]["connected"] is False

@@ -60,6 +60,8 @@ class FakeRecipient:
         self.closed = True
 
     def wait_drained(self, entirely: bool = False) -> bool:
+        pause = 0.001
         while self.unread > 0 and not self.closed:
-            gevent.sleep(0.001)
+            gevent.sleep(pause)
+            pause = min(1.5 * pause, 0.02)
         return not self.closed

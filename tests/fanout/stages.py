@@ -22,9 +22,11 @@ from tests.store.stores import Store
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Returns once the condition holds, letting other greenlets run; fails the test otherwise."""
     deadline = time.monotonic() + seconds
+    pause = 0.002
     while not condition():
         assert time.monotonic() < deadline, f"after {seconds} s still not: {what}"
-        gevent.sleep(0.002)
+        gevent.sleep(pause)
+        pause = min(1.5 * pause, 0.02)
 
 
 class Stage:

@@ -11,8 +11,9 @@ import pytest
 
 from config.settings import load_settings
 from sidecar.factory import create_app
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Page, wait_until
+from tests.sockets.clients import Page
 
 START, STOP = "/api/start-live-push/", "/api/stop-live-push/"
 
@@ -212,7 +213,7 @@ def test_it_goes_on_after_a_restart(start_sidecar, browser, name):
     server.start()
     page.next("connect")
     count = len(volatile(page))
-    wait_until(lambda: len(volatile(page)) > count, "it beats again", seconds=30)
+    wait_until(lambda: len(volatile(page)) > count, "it beats again")
     assert list(running(server)) == [name]
 
 
@@ -244,6 +245,6 @@ def test_one_of_two_processes_runs_it_and_the_other_takes_over(start_sidecar, br
         assert len(set(stamps)) == len(stamps)
     runner.kill()
     count = len(volatile(pages[1]))
-    wait_until(lambda: len(volatile(pages[1])) >= count + 5, "the other has taken over", seconds=45)
+    wait_until(lambda: len(volatile(pages[1])) >= count + 5, "the other has taken over")
     stamps = [event["timestamp"] for event in volatile(pages[1])]
     assert len(set(stamps)) == len(stamps)

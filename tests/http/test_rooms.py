@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import wait_until
 
 
 def presence(server: RunningSidecar, room: str, token: str | None = None) -> dict[str, Any]:

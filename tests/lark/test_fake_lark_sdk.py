@@ -144,7 +144,7 @@ def test_the_sdks_long_connection(lark: FakeLark, tmp_path: Path):
     lark.console.delivery = "websocket"
     message_id = sent_card(lark)
     with sdk_listening(tmp_path / "log", url=lark.url, app_id=APP_ID, app_secret=APP_SECRET) as lines:
-        wait_until(lambda: len(lark.connections) == 1 and lark.connections.pings == 1, "it is connected", 30)
+        wait_until(lambda: len(lark.connections) == 1 and lark.connections.pings == 1, "it is connected")
         shown = lark.click(message_id, "ou_ada", button=1)
         assert shown == {"toast": {"type": "info", "content": "已取消授权"}}
         assert json.loads(lines.readline()) == ["ou_ada", {"session_id": "s1", "action": "reject"}, message_id]
@@ -155,8 +155,8 @@ def test_the_sdks_long_connection(lark: FakeLark, tmp_path: Path):
         assert refused["error"]["code"] == 200671, "the handler failed"
         lines.readline()
         lark.connections.drop()
-        wait_until(lambda: lark.connections.opened == 2, "it is connected again", 30)
-        wait_until(lambda: len(lark.connections) == 1, "one connection", 30)
+        wait_until(lambda: lark.connections.opened == 2, "it is connected again")
+        wait_until(lambda: len(lark.connections) == 1, "one connection")
         assert lark.click(message_id, "ou_ada", button=1) == shown
     wait_until(lambda: len(lark.connections) == 0, "it has ended")
     assert lark.click(message_id, "ou_ada", button=1)["error"]["code"] == 200342

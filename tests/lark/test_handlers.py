@@ -125,4 +125,4 @@ def test_killed_while_it_is_handled_it_is_handled_after_the_start(handled: Handl
     handled.flow.server.start()
     handled.flow.forget_lease()
     make_due(handled.flow, delivery.event_id)
-    wait_until(lambda: len(handled.lines(delivery.event_id)) == 1, "it is handled", 30)
+    wait_until(lambda: len(handled.lines(delivery.event_id)) == 1, "it is handled")

@@ -14,7 +14,6 @@ from tests.lark.flow import Flow, title_of
 from tests.lark.stage import HTTP, require_sdk
 from tests.programs import ROOT, running, stop, wait_until
 
-COME_SECONDS = 40.0
 """The SDK takes seconds to import."""
 
 
@@ -25,7 +24,7 @@ def hearing(flow: Flow, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     opened = flow.lark.connections.opened
     command = [sys.executable, "-m", "sidecar", "lark-events"]
     with running(command, log, flow.server.environment, ROOT) as process:
-        wait_until(lambda: flow.lark.connections.opened > opened, "the long connection is open", COME_SECONDS)
+        wait_until(lambda: flow.lark.connections.opened > opened, "the long connection is open")
         yield process
 
 
@@ -101,7 +100,7 @@ def test_its_connection_is_a_figure(heard: Flow):
 def test_cut_it_connects_again(heard: Flow, name: str):
     opened = heard.lark.connections.opened
     heard.lark.connections.drop()
-    wait_until(lambda: heard.lark.connections.opened > opened, "it is connected again", COME_SECONDS)
+    wait_until(lambda: heard.lark.connections.opened > opened, "it is connected again")
     begun = heard.start(name, open_id="ou_ada")
     message = heard.send_card(begun)
     assert heard.lark.click(message.message_id, "ou_ada", button=1)["toast"]["content"] == "已取消授权"
@@ -112,10 +111,10 @@ def test_while_the_sidecar_is_away_an_event_is_not_lost(heard: Flow):
     heard.server.stop()
     heard.lark.console.retry_seconds = (0.5,) * 40
     delivery = heard.lark.platform.deliveries[heard.lark.push("im.message.receive_v1", {"text": "later"})]
-    wait_until(lambda: len(delivery.attempts) >= 1, "it was tried", 30)
+    wait_until(lambda: len(delivery.attempts) >= 1, "it was tried")
     assert "error" in delivery.attempts[0]
     heard.server.start()
-    wait_until(lambda: delivery.attempts[-1].get("answer") == {}, "it was taken", 30)
+    wait_until(lambda: delivery.attempts[-1].get("answer") == {}, "it was taken")
 
 
 def test_two_share_the_work_and_one_that_ends_does_not_stop_it(heard: Flow, name: str):

@@ -23,12 +23,11 @@ import socketio
 import websocket
 
 from tests.contract.spoken import heard
-from tests.programs import JsClient, Line, Nginx
+from tests.programs import DEADLINE_SECONDS, JsClient, Line, Nginx, wait_until
 from tests.servers import RunningSidecar
 
 Result = TypeVar("Result")
 
-DEADLINE_SECONDS = 60.0
 NAMESPACES = ("/", "/project-dashboard/ws")
 _numbers = itertools.count(1)
 
@@ -335,24 +334,9 @@ def closed_by_server(made: websocket.WebSocket) -> bool:
     return True
 
 
-def wait_until(
-    condition: Callable[[], bool],
-    what: str,
-    instead: Callable[[], object] | None = None,
-    seconds: float = DEADLINE_SECONDS,
-) -> None:
-    """Returns once the condition holds; fails the test naming `what`, and what there is `instead`, otherwise."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(f"after {seconds:g} s still not: {what}" + (f"; instead: {instead()}" if instead else ""))
-        time.sleep(0.01)
-
-
 def connections(server: RunningSidecar) -> int:
     """How many sockets it holds, by its own metrics."""
-    lines = server.get("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("sidecar_socket_connections ")).split()[1]))
+    return int(server.metric("sidecar_socket_connections"))
 
 
 def post_step(server: RunningSidecar, project: str, deployment: str, name: str = "build", **more: Any) -> int:

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from tests.sockets.clients import Polling, Posting, closed_by_server, post_step, wait_until
+from tests.programs import wait_until
+from tests.sockets.clients import Polling, Posting, closed_by_server, post_step
 
 FIGURES = {
     "sidecar_socket_connections",

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.sockets.clients import NAMESPACES, Polling, end_of, login_cookie, post_step, wait_until
+from tests.programs import wait_until
+from tests.sockets.clients import NAMESPACES, Polling, end_of, login_cookie, post_step
 
 UNKNOWN = "sct_0123456789ab_" + "x" * 43
 

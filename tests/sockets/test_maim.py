@@ -11,9 +11,10 @@ import pytest
 import websocket
 
 from sidecar.domain.maim import address_of
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
 from tests.services.bots import frame, message
-from tests.sockets.clients import Plain, wait_until
+from tests.sockets.clients import Plain
 
 Connect = Callable[..., Plain]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sockets.clients import NAMESPACES, PythonPage, post_step, wait_until
+from tests.programs import wait_until
+from tests.sockets.clients import NAMESPACES, PythonPage, post_step
 
 PATHS = (
     "/socket.io",

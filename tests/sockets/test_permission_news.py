@@ -21,9 +21,9 @@ from tests.governing import (
     short_name,
     written,
 )
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Page, Plain, post_step, wait_until
+from tests.sockets.clients import Page, Plain, post_step
 
 Told = list[tuple[str, Answer]]
 

@@ -12,8 +12,9 @@ import httpx
 import pytest
 import websocket
 
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Plain, in_time, login_cookie, wait_until
+from tests.sockets.clients import Plain, in_time, login_cookie
 
 SEND = "/api/send-websocket/"
 

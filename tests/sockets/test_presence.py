@@ -10,7 +10,8 @@ from sidecar.domain.events import Volatile
 from sidecar.fanout.hub import Hub, Subscriber
 from sidecar.sockets.presence import Meanwhile
 from sidecar.wire.news import PRESENCE_JOINED, PRESENCE_LEFT
-from tests.sockets.clients import Plain, wait_until
+from tests.programs import wait_until
+from tests.sockets.clients import Plain
 
 
 def told(page) -> list[tuple[str, str, list[str]]]:

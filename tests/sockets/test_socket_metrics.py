@@ -16,8 +16,9 @@ import pytest
 import websocket
 
 from tests.conftest import Start
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Plain, Polling, wait_until
+from tests.sockets.clients import Plain, Polling
 from tests.sockets.test_plain import handshake
 
 FAMILIES = re.compile(r"^(sidecar_(?:sockets?|handshakes)_\w+_total)\{(.*)\} (\S+)$", re.MULTILINE)

@@ -16,9 +16,9 @@ from tests.contract.spoken import Json, Spoken, spoken
 from tests.governing import allow, give, notify, put_item, put_role
 from tests.lark.flow import PAST, Flow
 from tests.lark.stage import APP_ID
-from tests.programs import JsClient
+from tests.programs import JsClient, wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Plain, wait_until
+from tests.sockets.clients import Plain
 
 PREFIX = "/project-dashboard"
 NAMESPACE = f"{PREFIX}/ws"

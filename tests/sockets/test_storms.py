@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import struct
 from pathlib import Path
@@ -11,17 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.programs import wait_until
 from tests.servers import RunningSidecar
-from tests.sockets.clients import Polling, Posting, RawWebSockets, post_line, wait_until
+from tests.sockets.clients import Polling, Posting, RawWebSockets, post_line
 from tests.sockets.test_gate import ENGINE, ask
 
 CROWD = 300
-
-
-def gauge(server: RunningSidecar, name: str) -> int:
-    found = re.search(rf"^{name} (\S+)$", server.get("/metrics").text, re.MULTILINE)
-    assert found, name
-    return int(float(found[1]))
 
 
 def descriptors(server: RunningSidecar) -> int:
@@ -55,18 +49,18 @@ def events_until(made, seq: int) -> list[int]:
 def test_a_crowd_that_leaves_at_once_leaves_nothing_behind_and_nobody_behind(start_sidecar, raw, name):
     server = start_sidecar()
     watching = subscribed(raw, server, name)
-    before = descriptors(server), gauge(server, "sidecar_subscribers")
+    before = descriptors(server), server.metric("sidecar_subscribers")
     crowd = RawWebSockets()
     for _ in range(CROWD):
         subscribed(crowd, server, name)
-    assert gauge(server, "sidecar_subscribers") == before[1] + CROWD
+    assert server.metric("sidecar_subscribers") == before[1] + CROWD
     for place, one in enumerate(crowd._sockets):  # half of them without a goodbye
         if place % 2:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     crowd.close()
     last = post_line(server, name, "d")
     assert events_until(watching, last)[-1] == last
-    wait_until(lambda: gauge(server, "sidecar_subscribers") == before[1], "their sessions are gone")
+    wait_until(lambda: server.metric("sidecar_subscribers") == before[1], "their sessions are gone")
     wait_until(lambda: descriptors(server) <= before[0] + 2, "their descriptors are free")
     assert server.get("/readyz").status_code == 200
 
@@ -91,10 +85,10 @@ def test_one_that_does_not_read_costs_its_bound_and_gets_everything_when_it_read
     with httpx.Client(base_url=server.url, headers={"Authorization": f"Token {server.token}"}) as http:
         seqs = [int(http.post("/api/webhooks/deployment", json=body).json()["event_id"]) for _ in range(400)]  # 12 MB
     assert events_until(quick, seqs[-1])[1:] == seqs, "a slow one delays nobody"
-    wait_until(lambda: gauge(server, "sidecar_subscribers_catching_up") == 1, "it has fallen behind")
+    wait_until(lambda: server.metric("sidecar_subscribers_catching_up") == 1, "it has fallen behind")
     assert memory_bytes(server) - before < 60_000_000  # the ring of recent events holds most of them, once for all
     assert events_until(slow, seqs[-1])[1:] == seqs
-    wait_until(lambda: gauge(server, "sidecar_subscribers_catching_up") == 0, "it is live again")
+    wait_until(lambda: server.metric("sidecar_subscribers_catching_up") == 0, "it is live again")
     last = post_line(server, name, "d")
     assert events_until(slow, last) == [last]
 

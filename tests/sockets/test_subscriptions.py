@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sockets.clients import NAMESPACES, Posting, PythonPage, post_line, post_step, wait_until
+from tests.programs import wait_until
+from tests.sockets.clients import NAMESPACES, Posting, PythonPage, post_line, post_step
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)

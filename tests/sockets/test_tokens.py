@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.sockets.clients import NAMESPACES, end_of, in_time, post_step, wait_until
+from tests.programs import wait_until
+from tests.sockets.clients import NAMESPACES, end_of, in_time, post_step
 
 
 def test_a_socket_is_warned_then_told_then_disconnected_when_its_token_expires(sidecar, page, name: str):
