@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
 import time
+from typing import Any
 
+import engineio
 import pytest
+from engineio.packet import CLOSE, Packet
 
 from sidecar.client.http import ApiError, SidecarClient
-from sidecar.client.listener import Listener, follow
+from sidecar.client.listener import InOrder, Listener, follow
 from tests.client.following import Following, following
 from tests.programs import free_port
 
@@ -53,6 +57,81 @@ def test_events_are_told_in_order_until_the_token_is_revoked(sidecar, name):
     listener.join(WAIT_SECONDS)
     assert told == [str(number) for number in range(EVENTS)]
     assert ends == ["The token has been revoked."]
+
+
+class Together(queue.Queue[Any]):
+    """Hands out the last packet and the end behind it as one, and lets `put` return once more is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: Any = None
+        self._ended = False
+        self._more = threading.Event()
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if isinstance(item, Packet) and item.packet_type == CLOSE:
+            self._last = item
+        elif item is None and self._last is not None:
+            with self.mutex:
+                self.queue.extend([self._last, None])
+                self.unfinished_tasks += 2
+                self.not_empty.notify()
+            self._last = None
+            assert self._more.wait(WAIT_SECONDS)
+        else:
+            super().put(item, block, timeout)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if block and self._ended:
+            self._more.set()
+        item = super().get(block, timeout)
+        self._ended = item is None
+        return item
+
+
+def test_to_end_takes_no_half_minute(sidecar, name, monkeypatch, caplog):
+    """python-engineio's thread that writes forgot the end where it came together with the last packet, and nobody
+    told it again where the one that reads was just busy."""
+    monkeypatch.setattr(engineio.Client, "create_queue", lambda self: Together())
+    busy, ending = threading.Event(), threading.Event()
+
+    def answered(answer: dict[str, Any]) -> None:
+        busy.set()
+        assert ending.wait(WAIT_SECONDS)
+
+    connection = InOrder(handle_sigint=False)
+    connection.on("disconnect", lambda reason: ending.set())
+    connection.connect(sidecar.url, auth={"token": sidecar.token}, transports=["websocket"])
+    connection.emit("subscribe_room", (name,), callback=answered)
+    assert busy.wait(WAIT_SECONDS)
+    connection.disconnect()
+    assert "packet queue is empty" not in caplog.text
+
+
+def test_two_threads_end_it_one_after_the_other(sidecar, name, monkeypatch):
+    """Who closes, and who iterates `events`: the second emptied the queue of what the first's thread waited for."""
+    both, begun, inside = threading.Event(), [], [0, 0]
+    disconnect, end = InOrder.disconnect, Listener._disconnect
+
+    def count(self: InOrder) -> None:
+        inside[0] += 1
+        inside[1] = max(inside)
+        assert both.wait(WAIT_SECONDS)
+        disconnect(self)
+        inside[0] -= 1
+
+    def begin(self: Listener) -> None:
+        begun.append(threading.current_thread())
+        if len(begun) == 2:
+            both.set()
+        end(self)
+
+    monkeypatch.setattr(InOrder, "disconnect", count)
+    monkeypatch.setattr(Listener, "_disconnect", begin)
+    with SidecarClient(sidecar.url, sidecar.token) as client, following(client, ("room", name)):
+        pass
+    assert len(set(begun)) == 2
+    assert inside == [0, 1]
 
 
 def test_a_script_follows_rooms_of_every_kind(sidecar, name):
