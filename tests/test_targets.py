@@ -75,11 +75,12 @@ def test_it_says_how_many_it_reached(stage: Stage, browser, name: str):
 
 
 def test_a_replay_gives_each_their_own(stage: Stage, browser, name: str):
+    """(What the other process has not heard of yet comes live, behind what is replayed.)"""
     here, there = stage
     sent = [(user, send(here, name, user)) for user in ("ada", "bob", None, "ada", "eve", "Ada", "ada ")]
     for server, user in [(here, "ada"), (there, "ada"), (there, "bob"), (here, None)]:
         page = browser(server, user, None)
-        assert page.call("subscribe_room", name, {"since": sent[0][1] - 1})["replayed"] == len(theirs(sent, user))
+        assert page.call("subscribe_room", name, {"since": sent[0][1] - 1})["replayed"] <= len(theirs(sent, user))
         assert page.wait_for(len(theirs(sent, user))) == theirs(sent, user)
 
 
@@ -114,7 +115,7 @@ def test_a_session_that_moves_to_the_other_process_keeps_to_its_own(stage: Stage
     page.next("disconnect")
     sent = [(user, send(here, name, user)) for user in ("bob", "ada", None, "eve")]
     other = Page(js, there, token=token, **QUICK).connected()
-    assert other.call("subscribe_room", name, {"since": offset})["replayed"] == 2
+    assert other.call("subscribe_room", name, {"since": offset})["replayed"] <= 2
     assert other.wait_for(2) == theirs(sent, "ada")
     page.disconnect()
     other.disconnect()

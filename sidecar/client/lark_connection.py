@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-# The SDK is large, and stays: to look through it meanwhile, and at the end, takes almost as long as to import it.
+# The SDK is large, and stays: to look through it again and again meanwhile takes almost as long as to import it.
 gc.disable()
 
 from lark_oapi.core.enum import LogLevel
@@ -38,7 +38,6 @@ from lark_oapi.ws.pb.pbbp2_pb2 import Frame
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, ProxyError
 
-gc.freeze()
 gc.enable()
 
 Json = dict[str, Any]

@@ -144,3 +144,4 @@ def listen(given: dict[str, Any]) -> None:
 if __name__ == "__main__":
     result = globals()[sys.argv[1]](json.load(sys.stdin))
     OUT.write(json.dumps(result) + "\n")
+    OUT.flush()  # nobody does it at the end: what is frozen is not collected
