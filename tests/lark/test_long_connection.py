@@ -14,8 +14,6 @@ from tests.lark.flow import Flow, title_of
 from tests.lark.stage import HTTP, require_sdk
 from tests.programs import ROOT, running, stop, wait_until
 
-"""The SDK takes seconds to import."""
-
 
 @contextmanager
 def hearing(flow: Flow, log: Path) -> Iterator[subprocess.Popen[bytes]]:
